@@ -1,0 +1,226 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""recipes/guest.toml and recipes/profiles/*.toml as frozen dataclasses, parsed once."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tools.pipeline import toml_reader
+from tools.pipeline.errors import UserError
+from tools.pipeline.toml_reader import Table
+
+SCHEMA = 1
+DEFAULT_PROFILE = "production"
+
+_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+_CPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_POLICY_MAX = (1 << 64) - 1
+# x86 boot protocol, cmdline_size of a 6.12 kernel: 2047 bytes without the NUL (COMMAND_LINE_SIZE 2048).
+_CMDLINE = r"[ -~]{1,2047}"
+
+
+class SevMode(StrEnum):
+    """How the guest's memory is protected; runtime.toml and the launcher use the same words."""
+
+    SNP = "snp"
+    SEV_ES = "sev-es"
+    SEV = "sev"
+
+
+class FirmwareTarget(StrEnum):
+    """edk2's build target."""
+
+    RELEASE = "RELEASE"
+    DEBUG = "DEBUG"
+
+
+class FirmwareSize(StrEnum):
+    """edk2's FD_SIZE_* choices: size of the flash image, and so of what is measured at launch."""
+
+    MIB_1 = "1MB"
+    MIB_2 = "2MB"
+    MIB_4 = "4MB"
+
+    @property
+    def bytes(self) -> int:
+        """Size of the image in bytes."""
+        return int(self.removesuffix("MB")) << 20
+
+
+class Carry(StrEnum):
+    """How the initramfs reaches the guest."""
+
+    BESIDE = "beside"
+    BUILTIN = "builtin"
+
+
+class Console(StrEnum):
+    """The guest's console device: none, or a serial port that only writes."""
+
+    NONE = "none"
+    SERIAL = "serial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """recipes/guest.toml: the machine, whatever the profile."""
+
+    machine: str
+    cpu: str
+    vcpus: int
+    memory: str
+    mode: SevMode
+    reduced_phys_bits: int
+    kernel_hashes: bool
+    snp_policy: int
+    sev_es_policy: int
+    sev_es_legacy_vm_type: bool
+    sev_policy: int
+    agent_port: str
+    rootfs_serial: str
+    rng: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelRecipe:
+    """Which kernel, with which fragments, under which command line."""
+
+    source: str
+    series: str
+    fragments: tuple[str, ...]
+    cmdline: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirmwareRecipe:
+    """Which firmware build."""
+
+    source: str
+    target: FirmwareTarget
+    size: FirmwareSize
+
+    @property
+    def name(self) -> str:
+        """RELEASE-1MB: builds that agree in this are one build."""
+        return f"{self.target}-{self.size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """recipes/profiles/NAME.toml: one set of artifacts."""
+
+    name: str
+    kernel: KernelRecipe
+    firmware: FirmwareRecipe
+    carry: Carry
+    console: Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """All hand-written recipes."""
+
+    guest: Guest
+    profiles: tuple[Profile, ...]
+
+    def profile(self, name: str) -> Profile:
+        """The profile of that name; it exists because load() demands the default one."""
+        return next(p for p in self.profiles if p.name == name)
+
+
+def load(root: Path) -> Recipes:
+    """Parse all recipes of a checkout; raises UserError naming file and key."""
+    guest = _guest(toml_reader.load(root / "recipes/guest.toml", shown_as="recipes/guest.toml"))
+    profiles = []
+    for path in sorted((root / "recipes/profiles").glob("*.toml")):
+        shown = f"recipes/profiles/{path.name}"
+        table = toml_reader.load(path, shown_as=shown)
+        profiles.append(_profile(table, name=path.stem, root=root))
+    if DEFAULT_PROFILE not in [p.name for p in profiles]:
+        raise UserError("no such file", where=f"recipes/profiles/{DEFAULT_PROFILE}.toml", hint="restore it")
+    return Recipes(guest=guest, profiles=tuple(profiles))
+
+
+def _schema(table: Table) -> None:
+    table.integer("schema", low=SCHEMA, high=SCHEMA)
+
+
+def _guest(table: Table) -> Guest:
+    _schema(table)
+    machine, sev, devices = table.table("machine"), table.table("sev"), table.table("devices")
+    snp, sev_es, plain = sev.table("snp"), sev.table("sev-es"), sev.table("sev")
+    guest = Guest(
+        machine=machine.string("type", pattern="q35", says="q35, the machine that the firmware is built for"),
+        cpu=machine.string("cpu", pattern=_CPU, says="a QEMU CPU model"),
+        vcpus=machine.integer("vcpus", low=1, high=512),
+        memory=machine.string("memory", pattern=r"[1-9][0-9]{0,9}[MG]", says="a size such as 512M or 2G"),
+        mode=sev.choice("mode", SevMode),
+        reduced_phys_bits=sev.integer("reduced-phys-bits", low=1, high=63),
+        kernel_hashes=sev.boolean("kernel-hashes"),
+        snp_policy=snp.integer("policy", low=0, high=_POLICY_MAX),
+        sev_es_policy=sev_es.integer("policy", low=0, high=(1 << 32) - 1),
+        sev_es_legacy_vm_type=sev_es.boolean("legacy-vm-type"),
+        sev_policy=plain.integer("policy", low=0, high=(1 << 32) - 1),
+        agent_port=devices.string("agent-port", pattern=r"[a-z0-9.-]{1,60}", says="a port name"),
+        rootfs_serial=devices.string("rootfs-serial", pattern=r"[a-z0-9]{1,20}", says="a disk serial"),
+        rng=devices.boolean("rng"),
+    )
+    _check_policies(guest, sev=sev, snp=snp, sev_es=sev_es)
+    for part in (snp, sev_es, plain, machine, sev, devices, table):
+        part.close()
+    return guest
+
+
+def _check_policies(guest: Guest, *, sev: Table, snp: Table, sev_es: Table) -> None:
+    # SEV-SNP firmware ABI, "Guest Policy": bit 17 is reserved and must be one, or SNP_LAUNCH_START fails.
+    if not guest.snp_policy >> 17 & 1:
+        raise snp.error("policy", f"{guest.snp_policy:#x} lacks bit 17, which must be one", "add 0x20000")
+    # SEV API, "Guest Policy": bit 2 demands SEV-ES; without it the guest would start as plain SEV.
+    if not guest.sev_es_policy >> 2 & 1:
+        raise sev_es.error("policy", f"{guest.sev_es_policy:#x} lacks bit 2 (ES)", "add 0x4")
+    if not guest.kernel_hashes:
+        raise sev.error(
+            "kernel-hashes", "must be true", "without it neither kernel nor initramfs is measured at launch"
+        )
+
+
+def _profile(table: Table, *, name: str, root: Path) -> Profile:
+    _schema(table)
+    kernel, firmware = table.table("kernel"), table.table("firmware")
+    initramfs, devices = table.table("initramfs"), table.table("devices")
+    profile = Profile(
+        name=name,
+        kernel=KernelRecipe(
+            source=kernel.string("source", pattern=_NAME, says="a name in recipes/sources.toml"),
+            series=kernel.string("series", pattern=r"[0-9]+\.[0-9]+", says="a kernel series such as 6.12"),
+            fragments=kernel.strings("fragments"),
+            cmdline=kernel.string("cmdline", pattern=_CMDLINE, says="1 to 2047 printable ASCII characters"),
+        ),
+        firmware=FirmwareRecipe(
+            source=firmware.string("source", pattern=_NAME, says="a name in recipes/sources.toml"),
+            target=firmware.choice("target", FirmwareTarget),
+            size=firmware.choice("size", FirmwareSize),
+        ),
+        carry=initramfs.choice("carry", Carry),
+        console=devices.choice("console", Console),
+    )
+    for part in (kernel, firmware, initramfs, devices, table):
+        part.close()
+    _check_kernel(profile.kernel, kernel, root=root)
+    return profile
+
+
+def _check_kernel(recipe: KernelRecipe, table: Table, *, root: Path) -> None:
+    if not (root / "kernel-patches" / recipe.series / "series").is_file():
+        raise table.error(
+            "series", f"no kernel-patches/{recipe.series}/series", "create it, or use a series that has one"
+        )
+    seen: set[str] = set()
+    for i, fragment in enumerate(recipe.fragments):
+        key = f"fragments[{i}]"
+        if fragment in seen:
+            raise table.error(key, f"{fragment!r} stands twice")
+        seen.add(fragment)
+        if "/" in fragment or not (root / "recipes/kernel" / f"{fragment}.config").is_file():
+            raise table.error(key, f"no recipes/kernel/{fragment}.config")
