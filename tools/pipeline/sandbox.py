@@ -11,7 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,11 +80,15 @@ def bwrap_argv(command: Command) -> list[str]:
     return [*argv, "--chdir", command.chdir, "--", *command.argv]
 
 
-def run(command: Command, *, title: str, log: Path, replay: Path) -> None:
+Judge = Callable[[str, int], object]
+"""Reads a whole log and the exit status, and raises BuildError with a better line than the generic one."""
+
+
+def run(command: Command, *, title: str, log: Path, replay: Path, judge: Judge | None = None) -> None:
     """Run a build step to its end with output in `log`.
 
     Raises BuildError when it fails, after showing the end of the log; `replay` then holds a script that
-    runs the step again.
+    runs the step again. `judge` may find fault with a step that ended well, too.
     """
     argv = bwrap_argv(command)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +96,8 @@ def run(command: Command, *, title: str, log: Path, replay: Path) -> None:
     counter = _LineCounter(log)
     with log.open("wb") as output, ui.working(title, detail=counter.describe):
         status = _wait(argv, output.fileno())
+        if judge is not None:
+            judge(log.read_text(errors="replace"), status)
         if status != 0:
             raise_failure(title, status, log=log, replay=replay)
 

@@ -90,7 +90,7 @@ class Store:
     root: Path
     jobs: int
 
-    def run(self, step: Step) -> Path:
+    def run(self, step: Step, *, judge: sandbox.Judge | None = None) -> Path:
         """The folder with the step's outputs; runs the step unless it is there already."""
         shelf = self.root / "store" / step.name
         final = shelf / step.key()
@@ -119,6 +119,7 @@ class Store:
             title=step.title,
             log=self.root / "log" / f"{step.name}.log",
             replay=self.root / "replay" / f"{step.name}.sh",
+            judge=judge,
         )
         for name in step.outputs:
             if not os.path.lexists(result / name):

@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A pinned source archive → an unpacked, patched source tree, in the sandbox."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.pipeline.store import Input, Step, Tool
+
+TREE = "tree"
+"""Name of the source tree in the step's output folder."""
+
+# GNU tar inside the sandbox refuses absolute names and `..`, and there is nothing of the host to reach.
+_UNPACK = (
+    f"mkdir /out/{TREE} && cd /out/{TREE} && "
+    "tar --extract --file=/work/source --strip-components=1 --no-same-owner --no-same-permissions && "
+    'exec "$@"'
+)
+
+
+def step(
+    *,
+    name: str,
+    title: str,
+    tool: Tool,
+    archive: Input,
+    extra: Sequence[Input] = (),
+    patch_argv: Sequence[str],
+) -> Step:
+    """The step that unpacks `archive` and then runs `patch_argv` in the tree; `extra` are its inputs."""
+    return Step(
+        name=name,
+        title=title,
+        argv=("/bin/sh", "-euc", _UNPACK, "unpack", *patch_argv),
+        tool=tool,
+        inputs=(archive, *extra),
+        outputs=(TREE,),
+        keep=1,  # a kernel tree is 1.5 GB
+    )
+
+
+def archive_input(path: Path, sha256: str) -> Input:
+    """The archive as a step's input; its digest is the pin's, checked when the cache gave it out."""
+    return Input(host=path, inside="/work/source", digest=sha256)
