@@ -1,13 +1,19 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where things lie in a checkout, with the parsed recipes: what task creators hand on."""
+"""Where things lie in a checkout, with parsed recipes and locks: what task creators hand on."""
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline import ambient, recipes
+from tools.pipeline import ambient, fetch, lockfile, mirrors, recipes, tree, wanted
+from tools.pipeline.cache import Cache
+from tools.pipeline.errors import BuildError
+from tools.pipeline.lockfile import Pin, Source, ToolchainLock
 from tools.pipeline.recipes import Profile, Recipes
-from tools.pipeline.store import Store
+from tools.pipeline.store import Input, Store
+from tools.pipeline.tree import Tree
+from tools.pipeline.wanted import Toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +22,33 @@ class Project:
 
     root: Path
     recipes: Recipes
+    sources: tuple[Source, ...]
+    toolchain: Toolchain
+    toolchain_lock: ToolchainLock
 
     @staticmethod
     def load(root: Path | None = None) -> "Project":
-        """Read the recipes of the checkout that this code stands in, or of another."""
+        """Read recipes and locks of the checkout that this code stands in, or of another.
+
+        Raises UserError for anything wrong in them.
+        """
         root = root or ambient.repository_root()
-        return Project(root=root, recipes=recipes.load(root))
+        sources = lockfile.read_sources_lock(root / lockfile.SOURCES_LOCK)
+        return Project(
+            root=root,
+            recipes=recipes.load(root, sources=[s.pin.name for s in sources]),
+            sources=sources,
+            toolchain=wanted.read_toolchain(root / wanted.TOOLCHAIN_TOML),
+            toolchain_lock=lockfile.read_toolchain_lock(root / lockfile.TOOLCHAIN_LOCK),
+        )
+
+    def check_locks(self) -> None:
+        """Raise UserError when a lock does not answer the hand-written request any more.
+
+        Not part of load(): `./doit lock` must start with a stale lock.
+        """
+        wanted.check_sources_fresh(wanted.read_wanted_sources(self.root / wanted.SOURCES_TOML), self.sources)
+        wanted.check_toolchain_fresh(self.toolchain, self.toolchain_lock)
 
     @property
     def build(self) -> Path:
@@ -33,6 +60,16 @@ class Project:
         """Results of build steps."""
         return Store(root=self.build, jobs=ambient.cpu_count())
 
+    @property
+    def cache(self) -> Cache:
+        """Downloads, by digest; shared between checkouts."""
+        return Cache(root=ambient.cache_dir())
+
+    def version(self) -> str:
+        """The project's version, from pyproject.toml."""
+        with (self.root / "pyproject.toml").open("rb") as file:
+            return str(tomllib.load(file)["project"]["version"])
+
     def out(self, profile: Profile) -> Path:
         """Where a profile's artifacts go."""
         return self.root / ("out" if profile.name == recipes.DEFAULT_PROFILE else f"out-{profile.name}")
@@ -40,3 +77,36 @@ class Project:
     def fragments(self, profile: Profile) -> list[Path]:
         """The profile's kernel configuration fragments, in order."""
         return [self.root / "recipes/kernel" / f"{name}.config" for name in profile.kernel.fragments]
+
+    def fetch(self, pins: list[Pin], *, title: str) -> None:
+        """Bring the pins into the cache; touches the network only for what is missing."""
+        fetch.ensure(
+            pins,
+            cache=self.cache,
+            mirrors=lambda: mirrors.discover(ambient.mirror_override()),
+            root=self.root,
+            title=title,
+        )
+
+    def source(self, name: str) -> Source:
+        """The pinned source of that name; recipes that name others do not load."""
+        return next(s for s in self.sources if s.pin.name == name)
+
+    def source_input(self, name: str, *, inside: str) -> Input:
+        """A pinned archive as a step's input; the cache has just verified its digest."""
+        pin = self.source(name).pin
+        path = self.cache.verified_path(pin)
+        if path is None:
+            raise BuildError("is not in the cache", where=pin.where, hint="./doit fetch")
+        return Input(host=path, inside=inside, digest=pin.sha256)
+
+    def tree(self, name: str) -> Tree:
+        """The tool tree of that name; unpacked on first use, its packages must be in the cache."""
+        return tree.ensure_tree(
+            name,
+            toolchain=self.toolchain,
+            lock=self.toolchain_lock,
+            cache=self.cache,
+            trees=ambient.cache_dir() / "trees",
+            jobs=ambient.cpu_count(),
+        )

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """recipes/guest.toml and recipes/profiles/*.toml as frozen dataclasses, parsed once."""
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -129,14 +131,17 @@ class Recipes:
         return next(p for p in self.profiles if p.name == name)
 
 
-def load(root: Path) -> Recipes:
-    """Parse all recipes of a checkout; raises UserError naming file and key."""
+def load(root: Path, *, sources: Collection[str]) -> Recipes:
+    """Parse all recipes of a checkout; `sources` are the names that sources.lock pins.
+
+    Raises UserError naming file and key.
+    """
     guest = _guest(toml_reader.load(root / "recipes/guest.toml", shown_as="recipes/guest.toml"))
     profiles = []
     for path in sorted((root / "recipes/profiles").glob("*.toml")):
         shown = f"recipes/profiles/{path.name}"
         table = toml_reader.load(path, shown_as=shown)
-        profiles.append(_profile(table, name=path.stem, root=root))
+        profiles.append(_profile(table, name=path.stem, root=root, sources=sources))
     if DEFAULT_PROFILE not in [p.name for p in profiles]:
         raise UserError("no such file", where=f"recipes/profiles/{DEFAULT_PROFILE}.toml", hint="restore it")
     return Recipes(guest=guest, profiles=tuple(profiles))
@@ -185,8 +190,10 @@ def _check_policies(guest: Guest, *, sev: Table, snp: Table, sev_es: Table) -> N
         )
 
 
-def _profile(table: Table, *, name: str, root: Path) -> Profile:
+def _profile(table: Table, *, name: str, root: Path, sources: Collection[str]) -> Profile:
     _schema(table)
+    if re.fullmatch(_NAME, name) is None:
+        raise UserError(f"{name!r} is no profile name", where=table.file, hint="lower case, digits, . _ -")
     kernel, firmware = table.table("kernel"), table.table("firmware")
     initramfs, devices = table.table("initramfs"), table.table("devices")
     profile = Profile(
@@ -208,6 +215,10 @@ def _profile(table: Table, *, name: str, root: Path) -> Profile:
     for part in (kernel, firmware, initramfs, devices, table):
         part.close()
     _check_kernel(profile.kernel, kernel, root=root)
+    for part in (kernel, firmware):
+        name = part.string("source")
+        if name not in sources:
+            raise part.error("source", f"{name!r} is not pinned", f"pinned: {', '.join(sorted(sources))}")
     return profile
 
 

@@ -5,14 +5,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.pipeline.store import Input, Step, Tool
+from tools.pipeline.store import Input, Step
+from tools.pipeline.tree import Tree
 
-TREE = "tree"
+FOLDER = "tree"
 """Name of the source tree in the step's output folder."""
 
 # GNU tar inside the sandbox refuses absolute names and `..`, and there is nothing of the host to reach.
 _UNPACK = (
-    f"mkdir /out/{TREE} && cd /out/{TREE} && "
+    f"mkdir /out/{FOLDER} && cd /out/{FOLDER} && "
     "tar --extract --file=/work/source --strip-components=1 --no-same-owner --no-same-permissions && "
     'exec "$@"'
 )
@@ -22,7 +23,7 @@ def step(
     *,
     name: str,
     title: str,
-    tool: Tool,
+    tool: Tree,
     archive: Input,
     extra: Sequence[Input] = (),
     patch_argv: Sequence[str],
@@ -34,7 +35,7 @@ def step(
         argv=("/bin/sh", "-euc", _UNPACK, "unpack", *patch_argv),
         tool=tool,
         inputs=(archive, *extra),
-        outputs=(TREE,),
+        outputs=(FOLDER,),
         keep=1,  # a kernel tree is 1.5 GB
     )
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tools.pipeline import digest, sandbox
 from tools.pipeline.errors import BuildError
+from tools.pipeline.tree import Tree
 
 _OWN_CODE = ("sandbox.py", "store.py")
 _MARK = "step.json"
@@ -45,21 +46,13 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tool:
-    """The tool tree that a step runs on."""
-
-    path: Path
-    digest: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Step:
     """One sandboxed build step: pure data, so that its key is the digest of all that it depends on."""
 
     name: str
     title: str
     argv: tuple[str, ...]
-    tool: Tool
+    tool: Tree
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)

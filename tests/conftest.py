@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for everything: the checkout, its tool trees, QEMU from the pinned tree, the built artifacts.
+
+`./doit test` builds what they need first; a bare pytest run says what to build.
+"""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools.pipeline.project import Project
+from tools.pipeline.tree import Tree
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout under test."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project(repository: Path) -> Project:
+    """Its recipes and locks."""
+    return Project.load(repository)
+
+
+@pytest.fixture(scope="session")
+def build_tree(project: Project) -> Tree:
+    """Compilers and build tools."""
+    return project.tree("build")
+
+
+@pytest.fixture(scope="session")
+def boot_tree(project: Project) -> Tree:
+    """QEMU, erofs-utils, veritysetup, busybox, strace."""
+    return project.tree("boot")
+
+
+@pytest.fixture(scope="session")
+def host_tool(boot_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Wrappers that run a program of the pinned boot tree on host files: host_tool("mkfs.erofs").
+
+    The host's file system with the tree's /usr on top: works because both are merged-/usr systems, and
+    needs no root.
+    """
+    folder = tmp_path_factory.mktemp("host-tools")
+
+    def wrapper(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            found = [p for p in ("usr/bin", "usr/sbin") if (boot_tree.path / p / name).exists()]
+            assert found, f"{name} is not in the boot tree"
+            tree = shlex.quote(str(boot_tree.path))
+            path.write_text(
+                "#!/bin/sh\n"
+                "exec bwrap --die-with-parent --dev-bind / / "
+                f'--ro-bind {tree}/usr /usr -- /{found[0]}/{name} "$@"\n'
+            )
+            path.chmod(0o755)
+        return path
+
+    return wrapper
+
+
+@pytest.fixture(scope="session")
+def qemu(host_tool: Callable[[str], Path]) -> Path:
+    """QEMU 10 from the pinned tree, as an executable file."""
+    return host_tool("qemu-system-x86_64")
+
+
+def _artifacts(folder: Path, *, command: str) -> Path:
+    if not (folder / "runtime.toml").is_file():
+        pytest.fail(f"{folder.name}/ is not built; run: {command}", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifacts(project: Project) -> Path:
+    """The production artifacts."""
+    return _artifacts(project.out(project.recipes.profile("production")), command="./doit build")
+
+
+@pytest.fixture(scope="session")
+def debug_artifacts(project: Project) -> Path:
+    """The debug artifacts: kernel log on the serial console, debugfs."""
+    return _artifacts(project.out(project.recipes.profile("debug")), command="./doit build_debug")
+
+
+@pytest.fixture(scope="session")
+def firmware_path(artifacts: Path) -> Path:
+    """The built OVMF.fd."""
+    return artifacts / "OVMF.fd"
+
+
+@pytest.fixture(scope="session")
+def busybox(boot_tree: Tree) -> Path:
+    """The static busybox of the pinned tree, for making container roots."""
+    return boot_tree.path / "usr/bin/busybox"
