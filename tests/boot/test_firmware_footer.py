@@ -1,0 +1,48 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The firmware that was built, and what becomes of its check when it is cut, split or patched."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from tools.pipeline.errors import BuildError
+from tools.pipeline.ovmf_footer import HASHES_GUID, Area, SectionType, check_firmware
+
+
+def test_built_firmware_has_all_that_a_measured_launch_needs(firmware_path: Path) -> None:
+    footer = check_firmware(firmware_path, file_size=1 << 20)
+    # edk2 OvmfPkg/AmdSev/AmdSevX64.fdf, FD.MEMFD at 8 MiB.
+    assert footer.hashes == Area(base=0x810C00, size=0x400)
+    assert footer.secret == Area(base=0x810000, size=0xC00)
+    assert footer.sev_es_reset == 0x80B004
+    assert footer.sections is not None
+    assert {section.type for section in footer.sections} == set(SectionType)
+
+
+def test_the_same_firmware_damaged_is_refused(firmware_path: Path, tmp_path: Path) -> None:
+    image = firmware_path.read_bytes()
+    damaged = {
+        "head cut": image[4096:],
+        "tail cut": image[:-4096],
+        "half": image[: len(image) // 2],
+        "one byte short": image[:-1],
+        "split code": image[0x20000:],
+        "doubled": image * 2,
+        "no hashes area": image.replace(
+            struct.pack("<II", 0x810C00, 0x400) + b"\x1a\0" + HASHES_GUID.bytes_le,
+            bytes(8) + b"\x1a\0" + HASHES_GUID.bytes_le,
+        ),
+        "no hashes entry": image.replace(HASHES_GUID.bytes_le, bytes(16)),
+        "no footer": image[:-48] + bytes(16) + image[-32:],
+        "no metadata": image.replace(b"ASEV", b"TDVF"),
+    }
+    path = tmp_path / "OVMF.fd"
+    for what, data in damaged.items():
+        assert data != image, what
+        path.write_bytes(data)
+        with pytest.raises(BuildError, match=r"\A[^\n]+\Z"):
+            check_firmware(path, file_size=1 << 20)
+    path.write_bytes(image)
+    check_firmware(path, file_size=1 << 20)
