@@ -77,60 +77,96 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished step: its folder, and the digest of each output."""
+
+    folder: Path
+    digests: Mapping[str, str]
+
+    def path(self, name: str) -> Path:
+        """Where an output lies."""
+        return self.folder / name
+
+    def input(self, name: str, *, inside: str) -> Input:
+        """An output as the input of another step. Its digest is that of its content, so a step that
+        gives the same bytes again does not set off what comes after it.
+        """
+        return Input(host=self.folder / name, inside=inside, digest=self.digests[name])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Store:
     """Where results, logs and scratch folders lie; all below the checkout's build folder."""
 
     root: Path
     jobs: int
 
-    def run(self, step: Step, *, judge: sandbox.Judge | None = None) -> Path:
-        """The folder with the step's outputs; runs the step unless it is there already."""
+    def run(self, step: Step, *, judge: sandbox.Judge | None = None) -> Result:
+        """The step's outputs; runs the step unless they are there already."""
         shelf = self.root / "store" / step.name
         final = shelf / step.key()
-        if _complete(final, step):
+        found = _load(final, step)
+        if found is not None:
             os.utime(final)
-            return final
+            return found
         shelf.mkdir(parents=True, exist_ok=True)
         scratch = self.root / "scratch" / step.name
         _remove(scratch)
         (scratch / "build").mkdir(parents=True)
-        result = Path(tempfile.mkdtemp(dir=scratch, prefix="out-"))
-        mounts = [sandbox.Mount(host=i.host, inside=i.inside) for i in step.inputs]
-        command = sandbox.Command(
-            argv=step.argv,
-            tree=step.tool.path,
-            mounts=(
-                *mounts,
-                sandbox.Mount(host=scratch / "build", inside="/build", writable=True),
-                sandbox.Mount(host=result, inside="/out", writable=True),
-            ),
-            # The number of jobs is no part of the key: it must not change a byte, and `repro` checks that.
-            environment={**step.environment, "JOBS": str(self.jobs)},
-        )
+        (scratch / "out").mkdir()
         sandbox.run(
-            command,
+            self._command(step, scratch),
             title=step.title,
             log=self.root / "log" / f"{step.name}.log",
             replay=self.root / "replay" / f"{step.name}.sh",
             judge=judge,
         )
+        result = scratch / "out"
         for name in step.outputs:
             if not os.path.lexists(result / name):
                 raise BuildError(f"the step succeeded but left no {name}", where=step.title)
-        # mkdtemp's 0700 is for the time of writing only.
-        result.chmod(0o755)
-        digest.write_atomically(
-            result / _MARK, json.dumps(step.description(), indent=1, sort_keys=True).encode()
-        )
+        digests = {name: _digest(result / name) for name in sorted(step.outputs)}
+        mark = {"step": step.description(), "outputs": digests}
+        digest.write_atomically(result / _MARK, json.dumps(mark, indent=1, sort_keys=True).encode())
         _remove(final)
         result.rename(final)
         _remove(scratch)
         _prune(shelf, keep=step.keep)
-        return final
+        return Result(folder=final, digests=digests)
+
+    def _command(self, step: Step, scratch: Path) -> sandbox.Command:
+        mounts = [sandbox.Mount(host=i.host, inside=i.inside) for i in step.inputs]
+        return sandbox.Command(
+            argv=step.argv,
+            tree=step.tool.path,
+            mounts=(
+                *mounts,
+                sandbox.Mount(host=scratch / "build", inside="/build", writable=True),
+                sandbox.Mount(host=scratch / "out", inside="/out", writable=True),
+            ),
+            # The number of jobs is no part of the key: it must not change a byte, and `repro` checks that.
+            environment={**step.environment, "JOBS": str(self.jobs)},
+        )
 
 
-def _complete(folder: Path, step: Step) -> bool:
-    return (folder / _MARK).is_file() and all(os.path.lexists(folder / name) for name in step.outputs)
+def _load(folder: Path, step: Step) -> Result | None:
+    """The result in `folder` if it is complete and its files are what the step made."""
+    try:
+        digests = json.loads((folder / _MARK).read_bytes())["outputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(digests, dict) or sorted(digests) != sorted(step.outputs):
+        return None
+    for name, expected in digests.items():
+        path = folder / name
+        # Hashing a whole source tree takes longer than many a step: folders count as they were recorded.
+        if not (path.is_dir() or (path.is_file() and digest.of_file(path) == expected)):
+            return None
+    return Result(folder=folder, digests=digests)
+
+
+def _digest(path: Path) -> str:
+    return digest.of_folder(path) if path.is_dir() and not path.is_symlink() else digest.of_file(path)
 
 
 def _prune(shelf: Path, *, keep: int) -> None:
