@@ -107,6 +107,14 @@ class Project:
             toolchain=self.toolchain,
             lock=self.toolchain_lock,
             cache=self.cache,
-            trees=ambient.cache_dir() / "trees",
+            trees=self._trees,
             jobs=ambient.cpu_count(),
         )
+
+    def find_tree(self, name: str) -> Tree | None:
+        """The tool tree of that name if it is set up already."""
+        return tree.find_tree(name, toolchain=self.toolchain, lock=self.toolchain_lock, trees=self._trees)
+
+    @property
+    def _trees(self) -> Path:
+        return ambient.cache_dir() / "trees"

@@ -71,6 +71,8 @@ def bwrap_argv(command: Command) -> list[str]:
         "--dev", "/dev",
         "--proc", "/proc",
         "--tmpfs", "/tmp",
+        # Holds the mount points of single files, which could not be made in the read-only tree.
+        "--tmpfs", "/work",
     ]
     # fmt: on
     for name, value in sorted({**ENVIRONMENT, **command.environment}.items()):
