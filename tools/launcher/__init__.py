@@ -1,3 +1,7 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a guest from a runtime config; Python standard library only."""
+"""Start the guest that out/ describes and relay one workload's standard streams.
+
+Python standard library only; every import inside the package is relative, so that it runs as
+`python -m tools.launcher` and from the zipapp out/sev-launch alike.
+"""

@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The commands, and the one place where errors become a line and an exit status."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from . import command, kvmcache
+from .command import Accel, Files, QemuProgram
+from .config import Console, RuntimeConfig
+from .doctor import doctor
+from .errors import GuestError, LauncherError, UserError
+from .host import HostFacts, find_qemu, gather
+from .launch import (
+    Guest,
+    Stage,
+    announce,
+    build_hashes,
+    check_protection,
+    configure,
+    kernel_cmdline,
+    plan_for,
+    prepare_rootfs,
+    read_firmware,
+    request_for,
+    run_workload,
+)
+from .options import Options, parse
+from .rundir import RunDir
+from .ui import Ui, write_stdout
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status and never raises."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    ui = Ui(quiet="--quiet" in words)
+    try:
+        return _dispatch(words, ui)
+    except LauncherError as error:
+        ui.error(str(error))
+        for line in error.details if isinstance(error, GuestError) else ():
+            ui.detail(line)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our answer left; Python must not complain about that again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        ui.error(f"{where}{error.strerror or error}")
+        return LauncherError.exit_status
+
+
+def _dispatch(words: list[str], ui: Ui) -> int:
+    try:
+        options = parse(words)
+    except SystemExit as end:  # after --help
+        sys.stdout.flush()
+        return end.code if isinstance(end.code, int) else 0
+    commands = {"run": _run, "show": _show, "doctor": doctor}
+    return commands[options.command](options, ui)
+
+
+def _run(options: Options, ui: Ui) -> int:
+    config = configure(options)
+    _check_console(config, options)
+    qemu = find_qemu(options.qemu)
+    facts = gather()
+    guest = _guest(config, options, facts=facts, qemu=qemu, cbit=None, ui=ui)
+    announce(config, options, ui)
+    with RunDir() as folder:
+        image = prepare_rootfs(options, folder, ui)
+        try:
+            request = request_for(options, image)
+            log = None if options.console_log is None else options.console_log.absolute()
+            stage = Stage(guest, folder.path, console_log=log)
+            stage.add_rootfs(image)
+            return run_workload(stage, options=options, facts=facts, request=request, ui=ui)
+        except ValueError as error:  # a limit of the protocol
+            raise UserError(str(error)) from None
+
+
+def _guest(
+    config: RuntimeConfig,
+    options: Options,
+    *,
+    facts: HostFacts,
+    qemu: QemuProgram,
+    cbit: int | None,
+    ui: Ui,
+) -> Guest:
+    """Check what can be checked before anything is started. `cbit` given: not for this host, only shown."""
+    firmware = read_firmware(config)
+    mode = config.sev.mode
+    if not options.unprotected and cbit is None:
+        reasons = check_protection(facts, mode, qemu, firmware)
+        if reasons:
+            raise UserError(
+                f"this host cannot run a guest in mode {mode}: {'; '.join(reasons)}",
+                hint="`sev-launch doctor` tells more; --unprotected runs it without any protection",
+            )
+        cbit = facts.encryption.cbit if facts.encryption is not None else None
+    return Guest(
+        config=config,
+        qemu=qemu,
+        firmware=firmware,
+        protection=None if options.unprotected else mode,
+        cbit=None if options.unprotected else cbit,
+        cmdline=kernel_cmdline(config, options, ui),
+    )
+
+
+def _check_console(config: RuntimeConfig, options: Options) -> None:
+    if options.console_log is not None and config.devices.console is not Console.SERIAL:
+        raise UserError(
+            f"--console-log: the {config.profile} profile has no console",
+            hint="use the debug profile's artifacts",
+        )
+
+
+def _show(options: Options, ui: Ui) -> int:
+    config = configure(options)
+    _check_console(config, options)
+    try:
+        qemu = find_qemu(options.qemu)
+    except UserError as error:
+        if options.qemu is not None:
+            raise
+        ui.note(f"{error}; showing what QEMU 10.0 would be given")
+        qemu = QemuProgram(path="qemu-system-x86_64", version=(10, 0, 0), sandbox=True)
+    facts = gather()
+    cbit = options.cbit
+    if cbit is None and not options.unprotected:
+        if facts.encryption is None or not facts.encryption.cbit:
+            raise UserError(
+                "this CPU has no C-bit to show", hint="--cbit N shows it for a host that has, e.g. --cbit 51"
+            )
+        cbit = facts.encryption.cbit
+    guest = _guest(config, options, facts=facts, qemu=qemu, cbit=cbit, ui=ui)
+    accel = Accel.KVM
+    if options.unprotected:
+        ui.alarm("unprotected: nothing would be encrypted")
+        known = facts.kvm_error is None and kvmcache.recall(qemu, config) is True
+        accel = options.accel or (Accel.KVM if known else Accel.TCG)
+    plan = plan_for(guest, accel=accel, files=_shown_files(config, options))
+    chosen = command.build(plan)
+    if options.json:
+        document = {
+            "schema": 1,
+            "profile": str(config.profile),
+            "protection": None if guest.protection is None else str(guest.protection),
+            "accel": str(accel),
+            "qemu": {"path": qemu.path, "version": list(qemu.version)},
+            "argv": command.argv(chosen),
+            "options": [list(option) for option in chosen],
+            "kernel_cmdline": guest.cmdline,
+            "hashes_table": build_hashes(guest).hex(),
+            "artifacts": {
+                a.role: {"file": a.file, "sha256": a.sha256, "size": a.size} for a in config.artifacts
+            },
+        }
+        write_stdout(json.dumps(document, indent=2) + "\n")
+    else:
+        write_stdout(command.shell(chosen) + "\n")
+    return 0
+
+
+def _shown_files(config: RuntimeConfig, options: Options) -> Files:
+    """Artifacts where they lie; what `run` makes in its private folder under its plain name."""
+    folder = config.path.absolute().parent
+    serial = config.devices.console is Console.SERIAL
+    return Files(
+        kernel=str(folder / config.kernel.file),
+        initramfs=None if config.initramfs is None else str(folder / config.initramfs.file),
+        firmware=str(folder / config.firmware.file),
+        rootfs=None if options.rootfs is None else str(options.rootfs.absolute()),
+        hashes="hashes.bin" if options.unprotected else None,
+        console_log=str(options.console_log or "console.log") if serial else None,
+        firmware_log="firmware.log" if serial else None,
+    )

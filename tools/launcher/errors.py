@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong, by exit status; anything else that escapes is a bug."""
+
+
+def printable(text: str) -> str:
+    """Escape every control character, so that quoted input keeps to its line and off the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class LauncherError(Exception):
+    """One line: where, what, what to do next. `exit_status` is what the command ends with."""
+
+    exit_status = 125
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        line = f"{where}: {what}" if where else what
+        super().__init__(printable(f"{line}; {hint}" if hint else line))
+
+
+class UserError(LauncherError):
+    """A wrong option, config, artifact or host for what was asked. Exit status 2."""
+
+    exit_status = 2
+
+
+class GuestError(LauncherError):
+    """The guest itself failed: never came up, broke the protocol, died. Exit status 125.
+
+    `details` are lines shown after the error: QEMU's own words, the end of the guest's console.
+    """
+
+    def __init__(self, what: str, *, hint: str | None = None, details: tuple[str, ...] = ()) -> None:
+        super().__init__(what, hint=hint)
+        self.details = tuple(printable(line) for line in details)
+
+
+class WorkloadError(LauncherError):
+    """The workload could not be started; 126 and 127 as shells use them."""
+
+    def __init__(self, what: str, *, exit_status: int) -> None:
+        super().__init__(what)
+        self.exit_status = exit_status
+
+
+class Interrupted(LauncherError):  # noqa: N818  an outcome, not a fault
+    """A signal ended the launcher before the workload ran. Exit status 128 + its number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number} before the workload ran")
+        self.exit_status = 128 + signal_number

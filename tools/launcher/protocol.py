@@ -1,0 +1,335 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Agent protocol, version 1, host side of the wire format (docs/protocol.md).
+
+Pure encoding and decoding. What the guest sends is hostile: every length is bounded before a byte is
+kept, every field is checked, and the only exception that leaves is ProtocolError.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+HEADER = struct.Struct("<BBHII")
+PAYLOAD_MAX = 65_536
+SPAWN_MAX = 1 << 20
+ENTRIES_MAX = 4096
+GROUPS_MAX = 1024
+MESSAGE_MAX = 1024
+WINDOW_MAX = (1 << 31) - 1
+MAGIC = b"SEVA"
+VERSION = 1
+DEFAULT_WINDOW = 256 << 10
+FLAG_MORE = 1
+
+
+class ProtocolError(Exception):
+    """The guest broke the protocol; the text says how."""
+
+
+class Kind(IntEnum):
+    """Message types."""
+
+    HELLO = 0x01
+    CONTAINER = 0x10
+    SPAWN = 0x11
+    STDIN = 0x12
+    STDIN_EOF = 0x13
+    SIGNAL = 0x14
+    RESIZE = 0x15
+    SHUTDOWN = 0x16
+    WINDOW = 0x20
+    READY = 0x31
+    STARTED = 0x32
+    STDOUT = 0x33
+    STDERR = 0x34
+    EXITED = 0x35
+    ERROR = 0x3F
+
+
+class RootKind(IntEnum):
+    """How the root file system lies on the disk."""
+
+    TAR = 1
+    EROFS = 2
+
+
+class Stream(IntEnum):
+    """A process's standard streams."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+class ErrorCode(IntEnum):
+    """Codes of ERROR."""
+
+    PROTOCOL = 1
+    UNSUPPORTED = 2
+    BAD_VALUE = 3
+    ROOTFS = 4
+    NOT_FOUND = 5
+    NOT_EXECUTABLE = 6
+    SPAWN = 7
+    INTERNAL = 8
+
+
+class Capability(IntFlag):
+    """Bits of the agent's HELLO."""
+
+    PROCESSES = 1
+    TERMINALS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """The agent's HELLO; `stdin_window` in bytes."""
+
+    lowest: int
+    highest: int
+    capabilities: int
+    stdin_window: int
+    debug: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The container's root is in place."""
+
+    verity: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A process runs; `pid` is the guest's number for it."""
+
+    process: int
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Bytes of a process's stdout or stderr."""
+
+    process: int
+    stream: Stream
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The guest takes `more` further bytes of stdin; 0 means that the process closed it."""
+
+    process: int
+    more: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exited:
+    """A process ended: exit status 0…255, or a signal number when `signalled`."""
+
+    process: int
+    signalled: bool
+    core: bool
+    code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """ERROR; process 0 is the connection itself."""
+
+    process: int
+    code: int
+    message: str
+
+
+Message = Hello | Ready | Started | Output | Window | Exited | Failure
+
+
+def frame(kind: Kind, *, process: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
+    """One frame on the wire."""
+    if len(payload) > PAYLOAD_MAX:
+        raise ValueError("payload too long for one frame")
+    return HEADER.pack(kind, flags, 0, process, len(payload)) + payload
+
+
+def _bytes(data: bytes) -> bytes:
+    if b"\0" in data:
+        raise ValueError("a NUL byte cannot be passed on")
+    return struct.pack("<I", len(data)) + data
+
+
+def host_hello(*, output_window: int = DEFAULT_WINDOW) -> bytes:
+    """Answer to the agent's HELLO."""
+    return frame(Kind.HELLO, payload=struct.pack("<4sHHI", MAGIC, VERSION, 0, output_window))
+
+
+def container(*, kind: RootKind, length: int, writable_limit: int, hostname: bytes) -> bytes:
+    """CONTAINER; `length` and `writable_limit` in bytes, 0 for the defaults of docs/protocol.md."""
+    payload = struct.pack("<BQQ", kind, length, writable_limit) + _bytes(hostname)
+    return frame(Kind.CONTAINER, payload=payload)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """What SPAWN carries."""
+
+    argv: Sequence[bytes]
+    env: Sequence[bytes] = ()
+    cwd: bytes = b"/"
+    uid: int = 0
+    gid: int = 0
+    groups: Sequence[int] = ()
+    stdin_at_end: bool = False
+
+
+def spawn(process: int, what: Process) -> bytes:
+    """SPAWN in as many frames as it takes; ValueError when a limit of the protocol is exceeded."""
+    if not 1 <= len(what.argv) <= ENTRIES_MAX or not what.argv[0]:
+        raise ValueError(f"a command needs 1 to {ENTRIES_MAX} arguments, the first not empty")
+    if len(what.env) > ENTRIES_MAX:
+        raise ValueError(f"more than {ENTRIES_MAX} environment entries")
+    if len(what.groups) > GROUPS_MAX:
+        raise ValueError(f"more than {GROUPS_MAX} groups")
+    parts = [struct.pack("<BIIH", 2 if what.stdin_at_end else 0, what.uid, what.gid, len(what.groups))]
+    parts += [struct.pack("<I", group) for group in what.groups]
+    parts.append(_bytes(what.cwd))
+    for entries in (what.argv, what.env):
+        parts.append(struct.pack("<I", len(entries)))
+        parts += [_bytes(entry) for entry in entries]
+    parts.append(struct.pack("<HH", 0, 0))
+    payload = b"".join(parts)
+    if len(payload) > SPAWN_MAX:
+        raise ValueError(f"arguments and environment exceed {SPAWN_MAX} bytes")
+    frames = []
+    for start in range(0, len(payload), PAYLOAD_MAX):
+        more = FLAG_MORE if start + PAYLOAD_MAX < len(payload) else 0
+        part = payload[start : start + PAYLOAD_MAX]
+        frames.append(frame(Kind.SPAWN, process=process, payload=part, flags=more))
+    return b"".join(frames)
+
+
+def signal_frame(process: int, number: int) -> bytes:
+    """SIGNAL, a Linux signal number."""
+    return frame(Kind.SIGNAL, process=process, payload=struct.pack("<I", number))
+
+
+def window_frame(process: int, stream: Stream, more: int) -> bytes:
+    """WINDOW: the guest may send `more` further bytes on `stream`."""
+    return frame(Kind.WINDOW, process=process, payload=struct.pack("<B3xI", stream, more))
+
+
+class Decoder:
+    """Cuts the byte stream into messages; keeps one frame at most."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes as they come; return the messages that are complete. ProtocolError is final."""
+        self._buffer += data
+        messages: list[Message] = []
+        position = 0
+        while len(self._buffer) - position >= HEADER.size:
+            kind, flags, reserved, process, length = HEADER.unpack_from(self._buffer, position)
+            if flags or reserved:
+                raise ProtocolError(f"message {kind:#04x} with flags {flags:#x}, reserved {reserved:#x}")
+            if length > PAYLOAD_MAX:
+                raise ProtocolError(f"message {kind:#04x} of {length} bytes")
+            if kind not in _DECODERS:
+                raise ProtocolError(f"unknown message {kind:#04x}")
+            end = position + HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            payload = bytes(self._buffer[position + HEADER.size : end])
+            messages.append(_DECODERS[kind](process, payload))
+            position = end
+        del self._buffer[:position]
+        return messages
+
+
+def _fixed(layout: str, payload: bytes, name: str) -> tuple[int, ...]:
+    if len(payload) != struct.calcsize(layout):
+        raise ProtocolError(f"{name} of {len(payload)} bytes")
+    return struct.unpack(layout, payload)
+
+
+def _need(condition: bool, what: str) -> None:
+    if not condition:
+        raise ProtocolError(what)
+
+
+def _hello(process: int, payload: bytes) -> Hello:
+    _need(process == 0, "HELLO for a process")
+    _need(payload[:4] == MAGIC, "HELLO without its magic")
+    lowest, highest, capabilities, window, profile = _fixed("<HHIIB", payload[4:], "HELLO")
+    _need(1 <= lowest <= highest, f"HELLO with versions {lowest} to {highest}")
+    _need(window <= WINDOW_MAX, f"HELLO with a window of {window}")
+    _need(profile in (0, 1), f"HELLO with profile {profile}")
+    return Hello(
+        lowest=lowest,
+        highest=highest,
+        capabilities=capabilities,
+        stdin_window=window,
+        debug=profile == 1,
+    )
+
+
+def _ready(process: int, payload: bytes) -> Ready:
+    _need(process == 0, "READY for a process")
+    verity, *zero = _fixed("<4B", payload, "READY")
+    _need(verity in (0, 1) and not any(zero), "READY with values that mean nothing")
+    return Ready(verity=verity == 1)
+
+
+def _started(process: int, payload: bytes) -> Started:
+    _need(process != 0, "STARTED for no process")
+    (pid,) = _fixed("<I", payload, "STARTED")
+    return Started(process=process, pid=pid)
+
+
+def _stdout(process: int, payload: bytes) -> Output:
+    _need(process != 0, "STDOUT for no process")
+    return Output(process=process, stream=Stream.STDOUT, data=payload)
+
+
+def _stderr(process: int, payload: bytes) -> Output:
+    _need(process != 0, "STDERR for no process")
+    return Output(process=process, stream=Stream.STDERR, data=payload)
+
+
+def _window(process: int, payload: bytes) -> Window:
+    _need(process != 0, "WINDOW for no process")
+    stream, zero1, zero2, zero3, more = _fixed("<4BI", payload, "WINDOW")
+    _need(stream == Stream.STDIN and not (zero1 or zero2 or zero3), "WINDOW for another stream than stdin")
+    return Window(process=process, more=more)
+
+
+def _exited(process: int, payload: bytes) -> Exited:
+    _need(process != 0, "EXITED for no process")
+    kind, core, zero, code = _fixed("<BBHI", payload, "EXITED")
+    _need(kind in (0, 1) and core in (0, 1) and zero == 0, "EXITED with values that mean nothing")
+    _need(1 <= code <= 64 if kind else code <= 255, f"EXITED with code {code}")
+    return Exited(process=process, signalled=kind == 1, core=core == 1, code=code)
+
+
+def _error(process: int, payload: bytes) -> Failure:
+    _need(len(payload) >= 6, f"ERROR of {len(payload)} bytes")
+    code, length = struct.unpack_from("<HI", payload)
+    _need(length == len(payload) - 6 and length <= MESSAGE_MAX, "ERROR with a wrong length")
+    _need(code in set(ErrorCode), f"ERROR with code {code}")
+    return Failure(process=process, code=code, message=payload[6:].decode("utf-8", "replace"))
+
+
+_DECODERS: dict[int, Callable[[int, bytes], Message]] = {
+    int(Kind.HELLO): _hello,
+    int(Kind.READY): _ready,
+    int(Kind.STARTED): _started,
+    int(Kind.STDOUT): _stdout,
+    int(Kind.STDERR): _stderr,
+    int(Kind.WINDOW): _window,
+    int(Kind.EXITED): _exited,
+    int(Kind.ERROR): _error,
+}
