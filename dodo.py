@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the modules beside it work.
+
+    fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ──┐
+                         ├── source:edk2 ── firmware ──────────────────┤
+                         ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
+                         └── launcher ─────────────────────────────────┘
+    test · test_fast · bench · lock
+"""
+
+from collections.abc import Iterator
+
+from tools.pipeline import doit_glue
+from tools.pipeline.doit_glue import Task
+from tools.pipeline.project import Project
+from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.pipeline.tasks import checks, guest, inputs, outputs
+
+PROJECT = doit_glue.load_or_exit(Project.load)
+DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
+
+
+def task_build() -> Task:
+    """Build the production artifacts into out/."""
+    return {"actions": None, "task_dep": [f"artifacts:{DEFAULT_PROFILE}"]}
+
+
+def task_build_debug() -> Task:
+    """Build the debug artifacts (kernel log on the console, debugfs) into out-debug/."""
+    return {"actions": None, "task_dep": ["artifacts:debug"]}
+
+
+def task_fetch() -> Iterator[Task]:
+    """Bring what the locks pin into the cache."""
+    yield from inputs.fetch(PROJECT)
+
+
+def task_toolchain() -> Iterator[Task]:
+    """Set up tool trees."""
+    yield from inputs.toolchain(PROJECT)
+
+
+def task_source() -> Iterator[Task]:
+    """Unpack and patch sources."""
+    yield from guest.sources(PROJECT)
+
+
+def task_kernel_config() -> Iterator[Task]:
+    """Configure the kernel and audit the result."""
+    yield from guest.kernel_config(PROJECT)
+
+
+def task_kernel() -> Iterator[Task]:
+    """Compile the kernel."""
+    yield from guest.kernels(PROJECT)
+
+
+def task_firmware() -> Iterator[Task]:
+    """Build OVMF."""
+    yield from guest.firmwares(PROJECT)
+
+
+def task_agent() -> Task:
+    """Compile the guest agent."""
+    return guest.agents(PROJECT)
+
+
+def task_initramfs() -> Task:
+    """Pack the initramfs."""
+    return guest.initramfs(PROJECT)
+
+
+def task_launcher() -> Task:
+    """Pack sev-launch."""
+    return outputs.launcher(PROJECT)
+
+
+def task_runtime() -> Iterator[Task]:
+    """Render runtime.toml."""
+    yield from outputs.runtime(PROJECT)
+
+
+def task_artifacts() -> Iterator[Task]:
+    """Fill the output folders."""
+    yield from outputs.artifacts(PROJECT)
+
+
+def task_test() -> Task:
+    """Run all tests."""
+    return checks.test(PROJECT)
+
+
+def task_test_fast() -> Task:
+    """Run linters and unit tests."""
+    return checks.test_fast(PROJECT)
+
+
+def task_lock() -> Task:
+    """Re-resolve the pins."""
+    return checks.relock(PROJECT)

@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""test, bench and lock: what is run for its verdict or its numbers, not for an artifact."""
+
+import subprocess
+import sys
+from functools import partial
+
+from tools.pipeline import ambient, lock, mirrors, python_lock, ui
+from tools.pipeline.doit_glue import Task, action
+from tools.pipeline.errors import BuildError
+from tools.pipeline.project import Project
+
+
+def test(project: Project) -> Task:
+    """Everything that must hold, linters included."""
+    return {
+        "doc": "linters, unit, fetch, graph, agent, launcher and boot tests",
+        "actions": [action(partial(_pytest, project, "tests"))],
+        "task_dep": [
+            "build",
+            *[f"artifacts:{p.name}" for p in project.recipes.profiles],
+            "toolchain:boot",
+            "toolchain:lint",
+        ],
+        "io": {"capture": False},
+    }
+
+
+def test_fast(project: Project) -> Task:
+    """What a developer runs all the time."""
+    return {
+        "doc": "linters and unit tests only",
+        "actions": [action(partial(_pytest, project, "tests/unit"))],
+        "task_dep": ["toolchain:build", "toolchain:lint"],
+        "io": {"capture": False},
+    }
+
+
+def _pytest(project: Project, folder: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", folder], cwd=project.root, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode != 0:
+        raise BuildError(f"pytest ended with status {done.returncode}", where=folder)
+
+
+def relock(project: Project) -> Task:
+    """Re-resolve all pins."""
+    return {
+        "doc": "resolve the pins anew with apt, rewrite the locks, print what changed",
+        "actions": [action(partial(_lock, project))],
+        "io": {"capture": False},
+    }
+
+
+def _lock(project: Project) -> None:
+    known = mirrors.discover(ambient.mirror_override())
+    changes = [
+        *lock.lock(root=project.root, folder=project.build / "apt", mirrors=known),
+        *python_lock.lock(project.root),
+    ]
+    for change in changes or ["nothing changed"]:
+        ui.line(f"   {change}")

@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in the guest.
+
+    source:linux ── kernel_config:PROFILE ── kernel:PROFILE ──────────────┐
+    source:edk2 ── firmware:TARGET-SIZE ──────────────────────────────────┤
+    agent ── initramfs ───────────────────────────────────────────────────┴── (outputs)
+
+Files that only have to be there are targets below build/; folders are stood for by stamps with their digest,
+so that a change which gives the same bytes again stops there.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from doit.tools import config_changed
+
+from tools.pipeline import agent, digest, firmware, kernel, source
+from tools.pipeline.doit_glue import Task, action, remove
+from tools.pipeline.project import Project
+from tools.pipeline.recipes import Carry, FirmwareRecipe, Profile
+from tools.pipeline.store import Result
+from tools.pipeline.tasks import inputs
+
+AGENT = Path("build/agent/agent")
+CPIO = Path("build/initramfs/initramfs.cpio")
+INITRAMFS = Path("build/initramfs/initramfs.cpio.zst")
+
+
+def bzimage(project: Project, profile: Profile) -> Path:
+    """The profile's kernel."""
+    return project.build / "kernel" / profile.name / "bzImage"
+
+
+def firmware_image(project: Project, recipe: FirmwareRecipe) -> Path:
+    """The firmware of a recipe; profiles with the same recipe share it."""
+    return project.build / "firmware" / recipe.name / "OVMF.fd"
+
+
+def _config(project: Project, profile: Profile) -> Path:
+    return project.build / "kernel" / profile.name / "config"
+
+
+def _source_stamp(project: Project, name: str) -> Path:
+    return project.build / "stamps" / f"source-{name}"
+
+
+def _code(project: Project, *names: str) -> list[Path]:
+    """The modules whose change may change what a task makes; the steps' own code is in their keys."""
+    return [project.root / "tools/pipeline" / f"{name}.py" for name in ("sandbox", "store", *names)]
+
+
+def sources(project: Project) -> Iterator[Task]:
+    """source:NAME for each source that a profile uses."""
+    kernels = {p.kernel.source: p.kernel for p in project.recipes.profiles}
+    firmwares = {p.firmware.source: p.firmware for p in project.recipes.profiles}
+    for name, kernel_recipe in sorted(kernels.items()):
+        folder = kernel.patch_folder(project, kernel_recipe)
+        files = [
+            folder / "series",
+            *sorted(folder.glob("*.patch")),
+            *_code(project, "source", "patches", "kernel"),
+        ]
+        make = partial(kernel.source_tree, project, kernel_recipe)
+        yield _source(project, name, make, pins=[name], files=files)
+    for name, firmware_recipe in sorted(firmwares.items()):
+        files = [*firmware.patch_files(project), *_code(project, "source", "patches", "firmware")]
+        make = partial(firmware.source_tree, project, firmware_recipe)
+        yield _source(project, name, make, pins=firmware.pins(firmware_recipe), files=files)
+
+
+def _source(
+    project: Project, name: str, make: Callable[[], Result], *, pins: list[str], files: list[Path]
+) -> Task:
+    stamp = _source_stamp(project, name)
+
+    def work() -> None:
+        digest.write_if_changed(stamp, f"{make().digests[source.FOLDER]}\n".encode())
+
+    return {
+        "name": name,
+        "doc": f"unpack {name} and apply our patches",
+        "actions": [action(work)],
+        "file_dep": [*files, inputs.stamp(project, "build")],
+        "task_dep": ["fetch:sources"],
+        "uptodate": [config_changed({pin: project.source(pin).pin.sha256 for pin in pins})],
+        "targets": [stamp],
+        "clean": remove(stamp, project.build / "store" / f"source-{name}"),
+        "io": {"capture": False},
+    }
+
+
+def kernel_config(project: Project) -> Iterator[Task]:
+    """kernel_config:PROFILE, the audited configuration."""
+    for profile in project.recipes.profiles:
+        target = _config(project, profile)
+        yield {
+            "name": profile.name,
+            "doc": f"kernel configuration of the {profile.name} profile, audited",
+            "actions": [action(partial(kernel.configure, project, profile, target))],
+            "file_dep": [
+                *kernel.fragments(project, profile),
+                *_code(project, "kernel", "kconfig"),
+                _source_stamp(project, profile.kernel.source),
+                inputs.stamp(project, "build"),
+            ],
+            "uptodate": [
+                config_changed({"fragments": repr(profile.kernel.fragments), "carry": profile.carry})
+            ],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }
+
+
+def kernels(project: Project) -> Iterator[Task]:
+    """kernel:PROFILE."""
+    for profile in project.recipes.profiles:
+        target, config, cpio = bzimage(project, profile), _config(project, profile), project.root / CPIO
+        builtin = [cpio] if profile.carry is Carry.BUILTIN else []
+        yield {
+            "name": profile.name,
+            "doc": f"compile the kernel of the {profile.name} profile",
+            "actions": [
+                action(partial(kernel.build, project, profile, config=config, cpio=cpio, target=target))
+            ],
+            "file_dep": [
+                config,
+                *builtin,
+                *_code(project, "kernel"),
+                _source_stamp(project, profile.kernel.source),
+                inputs.stamp(project, "build"),
+            ],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }
+
+
+def firmwares(project: Project) -> Iterator[Task]:
+    """firmware:TARGET-SIZE for each combination that a profile uses."""
+    recipes = {p.firmware.name: p.firmware for p in project.recipes.profiles}
+    for name, recipe in sorted(recipes.items()):
+        target = firmware_image(project, recipe)
+        yield {
+            "name": name,
+            "doc": f"build OVMF (AmdSev), {recipe.target}, {recipe.size}, and check its footer",
+            "actions": [action(partial(firmware.build, project, recipe, target))],
+            "file_dep": [
+                firmware.script(project),
+                *_code(project, "firmware", "ovmf_footer"),
+                _source_stamp(project, recipe.source),
+                inputs.stamp(project, "build"),
+            ],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }
+
+
+def agents(project: Project) -> Task:
+    """The agent."""
+    target = project.root / AGENT
+    return {
+        "doc": "compile the guest agent (Rust, static)",
+        "actions": [action(partial(agent.build, project, target))],
+        "file_dep": [*agent.sources(project), *_code(project, "agent"), inputs.stamp(project, "build")],
+        "targets": [target],
+        "clean": remove(target),
+        "io": {"capture": False},
+    }
+
+
+def initramfs(project: Project) -> Task:
+    """The initramfs, plain and compressed."""
+    built, cpio, compressed = project.root / AGENT, project.root / CPIO, project.root / INITRAMFS
+    folder = project.root / "initramfs"
+    return {
+        "doc": "pack the initramfs from its manifest; fails over the budget",
+        "actions": [action(partial(agent.pack, project, agent=built, cpio=cpio, compressed=compressed))],
+        "file_dep": [
+            built,
+            folder / "manifest.toml",
+            *[folder / name for name in agent.manifest(project).files()],
+            *_code(project, "agent", "initramfs"),
+            inputs.stamp(project, "build"),
+        ],
+        "targets": [cpio, compressed],
+        "clean": remove(cpio, compressed),
+        "io": {"capture": False},
+    }

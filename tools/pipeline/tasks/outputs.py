@@ -1,0 +1,98 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What people get.
+
+tools/launcher ── launcher ────────────────────────────┐
+kernel, firmware, initramfs ─┬─ runtime:PROFILE ───────┼── artifacts:PROFILE ── out/
+guest.toml, runtime.toml.j2 ─┘                         │
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from doit.tools import config_changed
+
+from tools.pipeline import digest, launcher_pack, outputs
+from tools.pipeline.doit_glue import Task, action, remove
+from tools.pipeline.project import Project
+from tools.pipeline.recipes import Carry, Profile
+from tools.pipeline.tasks import guest, inputs
+
+LAUNCHER = Path("build/launcher/sev-launch")
+
+
+def launcher(project: Project) -> Task:
+    """sev-launch, one executable file."""
+    folder, target = project.root / "tools/launcher", project.root / LAUNCHER
+
+    def work() -> None:
+        digest.write_if_changed(target, launcher_pack.pack(folder), mode=0o755)
+
+    return {
+        "doc": "pack the launcher into one executable file",
+        "actions": [action(work)],
+        "file_dep": [*launcher_pack.sources(folder), project.root / "tools/pipeline/launcher_pack.py"],
+        "targets": [target],
+        "clean": remove(target),
+        "io": {"capture": False},
+    }
+
+
+def _parts(project: Project, profile: Profile) -> dict[str, tuple[str, Path]]:
+    """Measured artifacts: name in runtime.toml → file name in the output folder, and where it is built."""
+    parts = {"kernel": ("vmlinuz", guest.bzimage(project, profile))}
+    if profile.carry is Carry.BESIDE:
+        parts["initramfs"] = ("initramfs.cpio.zst", project.root / guest.INITRAMFS)
+    parts["firmware"] = ("OVMF.fd", guest.firmware_image(project, profile.firmware))
+    return parts
+
+
+def _config_file(project: Project, profile: Profile) -> Path:
+    return project.build / "runtime" / profile.name / "runtime.toml"
+
+
+def runtime(project: Project) -> Iterator[Task]:
+    """runtime:PROFILE, the runtime config."""
+    for profile in project.recipes.profiles:
+        target = _config_file(project, profile)
+        parts = _parts(project, profile)
+        yield {
+            "name": profile.name,
+            "doc": f"render runtime.toml of the {profile.name} profile",
+            "actions": [action(partial(outputs.write_config, project, profile, parts=parts, target=target))],
+            "file_dep": [
+                *[path for _, path in parts.values()],
+                project.root / "recipes/runtime.toml.j2",
+                project.root / "recipes/guest.toml",
+                project.root / "recipes/profiles" / f"{profile.name}.toml",
+                project.root / "tools/pipeline/runtime_config.py",
+                project.root / "tools/pipeline/outputs.py",
+            ],
+            "uptodate": [config_changed(project.version())],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }
+
+
+def artifacts(project: Project) -> Iterator[Task]:
+    """artifacts:PROFILE, the complete output folder."""
+    for profile in project.recipes.profiles:
+        files = dict(_parts(project, profile).values())
+        files["sev-launch"] = project.root / LAUNCHER
+        files["runtime.toml"] = _config_file(project, profile)
+        folder = project.out(profile)
+        yield {
+            "name": profile.name,
+            "doc": f"fill {folder.name}/ with the artifacts of the {profile.name} profile",
+            "actions": [action(partial(outputs.assemble, project, profile, files=files, folder=folder))],
+            "file_dep": [
+                *files.values(),
+                project.root / "tools/pipeline/outputs.py",
+                inputs.stamp(project, "build"),
+            ],
+            "targets": [folder / name for name in [*files, outputs.SUMS]],
+            "clean": remove(folder),
+            "io": {"capture": False},
+        }
