@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! Messages: the meaning of a frame's payload (docs/protocol.md, "Messages"). Pure functions over bytes.
+
+use std::ffi::CString;
+
+use crate::failure::{Code, Failure};
+use crate::frame::{self, Frame};
+
+pub const MAGIC: &[u8; 4] = b"SEVA";
+pub const VERSION: u16 = 1;
+/// Capability bit 0: several processes in the container.
+pub const CAPABILITIES: u32 = 1;
+/// No window may ever exceed this.
+pub const MAX_WINDOW: u32 = i32::MAX as u32;
+const MAX_ENTRIES: u32 = 4_096;
+const MAX_GROUPS: u16 = 1_024;
+const MAX_PATH: usize = 4_096;
+const MAX_ERROR_TEXT: usize = 1_024;
+
+/// Message types.
+pub mod kind {
+    pub const HELLO: u8 = 0x01;
+    pub const CONTAINER: u8 = 0x10;
+    pub const SPAWN: u8 = 0x11;
+    pub const STDIN: u8 = 0x12;
+    pub const STDIN_EOF: u8 = 0x13;
+    pub const SIGNAL: u8 = 0x14;
+    pub const RESIZE: u8 = 0x15;
+    pub const SHUTDOWN: u8 = 0x16;
+    pub const WINDOW: u8 = 0x20;
+    pub const READY: u8 = 0x31;
+    pub const STARTED: u8 = 0x32;
+    pub const STDOUT: u8 = 0x33;
+    pub const STDERR: u8 = 0x34;
+    pub const EXITED: u8 = 0x35;
+    pub const ERROR: u8 = 0x3F;
+}
+
+/// How the image on the root disk is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootKind {
+    Tar,
+    Erofs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    pub root: RootKind,
+    /// Bytes of the image, 0 for the whole device.
+    pub image_bytes: u64,
+    /// Bytes of the writable tmpfs, 0 for half of the RAM.
+    pub writable_bytes: u64,
+    pub hostname: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spawn {
+    pub stdin_at_end: bool,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub cwd: CString,
+    pub argv: Vec<CString>,
+    pub environment: Vec<CString>,
+}
+
+/// A message from the host that is well-formed by itself; whether it is allowed now is the event loop's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    Hello {
+        version: u16,
+        output_window: u32,
+    },
+    Container(Container),
+    /// The inner failure means ERROR for this id, not the end of the connection.
+    Spawn(u32, Result<Spawn, Failure>),
+    Stdin(u32, Vec<u8>),
+    StdinEof(u32),
+    Signal(u32, i32),
+    Resize(u32),
+    /// Process, stream (1 or 2), additional bytes.
+    Window(u32, u8, u32),
+    Shutdown,
+}
+
+/// Reads fields off the front of a payload; every read checks what is left.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Failure> {
+        let (head, tail) =
+            self.0.split_at_checked(count).ok_or_else(|| Failure::protocol("payload too short"))?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+        let (head, tail) =
+            self.0.split_first_chunk().ok_or_else(|| Failure::protocol("payload too short"))?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, Failure> {
+        self.array::<1>().map(|[value]| value)
+    }
+
+    fn u16(&mut self) -> Result<u16, Failure> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Failure> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Failure> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Failure> {
+        let length = self.u32()?;
+        self.take(usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    /// A byte string without NUL.
+    fn text(&mut self, what: &str) -> Result<CString, Failure> {
+        CString::new(self.bytes()?).map_err(|_| bad(format!("NUL byte in {what}")))
+    }
+
+    fn texts(&mut self, what: &str) -> Result<Vec<CString>, Failure> {
+        let count = self.u32()?;
+        if count > MAX_ENTRIES {
+            return Err(bad(format!("{count} entries in {what}")));
+        }
+        (0..count).map(|_| self.text(what)).collect()
+    }
+
+    fn end(&self) -> Result<(), Failure> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::protocol("payload too long"))
+    }
+}
+
+fn bad(message: impl Into<String>) -> Failure {
+    Failure::new(Code::BadValue, message)
+}
+
+/// Decodes a frame from the host. A failure is fatal for the connection.
+pub fn decode(frame: Frame) -> Result<Message, Failure> {
+    let Frame { kind, id, payload } = frame;
+    let on_connection = matches!(kind, kind::HELLO | kind::CONTAINER | kind::SHUTDOWN);
+    if on_connection != (id == 0) {
+        return Err(Failure::protocol(format!("message 0x{kind:02x} with process id {id}")));
+    }
+    if kind == kind::STDIN {
+        return Ok(Message::Stdin(id, payload));
+    }
+    if kind == kind::SPAWN {
+        return match spawn(&payload) {
+            Err(failure) if failure.code == Code::Protocol => Err(failure),
+            result => Ok(Message::Spawn(id, result)),
+        };
+    }
+    let mut fields = Fields(&payload);
+    let message = match kind {
+        kind::HELLO => hello(&mut fields)?,
+        kind::CONTAINER => container(&mut fields)?,
+        kind::STDIN_EOF => Message::StdinEof(id),
+        kind::SIGNAL => match fields.u32()? {
+            number @ 1..=64 => Message::Signal(id, i32::try_from(number).unwrap_or(0)),
+            number => return Err(Failure::protocol(format!("signal {number}"))),
+        },
+        kind::RESIZE => {
+            fields.take(4)?;
+            Message::Resize(id)
+        }
+        kind::SHUTDOWN => Message::Shutdown,
+        kind::WINDOW => match fields.array()? {
+            [stream @ (1 | 2), 0, 0, 0] => Message::Window(id, stream, fields.u32()?),
+            _ => return Err(Failure::protocol("WINDOW for a stream that the agent does not send")),
+        },
+        other => return Err(Failure::protocol(format!("unknown message type 0x{other:02x}"))),
+    };
+    fields.end()?;
+    Ok(message)
+}
+
+fn hello(fields: &mut Fields) -> Result<Message, Failure> {
+    if fields.array()? != *MAGIC {
+        return Err(Failure::protocol("HELLO without the magic number"));
+    }
+    let (version, zero, output_window) = (fields.u16()?, fields.u16()?, fields.u32()?);
+    if version != VERSION {
+        return Err(Failure::protocol(format!("protocol version {version}, this agent speaks {VERSION}")));
+    }
+    if zero != 0 || output_window > MAX_WINDOW {
+        return Err(Failure::protocol("HELLO with reserved bits or too large a window"));
+    }
+    Ok(Message::Hello { version, output_window })
+}
+
+fn container(fields: &mut Fields) -> Result<Message, Failure> {
+    let root = match fields.u8()? {
+        1 => RootKind::Tar,
+        2 => RootKind::Erofs,
+        other => return Err(Failure::new(Code::Unsupported, format!("root kind {other}"))),
+    };
+    let (image_bytes, writable_bytes) = (fields.u64()?, fields.u64()?);
+    let hostname = fields.bytes()?.to_vec();
+    if hostname.len() > 64
+        || !hostname.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte))
+    {
+        return Err(bad("host name"));
+    }
+    Ok(Message::Container(Container { root, image_bytes, writable_bytes, hostname }))
+}
+
+fn spawn(payload: &[u8]) -> Result<Spawn, Failure> {
+    let mut fields = Fields(payload);
+    let flags = fields.u8()?;
+    let (uid, gid) = (fields.u32()?, fields.u32()?);
+    let count = fields.u16()?;
+    if count > MAX_GROUPS {
+        return Err(bad(format!("{count} supplementary groups")));
+    }
+    let groups = (0..count).map(|_| fields.u32()).collect::<Result<Vec<u32>, Failure>>()?;
+    let cwd = fields.text("the working directory")?;
+    let argv = fields.texts("argv")?;
+    let environment = fields.texts("the environment")?;
+    fields.take(4)?; // rows and columns
+    fields.end()?;
+
+    if flags & !3 != 0 {
+        return Err(bad(format!("spawn flags 0x{flags:02x}")));
+    }
+    if flags & 1 != 0 {
+        return Err(Failure::new(Code::Unsupported, "terminals are not supported by this agent"));
+    }
+    // To the system calls, -1 means "leave unchanged": the process would stay root.
+    if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
+        return Err(bad("user or group id 4294967295"));
+    }
+    if !cwd.as_bytes().starts_with(b"/") || cwd.as_bytes().len() > MAX_PATH {
+        return Err(bad("the working directory is not an absolute path of at most 4096 bytes"));
+    }
+    if argv.first().is_none_or(|program| program.is_empty()) {
+        return Err(bad("argv[0] is missing or empty"));
+    }
+    if !environment
+        .iter()
+        .all(|entry| entry.as_bytes().iter().position(|byte| *byte == b'=').is_some_and(|at| at > 0))
+    {
+        return Err(bad("environment entry without a name"));
+    }
+    Ok(Spawn { stdin_at_end: flags & 2 != 0, uid, gid, groups, cwd, argv, environment })
+}
+
+/// The agent's HELLO.
+pub fn encode_hello(out: &mut Vec<u8>, stdin_window: u32, debug: bool) {
+    let mut payload = MAGIC.to_vec();
+    payload.extend_from_slice(&VERSION.to_le_bytes());
+    payload.extend_from_slice(&VERSION.to_le_bytes());
+    payload.extend_from_slice(&CAPABILITIES.to_le_bytes());
+    payload.extend_from_slice(&stdin_window.to_le_bytes());
+    payload.push(u8::from(debug));
+    frame::encode(out, kind::HELLO, 0, &payload);
+}
+
+pub fn encode_ready(out: &mut Vec<u8>, verity: bool) {
+    frame::encode(out, kind::READY, 0, &[u8::from(verity), 0, 0, 0]);
+}
+
+pub fn encode_started(out: &mut Vec<u8>, id: u32, pid: i32) {
+    frame::encode(out, kind::STARTED, id, &pid.to_le_bytes());
+}
+
+/// More room for stdin; 0 bytes say that the process closed it.
+pub fn encode_stdin_window(out: &mut Vec<u8>, id: u32, bytes: u32) {
+    let mut payload = vec![0; 4];
+    payload.extend_from_slice(&bytes.to_le_bytes());
+    frame::encode(out, kind::WINDOW, id, &payload);
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub by_signal: bool,
+    pub core: bool,
+    /// Exit status or signal number.
+    pub code: u8,
+}
+
+impl Exit {
+    /// Reads a wait status as `waitpid` returns it for an ended process.
+    pub fn from_wait_status(status: i32) -> Self {
+        let [low, high, ..] = status.to_le_bytes();
+        match low & 0x7f {
+            0 => Self { by_signal: false, core: false, code: high },
+            signal => Self { by_signal: true, core: low & 0x80 != 0, code: signal },
+        }
+    }
+}
+
+pub fn encode_exited(out: &mut Vec<u8>, id: u32, exit: Exit) {
+    let payload = [u8::from(exit.by_signal), u8::from(exit.core), 0, 0, exit.code, 0, 0, 0];
+    frame::encode(out, kind::EXITED, id, &payload);
+}
+
+pub fn encode_error(out: &mut Vec<u8>, id: u32, failure: &Failure) {
+    let mut end = failure.message.len().min(MAX_ERROR_TEXT);
+    while !failure.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let text = failure.message.as_bytes().get(..end).unwrap_or_default();
+    let mut payload = (failure.code as u16).to_le_bytes().to_vec();
+    payload.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
+    payload.extend_from_slice(text);
+    frame::encode(out, kind::ERROR, id, &payload);
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! The mounts of the agent itself and those of a container.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{symlink, DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use crate::failure::{Code, Context, Failure};
+use crate::sys;
+
+const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+const READ_ONLY: u64 = SAFE | libc::MS_RDONLY;
+
+struct Mount {
+    kind: &'static str,
+    target: &'static str,
+    flags: u64,
+    data: Option<&'static str>,
+    /// A kernel without this file system still makes a usable guest.
+    optional: bool,
+}
+
+const fn mount(kind: &'static str, target: &'static str, flags: u64, data: Option<&'static str>) -> Mount {
+    Mount { kind, target, flags, data, optional: false }
+}
+
+const fn optional(kind: &'static str, target: &'static str, flags: u64) -> Mount {
+    Mount { kind, target, flags, data: None, optional: true }
+}
+
+const AGENT: [Mount; 6] = [
+    mount("sysfs", "/sys", SAFE, None),
+    mount("devtmpfs", "/dev", libc::MS_NOSUID | libc::MS_NOEXEC, Some("mode=0755")),
+    mount("tmpfs", "/run", SAFE, Some("mode=0755")),
+    mount("tmpfs", "/tmp", SAFE, Some("mode=1777")),
+    optional("cgroup2", "/sys/fs/cgroup", SAFE),
+    // Secrets that were injected at launch appear here, and in the agent's namespace only.
+    optional("securityfs", "/sys/kernel/security", SAFE),
+];
+
+/// What `detach_agent` takes out of the container's copy of the mount namespace; mounts below go with them.
+const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
+
+const CONTAINER: [Mount; 6] = [
+    mount("proc", "/proc", SAFE, None),
+    mount("sysfs", "/sys", READ_ONLY, None),
+    optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
+    mount("tmpfs", "/dev", libc::MS_NOSUID | libc::MS_NOEXEC, Some("mode=0755,size=64k")),
+    mount(
+        "devpts",
+        "/dev/pts",
+        libc::MS_NOSUID | libc::MS_NOEXEC,
+        Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    ),
+    mount("tmpfs", "/dev/shm", SAFE, Some("mode=1777,size=64m")),
+];
+
+/// Linux device numbers (Documentation/admin-guide/devices.txt), all mode 0666.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// Files and folders through which root, even without capabilities, changes or reads the kernel.
+const MADE_READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const MASKED: [&str; 6] =
+    ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"];
+
+/// Creates a folder when it is missing; what stands there already is left as it is.
+pub fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        // Not only EEXIST: a mount point inside a read-only file system that exists gives EROFS or EPERM.
+        Err(_) if Path::new(path).is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+fn apply(mounts: &[Mount]) -> io::Result<()> {
+    for Mount { kind, target, flags, data, optional } in mounts {
+        let result =
+            ensure_folder(target, 0o755).and_then(|()| sys::mount(kind, target, Some(kind), *flags, *data));
+        if let (Err(error), false) = (result, *optional) {
+            return Err(io::Error::new(error.kind(), format!("mount {target}: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// The agent's /proc, on which the check for the initial PID namespace rests.
+pub fn agent_proc() -> io::Result<()> {
+    ensure_folder("/proc", 0o755)?;
+    sys::mount("proc", "/proc", Some("proc"), SAFE, None)
+}
+
+/// Everything else that the agent works with.
+pub fn agent() -> io::Result<()> {
+    apply(&AGENT)
+}
+
+/// Makes every mount private to this namespace.
+pub fn make_private() -> io::Result<()> {
+    sys::mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)
+}
+
+/// Takes the agent's mounts out of the container's namespace. Layers of an overlay stay alive inside it.
+pub fn detach_agent() -> io::Result<()> {
+    for target in AGENT_TOP {
+        sys::detach(target)?;
+    }
+    Ok(())
+}
+
+/// Moves the mount at the working directory onto / and enters it. From the first file system of a boot, which has no
+/// parent, there is no other way in.
+pub fn enter_working_directory() -> io::Result<()> {
+    sys::mount(".", "/", None, libc::MS_MOVE, None)?;
+    std::os::unix::fs::chroot(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// The container's own mounts. Runs inside its root, so that links in the image cannot lead anywhere else.
+pub fn container() -> Result<(), Failure> {
+    apply(&CONTAINER).context(Code::Rootfs, "container")?;
+    for (path, major, minor) in DEVICES {
+        sys::make_node(Path::new(path), libc::S_IFCHR | 0o600, major, minor)
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o666)))
+            .context(Code::Rootfs, path)?;
+    }
+    for (path, target) in DEVICE_LINKS {
+        symlink(target, path).context(Code::Rootfs, path)?;
+    }
+    if !Path::new("/tmp").exists() {
+        ensure_folder("/tmp", 0o755)
+            .and_then(|()| fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)))
+            .context(Code::Rootfs, "/tmp")?;
+    }
+    for path in MADE_READ_ONLY {
+        if Path::new(path).exists() {
+            bind_read_only(path).context(Code::Rootfs, format_args!("read-only {path}"))?;
+        }
+    }
+    for path in MASKED {
+        let result = match fs::metadata(path) {
+            Ok(data) if data.is_dir() => {
+                sys::mount("tmpfs", path, Some("tmpfs"), READ_ONLY, Some("size=0,mode=0755"))
+            }
+            Ok(_) => sys::mount("/dev/null", path, None, libc::MS_BIND, None),
+            Err(_) => Ok(()),
+        };
+        result.context(Code::Rootfs, format_args!("mask {path}"))?;
+    }
+    Ok(())
+}
+
+fn bind_read_only(path: &str) -> io::Result<()> {
+    sys::mount(path, path, None, libc::MS_BIND | libc::MS_REC, None)?;
+    sys::mount(path, path, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
+}

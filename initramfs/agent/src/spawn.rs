@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! Starting one process inside the container: fork, enter, give up privileges, exec.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
+
+use crate::container::{self, Container};
+use crate::failure::{Code, Context, Failure};
+use crate::message::Spawn;
+use crate::sys;
+
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Capability numbers (include/uapi/linux/capability.h) that a container's root keeps. Docker's default set without
+/// mknod (the root is nodev anyway, devices of the guest are none of the workload's business), and with syslog: the
+/// kernel log of the guest belongs to the workload's owner.
+const CAPABILITIES: [(u32, &str); 14] = [
+    (0, "chown"),
+    (1, "dac_override"),
+    (3, "fowner"),
+    (4, "fsetid"),
+    (5, "kill"),
+    (6, "setgid"),
+    (7, "setuid"),
+    (8, "setpcap"),
+    (10, "net_bind_service"),
+    (13, "net_raw"),
+    (18, "sys_chroot"),
+    (29, "audit_write"),
+    (31, "setfcap"),
+    (34, "syslog"),
+];
+
+fn capability_mask() -> u64 {
+    CAPABILITIES.iter().fold(0, |mask, (number, _)| mask | (1 << number))
+}
+
+/// The agent's ends of a process that was just forked.
+pub struct Spawned {
+    pub pid: i32,
+    /// Empty at its end: exec succeeded. Otherwise a report (see container.rs).
+    pub report: File,
+    pub stdin: File,
+    pub stdout: File,
+    pub stderr: File,
+}
+
+/// Forks the process. What goes wrong inside the child comes through `report`.
+pub fn spawn(request: &Spawn, container: &Container) -> Result<Spawned, Failure> {
+    let resources = |result: io::Result<(OwnedFd, OwnedFd)>| result.context(Code::Spawn, "pipe");
+    let (report, child_report) = resources(sys::pipe())?;
+    let (child_stdin, stdin) = resources(sys::pipe())?;
+    let (stdout, child_stdout) = resources(sys::pipe())?;
+    let (stderr, child_stderr) = resources(sys::pipe())?;
+    for end in [&stdin, &stdout, &stderr] {
+        sys::set_nonblocking(end).context(Code::Spawn, "pipe")?;
+    }
+    let Some(pid) = sys::fork().context(Code::Spawn, "fork")? else {
+        let failure = become_process(request, container, &[&child_stdin, &child_stdout, &child_stderr]);
+        let _ =
+            io::Write::write_all(&mut File::from(child_report), &container::encode_report(Some(&failure)));
+        sys::exit_now(127);
+    };
+    Ok(Spawned {
+        pid,
+        report: report.into(),
+        stdin: stdin.into(),
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+    })
+}
+
+/// The child's side: returns only when something failed.
+fn become_process(request: &Spawn, container: &Container, streams: &[&OwnedFd; 3]) -> Failure {
+    match enter(request, container, streams) {
+        Ok(()) => exec_in_path(request),
+        Err(failure) => failure,
+    }
+}
+
+fn enter(request: &Spawn, container: &Container, streams: &[&OwnedFd; 3]) -> Result<(), Failure> {
+    let what = Code::Spawn;
+    // Until exec this is the agent's image: no process of the container may trace it or reach it through /proc.
+    sys::set_undumpable().context(what, "prctl")?;
+    std::fs::write("/proc/self/oom_score_adj", "0").context(what, "oom_score_adj")?;
+    container::join_cgroup().context(what, "cgroup")?;
+    sys::setns(&container.pidfd, container::NAMESPACES).context(what, "enter the container")?;
+    sys::setsid().context(what, "session")?;
+    for (target, stream) in (0..).zip(streams) {
+        // Without this, a process that is not root could not open /dev/stdout.
+        fchown(stream, Some(request.uid), Some(request.gid)).context(what, "stream owner")?;
+        sys::dup_onto(stream, target).context(what, "streams")?;
+    }
+    // As root: a home that only its owner may enter is a legitimate working directory for that owner.
+    let cwd = std::ffi::OsStr::new(lossless(&request.cwd));
+    std::env::set_current_dir(cwd).context(what, "working directory")?;
+    sys::bound_capabilities(capability_mask()).context(what, "capabilities")?;
+    sys::become_user(request.uid, request.gid, &request.groups).context(what, "user and groups")?;
+    sys::reset_signals_and_umask().context(what, "signals")
+}
+
+fn lossless(text: &CStr) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(text.to_bytes())
+}
+
+/// Tries one path after the other; what counts is the kernel's own answer, as the user that will run the program.
+fn exec_in_path(request: &Spawn) -> Failure {
+    let Some(program) = request.argv.first() else {
+        return Failure::new(Code::BadValue, "argv is empty");
+    };
+    let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
+    for path in candidates(program.as_bytes(), &request.environment) {
+        let error = sys::exec(&path, &request.argv, &request.environment);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES) => worst = error,
+            _ => {
+                worst = error;
+                break;
+            }
+        }
+    }
+    let code = match worst.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => Code::NotFound,
+        Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR) => Code::NotExecutable,
+        _ => Code::Spawn,
+    };
+    let shown = program.as_bytes().get(..200).unwrap_or(program.as_bytes()).escape_ascii();
+    Failure::from_io(code, shown, &worst)
+}
+
+/// The files that `program` may mean, in order. Relative entries of PATH would depend on the working directory, which
+/// the image controls: skipped.
+fn candidates(program: &[u8], environment: &[CString]) -> Vec<CString> {
+    if program.contains(&b'/') {
+        return CString::new(program).into_iter().collect();
+    }
+    let path =
+        environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+    path.split(|byte| *byte == b':')
+        .filter(|folder| folder.starts_with(b"/"))
+        .filter_map(|folder| CString::new([folder, b"/", program].concat()).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(program: &str, environment: &[&str]) -> Vec<String> {
+        let environment: Vec<CString> =
+            environment.iter().filter_map(|entry| CString::new(*entry).ok()).collect();
+        candidates(program.as_bytes(), &environment)
+            .iter()
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn names_are_looked_up_in_path() {
+        assert_eq!(shown("sh", &["HOME=/", "PATH=/a:/b/c", "PATH=/never"]), ["/a/sh", "/b/c/sh"]);
+        assert_eq!(shown("sh", &["XPATH=/a"]).len(), 6);
+        assert_eq!(shown("sh", &["XPATH=/a"]).first().map(String::as_str), Some("/usr/local/sbin/sh"));
+    }
+
+    #[test]
+    fn relative_and_empty_entries_are_skipped() {
+        assert_eq!(shown("sh", &["PATH=:.:bin::/x:"]), ["/x/sh"]);
+        assert!(shown("sh", &["PATH="]).is_empty());
+    }
+
+    #[test]
+    fn a_slash_means_no_lookup() {
+        assert_eq!(shown("./sh", &["PATH=/a"]), ["./sh"]);
+        assert_eq!(shown("/bin/sh", &[]), ["/bin/sh"]);
+    }
+
+    #[test]
+    fn privileged_capabilities_are_not_kept() {
+        // sys_module, sys_rawio, sys_ptrace, sys_admin, sys_boot, mknod, mac_admin, bpf
+        for number in [16, 17, 19, 21, 22, 27, 33, 39] {
+            assert_eq!(capability_mask() & (1 << number), 0, "{number}");
+        }
+    }
+}
