@@ -88,6 +88,9 @@ def _entry(item: Table, *, folder: Path, artifacts: Sequence[str]) -> Entry:
     path = item.string("path", pattern=r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*", says="a relative path")
     if any(part in {".", ".."} for part in path.split("/")):
         raise item.error("path", f"{path!r} must not hold . or ..")
+    # PATH_MAX of the guest, NAME_MAX of its file systems; the kernel's unpacker skips what is longer.
+    if len(path) > 1024 or any(len(part) > 255 for part in path.split("/")):
+        raise item.error("path", "is longer than 1024 characters, or a part of it than 255")
     kind = item.choice("type", Kind)
     mode = int(item.string("mode", pattern=r"0[0-7]{3,4}", says="an octal mode such as 0755"), 8)
     artifact = file = None
@@ -102,7 +105,8 @@ def _entry(item: Table, *, folder: Path, artifacts: Sequence[str]) -> Entry:
         else:
             file = _source(item, folder=folder)
     elif kind is Kind.LINK:
-        target = item.string("target")
+        # ASCII only: libarchive would convert anything else by the locale of the build machine.
+        target = item.string("target", pattern=r"[!-~]{1,4095}", says="a link target in printable ASCII")
     elif kind is Kind.CHAR:
         major = item.integer("major", low=0, high=4095)
         minor = item.integer("minor", low=0, high=1048575)
@@ -113,7 +117,7 @@ def _entry(item: Table, *, folder: Path, artifacts: Sequence[str]) -> Entry:
 
 
 def _source(item: Table, *, folder: Path) -> str:
-    name = item.string("file")
+    name = item.string("file", pattern=r"[A-Za-z0-9._+/-]{1,255}", says=f"a path below {folder.name}/")
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise item.error("file", f"{name!r} leaves {folder.name}/")

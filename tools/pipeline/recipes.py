@@ -17,6 +17,7 @@ DEFAULT_PROFILE = "production"
 
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 _CPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_SERIES = r"[0-9]{1,3}\.[0-9]{1,3}"
 _POLICY_MAX = (1 << 64) - 1
 # x86 boot protocol, cmdline_size of a 6.12 kernel: 2047 bytes without the NUL (COMMAND_LINE_SIZE 2048).
 _CMDLINE = r"[ -~]{1,2047}"
@@ -158,8 +159,8 @@ def _guest(table: Table) -> Guest:
     guest = Guest(
         machine=machine.string("type", pattern="q35", says="q35, the machine that the firmware is built for"),
         cpu=machine.string("cpu", pattern=_CPU, says="a QEMU CPU model"),
-        vcpus=machine.integer("vcpus", low=1, high=512),
-        memory=machine.string("memory", pattern=r"[1-9][0-9]{0,9}[MG]", says="a size such as 512M or 2G"),
+        vcpus=machine.integer("vcpus", low=1, high=255),
+        memory=_memory(machine),
         mode=sev.choice("mode", SevMode),
         reduced_phys_bits=sev.integer("reduced-phys-bits", low=1, high=63),
         kernel_hashes=sev.boolean("kernel-hashes"),
@@ -175,6 +176,15 @@ def _guest(table: Table) -> Guest:
     for part in (snp, sev_es, plain, machine, sev, devices, table):
         part.close()
     return guest
+
+
+def _memory(machine: Table) -> str:
+    text = machine.string("memory", pattern=r"[1-9][0-9]{0,7}[MG]", says="a size such as 512M or 2G")
+    mebibytes = int(text[:-1]) * (1024 if text.endswith("G") else 1)
+    # The launcher's own limits: what it would refuse must not be written into runtime.toml.
+    if not 128 <= mebibytes <= 16 << 20:
+        raise machine.error("memory", f"{text!r} is outside 128M…16384G")
+    return text
 
 
 def _check_policies(guest: Guest, *, sev: Table, snp: Table, sev_es: Table) -> None:
@@ -200,7 +210,7 @@ def _profile(table: Table, *, name: str, root: Path, sources: Collection[str]) -
         name=name,
         kernel=KernelRecipe(
             source=kernel.string("source", pattern=_NAME, says="a name in recipes/sources.toml"),
-            series=kernel.string("series", pattern=r"[0-9]+\.[0-9]+", says="a kernel series such as 6.12"),
+            series=kernel.string("series", pattern=_SERIES, says="a kernel series such as 6.12"),
             fragments=kernel.strings("fragments"),
             cmdline=kernel.string("cmdline", pattern=_CMDLINE, says="1 to 2047 printable ASCII characters"),
         ),
@@ -233,5 +243,12 @@ def _check_kernel(recipe: KernelRecipe, table: Table, *, root: Path) -> None:
         if fragment in seen:
             raise table.error(key, f"{fragment!r} stands twice")
         seen.add(fragment)
-        if "/" in fragment or not (root / "recipes/kernel" / f"{fragment}.config").is_file():
-            raise table.error(key, f"no recipes/kernel/{fragment}.config")
+        # The name is checked before it is looked up: a file system refuses some names with an OSError.
+        path = root / "recipes/kernel" / f"{fragment[:80]}.config"
+        if re.fullmatch(_NAME, fragment) is None or not path.is_file():
+            raise table.error(key, f"no recipes/kernel/{path.name}", _fragments(root))
+
+
+def _fragments(root: Path) -> str:
+    names = sorted(path.stem for path in (root / "recipes/kernel").glob("*.config"))
+    return f"there are: {', '.join(names)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from tools.pipeline import digest
-from tools.pipeline.errors import BuildError, UserError
+from tools.pipeline.errors import UserError
 from tools.pipeline.recipes import Guest, Profile
 
 TEMPLATE = "recipes/runtime.toml.j2"
@@ -36,7 +36,8 @@ def render(
 ) -> str:
     """The text of runtime.toml.
 
-    Raises UserError when the template is wrong and BuildError when what it gives is not TOML.
+    Raises UserError, with the template's line where it is known, when the template is wrong or gives no
+    valid TOML.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -50,17 +51,33 @@ def render(
         )
     except jinja2.TemplateSyntaxError as error:
         raise UserError(error.message or "syntax error", where=f"{TEMPLATE}:{error.lineno}") from None
-    except jinja2.TemplateError as error:
-        raise UserError(str(error), where=TEMPLATE) from None
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # A template is a small program: what its expressions raise is its author's mistake, not a bug here.
+        raise UserError(str(error), where=f"{TEMPLATE}{_line_of(error)}") from None
     try:
         tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BuildError(f"the template gives no valid TOML: {error}", where=TEMPLATE) from None
+        raise UserError(f"the template gives no valid TOML: {error}", where=TEMPLATE) from None
     return text
 
 
+def _line_of(error: Exception) -> str:
+    """ "Give ":12" for the innermost template line that the error went through, else nothing."""
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        # Jinja rewrites tracebacks so that frames of a template carry its name and lines.
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            found = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
 def _toml(value: object) -> str:
-    # JSON's string escapes are a subset of TOML's basic strings once DEL is escaped as well.
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(str(value)).replace("\x7f", "\\u007f")
+    if isinstance(value, int):
+        return str(value)
+    # JSON's string escapes are a subset of TOML's basic strings once DEL is escaped as well, but for
+    # characters beyond U+FFFF: JSON writes them as two surrogates, which TOML refuses.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

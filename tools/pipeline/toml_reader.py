@@ -13,6 +13,8 @@ from tools.pipeline.errors import UserError
 
 _MAX_SIZE = 8 << 20  # bytes; a recipe or lock is far smaller, a mistaken path to an image is not
 
+_SHOWN = 80  # characters of a wrong value that an error line shows
+
 E = TypeVar("E", bound=StrEnum)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
@@ -56,7 +58,7 @@ class Table:
         if not value or "\x00" in value:
             raise self.error(key, "must not be empty or hold a NUL")
         if pattern is not None and re.fullmatch(pattern, value) is None:
-            raise self.error(key, f"{value!r} is not {says or f'of the form {pattern}'}")
+            raise self.error(key, f"{_quote(value)} is not {says or f'of the form {pattern}'}")
         return value
 
     def integer(self, key: str, *, low: int, high: int) -> int:
@@ -64,7 +66,9 @@ class Table:
         value = self._take(key, int, "an integer")
         assert isinstance(value, int)
         if not low <= value <= high:
-            raise self.error(key, f"{value} is not in {low}…{high}")
+            # In hexadecimal, because Python refuses to write thousands of decimal digits.
+            shown = str(value) if abs(value) < 1 << 64 else f"{value:#x}"[:_SHOWN]
+            raise self.error(key, f"{shown} is not in {low}…{high}")
         return value
 
     def boolean(self, key: str) -> bool:
@@ -80,14 +84,14 @@ class Table:
             return kind(value)
         except ValueError:
             names = ", ".join(kind)
-            raise self.error(key, f"{value!r} is not one of: {names}") from None
+            raise self.error(key, f"{_quote(value)} is not one of: {names}") from None
 
     def sha256(self, key: str) -> str:
         """64 lower-case hex digits."""
         value = self._take(key, str, "a SHA-256 in hex")
         assert isinstance(value, str)
         if _HEX64.fullmatch(value) is None:
-            raise self.error(key, f"{value!r} is not a SHA-256 in 64 lower-case hex digits")
+            raise self.error(key, f"{_quote(value)} is not a SHA-256 in 64 lower-case hex digits")
         return value
 
     def strings(self, key: str, *, allow_empty: bool = False) -> tuple[str, ...]:
@@ -128,6 +132,11 @@ class Table:
             raise self.error(unknown[0], "unknown key", f"known here: {known}")
 
 
+def _quote(text: str) -> str:
+    """The text in quotes, shortened to what fits into a line for people."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
 def _kind(value: object) -> str:
     names = {bool: "a boolean", str: "a string", int: "an integer", list: "a list", dict: "a table"}
     return names.get(type(value), f"a {type(value).__name__}")
@@ -158,4 +167,7 @@ def parse(raw: bytes, *, file: str) -> Table:
         raise UserError(f"is not TOML: {error}", where=file) from None
     except RecursionError:
         raise UserError("is nested too deeply", where=file) from None
+    except ValueError as error:
+        # Python refuses to convert integers of thousands of digits, and tomllib lets that through.
+        raise UserError(f"is not TOML: {str(error).partition(';')[0]}", where=file) from None
     return Table(data, file=file)
