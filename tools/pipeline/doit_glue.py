@@ -112,6 +112,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no type infor
 
 def config(project: Project, *, default: str) -> dict[str, Any]:
     """DOIT_CONFIG."""
+    # sqlite does not make the folder of its database.
+    project.build.mkdir(exist_ok=True)
     return {
         "default_tasks": [default],
         "reporter": Reporter,

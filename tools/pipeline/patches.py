@@ -99,7 +99,7 @@ def parse_series(text: str, *, where: str) -> dict[str, int]:
     return names
 
 
-def parse_patch(text: str, *, name: str, where: str) -> Patch:
+def parse_patch(text: str, *, name: str, where: str, licence: str = LICENSE) -> Patch:
     """Check one patch, give its header and targets; `where` names it in errors (UserError, with the line)."""
     if "\r" in text or "\0" in text or not text.endswith("\n"):
         raise UserError("contains CR or NUL, or does not end with a newline", where=where)
@@ -109,9 +109,9 @@ def parse_patch(text: str, *, name: str, where: str) -> Patch:
     for field in REQUIRED_FIELDS:
         if field not in fields:
             raise UserError(f"header field {field!r} is missing", where=where, hint="see README.md there")
-    licence = fields["SPDX-License-Identifier"]
-    if licence != LICENSE:
-        raise UserError(f"licence is {licence!r}", where=where, hint=f"kernel patches are {LICENSE}")
+    stated = fields["SPDX-License-Identifier"]
+    if stated != licence:
+        raise UserError(f"licence is {stated!r}", where=where, hint=f"patches here are {licence}")
     separator = next((n for n in range(end, len(lines)) if lines[n] == "---"), None)
     if separator is None:
         raise UserError("no line '---' between text and diff", where=where)
@@ -220,7 +220,7 @@ def _skip_hunk(lines: Sequence[str], at: int, *, where: str) -> int:
     return at
 
 
-def load_series(folder: Path, *, label: str) -> tuple[Patch, ...]:
+def load_series(folder: Path, *, label: str, licence: str = LICENSE) -> tuple[Patch, ...]:
     """Read `folder/series` and every patch it names; `label` is what messages call the folder.
 
     A missing, linked, unreadable or unlisted patch is a UserError that names file and line.
@@ -236,7 +236,7 @@ def load_series(folder: Path, *, label: str) -> tuple[Patch, ...]:
         if path.is_symlink() or not path.is_file():
             raise UserError(f"{name} is missing or not a regular file", where=f"{series}:{number}")
         where = f"{label}/{name}"
-        patches.append(parse_patch(_read(path, where=where), name=name, where=where))
+        patches.append(parse_patch(_read(path, where=where), name=name, where=where, licence=licence))
     return tuple(patches)
 
 

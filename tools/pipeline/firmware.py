@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The guest firmware: edk2's AmdSev platform, which verifies kernel, initramfs and command line.
+
+edk2 tarball ────────────────────────────┐
+Debian's fixes, by edk2-patches.toml ────┼─ source ── build.sh ── OVMF.fd, footer checked
+recipes/firmware/patches ────────────────┘
+"""
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.pipeline import digest, ovmf_footer, patches, source, toml_reader
+from tools.pipeline.errors import UserError
+from tools.pipeline.patches import Patch
+from tools.pipeline.project import Project
+from tools.pipeline.recipes import FirmwareRecipe
+from tools.pipeline.store import Input, Result, Step
+
+_FOLDER = "recipes/firmware"
+_JUDGED = f"{_FOLDER}/edk2-patches.toml"
+_LICENCE = "BSD-2-Clause-Patent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebianPatch:
+    """One patch of Debian's edk2 package, and whether it is applied."""
+
+    file: str
+    apply: bool
+
+
+def pins(recipe: FirmwareRecipe) -> list[str]:
+    """Names in sources.lock that the source tree is made of."""
+    return [recipe.source, f"{recipe.source}-debian"]
+
+
+def script(project: Project) -> Path:
+    """What runs in the sandbox to build the firmware."""
+    return project.root / _FOLDER / "build.sh"
+
+
+def patch_files(project: Project) -> list[Path]:
+    """Every file that the patched source tree depends on."""
+    folder = project.root / _FOLDER
+    own = sorted((folder / "patches").glob("*.patch"))
+    return [folder / "prepare.sh", folder / "edk2-patches.toml", folder / "patches/series", *own]
+
+
+def judged_patches(path: Path) -> tuple[DebianPatch, ...]:
+    """Parse edk2-patches.toml; the order is the order of application."""
+    table = toml_reader.load(path, shown_as=_JUDGED)
+    table.integer("schema", low=1, high=1)
+    found: dict[str, DebianPatch] = {}
+    for item in table.tables("debian"):
+        file = item.string("file", pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*", says="a file in debian/patches")
+        item.strings("cves", allow_empty=True)
+        item.string("reason")
+        if file in found:
+            raise item.error("file", f"{file!r} stands twice")
+        found[file] = DebianPatch(file=file, apply=item.boolean("apply"))
+        item.close()
+    table.close()
+    return tuple(found.values())
+
+
+def source_tree(project: Project, recipe: FirmwareRecipe) -> Result:
+    """The patched source tree; BuildError names the hunk of a patch that does not fit.
+
+    Raises UserError when Debian's package holds a patch that nobody has judged yet.
+    """
+    main, debian = pins(recipe)
+    folder = project.root / _FOLDER
+    archive = project.source_input(debian, inside="/work/debian.tar.xz")
+    judged = judged_patches(folder / "edk2-patches.toml")
+    _check_all_judged(archive.host, judged)
+    series = patches.load_series(folder / "patches", label=f"{_FOLDER}/patches", licence=_LICENCE)
+    taken = [p.file for p in judged if p.apply]
+    own = [Input.file(folder / "patches" / p.name, f"/work/firmware/patches/{p.name}") for p in series]
+    step = source.step(
+        name=f"source-{recipe.source}",
+        title=f"source: {recipe.source} {project.source(main).pin.version}",
+        tool=project.tree("build"),
+        archive=project.source_input(main, inside="/work/source"),
+        extra=[
+            archive,
+            Input.file(folder / "prepare.sh", "/work/firmware/prepare.sh"),
+            Input.file(folder / "patches/series", "/work/firmware/patches/series"),
+            *own,
+        ],
+        patch_argv=["sh", "/work/firmware/prepare.sh", "/work/debian.tar.xz", *taken],
+    )
+    expected = (*[_debian_patch(name) for name in taken], *series)
+
+    def judge(log: str, status: int) -> None:
+        patches.check_log(log, exit_status=status, patches=expected)
+
+    return project.store.run(step, judge=judge)
+
+
+def _debian_patch(name: str) -> Patch:
+    where = f"debian/patches/{name}"
+    return Patch(name=name, where=where, subject="", upstream="", tested="", files=())
+
+
+def _check_all_judged(archive: Path, judged: tuple[DebianPatch, ...]) -> None:
+    prefix = "debian/patches/"
+    with tarfile.open(archive, "r:xz") as members:
+        names = {m.name.removeprefix(prefix) for m in members if m.isfile() and m.name.startswith(prefix)}
+    names.discard("series")
+    known = {p.file for p in judged}
+    for name in sorted(names - known):
+        raise UserError(f"{name} of Debian's edk2 is not judged", where=_JUDGED, hint="add it, with a reason")
+    for name in sorted(known - names):
+        raise UserError(f"{name} is not in Debian's edk2 any more", where=_JUDGED, hint="remove it")
+
+
+def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
+    """Build the firmware to `target` after checking the footer that QEMU and the launch digest rely on."""
+    step = Step(
+        name=f"firmware-{recipe.name}",
+        title=f"firmware, {recipe.target}, {recipe.size}",
+        argv=(
+            "/bin/sh",
+            "-euc",
+            f'exec bash /work/build.sh {recipe.target} {recipe.size.bytes >> 10} "$JOBS"',
+        ),
+        tool=project.tree("build"),
+        inputs=(
+            source_tree(project, recipe).input(source.FOLDER, inside="/src"),
+            Input.file(script(project), "/work/build.sh"),
+        ),
+        outputs=("OVMF.fd", "OVMF.report.txt"),
+    )
+    image = project.store.run(step).path("OVMF.fd")
+    ovmf_footer.check_firmware(image, file_size=recipe.size.bytes)
+    digest.write_if_changed(target, image.read_bytes())
