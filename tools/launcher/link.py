@@ -59,13 +59,13 @@ class Link:
         """Bytes from the guest; returns output to relay, in order. ProtocolError is final."""
         outputs = []
         for message in self._decoder.feed(data):
-            if self.stage is Stage.ENDED:
-                break  # the answer is known; nothing that follows may change it
             if isinstance(message, Output):
                 self._on_output(message)
                 outputs.append(message)
             else:
                 _HANDLERS[type(message)](self, message)
+            if self.stage is Stage.ENDED:
+                break  # the answer is known; nothing that follows is even decoded
         return outputs
 
     def send_stdin(self, data: bytes) -> None:

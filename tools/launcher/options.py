@@ -113,13 +113,13 @@ def parse(words: Sequence[str]) -> Options:
         memory_mib=getattr(given, "memory", None),
         rootfs=given.rootfs,
         verity=given.verity,
-        append=getattr(given, "append", ""),
+        append=getattr(given, "append", None) or "",
         console_log=getattr(given, "console_log", None),
         env=_environment(given.env, uid=uid) if run else (),
         workdir=given.workdir if run else "/",
         uid=uid,
         gid=gid,
-        hostname=getattr(given, "hostname", ""),
+        hostname=getattr(given, "hostname", None) or "",
         timeout=given.timeout,
         quiet=given.quiet,
         json=getattr(given, "json", False),
@@ -212,7 +212,6 @@ def _add_guest(sub: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--append",
         type=_cmdline_text,
-        default="",
         metavar="TEXT",
         help="add to the kernel command line; changes the launch digest",
     )
@@ -236,7 +235,7 @@ def _add_workload(sub: argparse.ArgumentParser) -> None:
         metavar="UID[:GID]",
         help="numbers; default: 0:0; GID without one: UID",
     )
-    group.add_argument("--hostname", type=_hostname, default="", metavar="NAME", help="default: sev-guest")
+    group.add_argument("--hostname", type=_hostname, metavar="NAME", help="default: sev-guest")
 
 
 class _whole:  # noqa: N801  reads as a converter

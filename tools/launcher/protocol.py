@@ -7,7 +7,7 @@ kept, every field is checked, and the only exception that leaves is ProtocolErro
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -227,27 +227,26 @@ class Decoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take bytes as they come; return the messages that are complete. ProtocolError is final."""
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take bytes as they come; give the messages that are complete. ProtocolError is final.
+
+        One by one, so that a caller who has heard enough never looks at what follows.
+        """
         self._buffer += data
-        messages: list[Message] = []
-        position = 0
-        while len(self._buffer) - position >= HEADER.size:
-            kind, flags, reserved, process, length = HEADER.unpack_from(self._buffer, position)
+        while len(self._buffer) >= HEADER.size:
+            kind, flags, reserved, process, length = HEADER.unpack_from(self._buffer)
             if flags or reserved:
                 raise ProtocolError(f"message {kind:#04x} with flags {flags:#x}, reserved {reserved:#x}")
             if length > PAYLOAD_MAX:
                 raise ProtocolError(f"message {kind:#04x} of {length} bytes")
             if kind not in _DECODERS:
                 raise ProtocolError(f"unknown message {kind:#04x}")
-            end = position + HEADER.size + length
+            end = HEADER.size + length
             if len(self._buffer) < end:
                 break
-            payload = bytes(self._buffer[position + HEADER.size : end])
-            messages.append(_DECODERS[kind](process, payload))
-            position = end
-        del self._buffer[:position]
-        return messages
+            payload = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            yield _DECODERS[kind](process, payload)
 
 
 def _fixed(layout: str, payload: bytes, name: str) -> tuple[int, ...]:
