@@ -36,7 +36,7 @@ def _disk_error(error: OSError, path: Path) -> BuildError:
             "what was downloaded so far is kept",
         )
     return BuildError(
-        f"cannot be written: {error.strerror}",
+        f"cannot be used: {error.strerror}",
         where=str(path),
         hint="set SEV_ARTIFACTS_CACHE to another folder",
     )
@@ -77,7 +77,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise BuildError(f"cannot be read: {error.strerror}", where=str(path)) from None
+            raise _disk_error(error, path) from None
         if right:
             return path
         path.unlink(missing_ok=True)

@@ -263,15 +263,17 @@ def _translate(error: Exception) -> _Refused | _Broken:
     for kinds, words in _FINAL:
         if isinstance(error, kinds):
             return _Refused(words)
-    for cause in _causes(error):
-        if isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-            return _Broken("stalled: no data within the time limit")
+    causes = list(_causes(error))
+    # What the system said is the most exact; urllib3 counts a refused connection among its timeouts.
+    for cause in causes:
         if isinstance(cause, socket.gaierror):
             return _Broken("host name not found")
-        if isinstance(cause, urllib3.exceptions.IncompleteRead):
-            return _Broken("the connection ended early")
         if isinstance(cause, OSError) and cause.errno in errno.errorcode:
             return _Broken(os.strerror(cause.errno or 0))
+    if any(isinstance(cause, urllib3.exceptions.IncompleteRead) for cause in causes):
+        return _Broken("the connection ended early")
+    if any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError)) for cause in causes):
+        return _Broken("stalled: no data within the time limit")
     return _Broken(type(error).__name__)
 
 
