@@ -134,7 +134,9 @@ def test_the_copy_that_the_refusals_start_from_is_good(copied: Path, repository:
         (PRODUCTION, '"none"', '"vga"', "devices.console: 'vga' is not one of: none, serial"),
     ],
 )
-def test_refuses(copied: Path, edit: Edit, file: str, old: str, new: str, where: str) -> None:
+def test_refuses(  # noqa: PLR0917 (pytest passes by name)
+    copied: Path, edit: Edit, file: str, old: str, new: str, where: str
+) -> None:
     edit(file, old, new)
     with pytest.raises(UserError) as info:
         load(copied)

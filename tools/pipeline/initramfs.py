@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """initramfs/manifest.toml → a newc cpio archive whose bytes depend on the listed content only."""
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 import libarchive
-from libarchive.entry import FileType
+from libarchive import ffi
+from libarchive.entry import ArchiveEntry, FileType
+from libarchive.write import ArchiveWrite
 
 from tools.pipeline import toml_reader, ui
 from tools.pipeline.errors import BuildError
@@ -27,6 +30,8 @@ class Kind(StrEnum):
     LINK = "link"
     CHAR = "char"
 
+
+_set_symlink = ffi.ffi("entry_set_symlink", [ffi.c_archive_entry_p, ctypes.c_char_p], None)
 
 _FILE_TYPES = {
     Kind.DIR: FileType.DIRECTORY,
@@ -127,8 +132,8 @@ def _source(item: Table, *, folder: Path) -> str:
 
 
 def archive(manifest: Manifest, *, folder: Path, artifacts: Mapping[str, Path]) -> bytes:
-    """The cpio archive. Only add_file_from_memory is used: libarchive's disk reader would let inode,
-    device and link numbers of the build machine through.
+    """The cpio archive. Contents come from memory only: libarchive's disk reader would let inode, device and
+    link numbers of the build machine through.
     """
     chunks: list[bytes] = []
 
@@ -138,12 +143,13 @@ def archive(manifest: Manifest, *, folder: Path, artifacts: Mapping[str, Path]) 
 
     with libarchive.custom_writer(collect, "cpio_newc") as writer:
         for entry in manifest.entries:
-            data = _content(entry, folder=folder, artifacts=artifacts)
             attributes: dict[str, object] = {"uid": 0, "gid": 0, "mtime": EPOCH}
             if entry.kind is Kind.LINK:
-                attributes["linkpath"] = entry.target
+                _add_link(writer, entry, attributes)
+                continue
             if entry.kind is Kind.CHAR:
                 attributes |= {"rdevmajor": entry.major, "rdevminor": entry.minor}
+            data = _content(entry, folder=folder, artifacts=artifacts)
             writer.add_file_from_memory(
                 entry.path,
                 len(data),
@@ -153,6 +159,17 @@ def archive(manifest: Manifest, *, folder: Path, artifacts: Mapping[str, Path]) 
                 **attributes,
             )
     return b"".join(chunks)
+
+
+def _add_link(writer: ArchiveWrite, entry: Entry, attributes: Mapping[str, object]) -> None:
+    # libarchive-c's `linkpath` makes a hard link of an entry that has no target yet, and the newc writer
+    # then leaves the target of the symbolic link out.
+    made = ArchiveEntry(
+        pathname=entry.path, size=0, filetype=_FILE_TYPES[Kind.LINK], perm=entry.mode, **attributes
+    )
+    _set_symlink(made._entry_p, entry.target.encode("ascii"))  # noqa: SLF001 (no public way, see above)
+    ffi.write_header(writer._pointer, made._entry_p)  # noqa: SLF001
+    ffi.write_finish_entry(writer._pointer)  # noqa: SLF001
 
 
 def _content(entry: Entry, *, folder: Path, artifacts: Mapping[str, Path]) -> bytes:
