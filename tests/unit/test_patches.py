@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel patches: what a series and a patch may look like, how they are applied, what GNU patch's log means.
 
-The logs are GNU patch 2.8's (Debian trixie) own, from `apply_argv` on a tree with one file of 40 lines.
+The logs are those of GNU patch 2.8 (Debian trixie); the last tests run it, from the pinned tool tree.
 """
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from tools.pipeline.patches import (
     parse_patch,
     parse_series,
 )
+from tools.pipeline.sandbox import Command, Mount, bwrap_argv
+from tools.pipeline.tree import Tree
 
 FOLDER = Path(__file__).parents[2] / "kernel-patches"
 HEADER = """\
@@ -325,3 +328,66 @@ def test_the_real_series_are_well_formed() -> None:
         "Documentation/admin-guide/kernel-parameters.txt": 1,
         "drivers/virtio/virtio_ring.c": 3,
     }
+
+
+LINES = [f"line {number}\n" for number in range(1, 41)]
+
+
+def apply(tree: Tree, folder: Path, source: list[str] | None) -> tuple[Patch, str, int, Path]:
+    """Apply HEADER + DIFF to a source tree whose dir/file.c is `source`, with the real GNU patch."""
+    (folder / "patches").mkdir()
+    (folder / "patches" / NAME).write_text(HEADER + DIFF)
+    (folder / "patches" / "series").write_text(f"{NAME}\n")
+    (folder / "source" / "dir").mkdir(parents=True)
+    target = folder / "source/dir/file.c"
+    if source is not None:
+        target.write_text("".join(source))
+    (patch,) = load_series(folder / "patches", label="patches")
+    command = Command(
+        argv=tuple(apply_argv([patch], folder="/work/patches")),
+        tree=tree.path,
+        mounts=(
+            Mount(host=folder / "source", inside="/build", writable=True),
+            Mount(host=folder / "patches", inside="/work/patches"),
+        ),
+    )
+    run = subprocess.run(bwrap_argv(command), capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert sorted(path.name for path in (folder / "source/dir").iterdir()) == ["file.c"][: source is not None]
+    return patch, run.stdout, run.returncode, target
+
+
+def test_real_patch_applies_and_leaves_nothing_else(build_tree: Tree, tmp_path: Path) -> None:
+    patch, log, status, target = apply(build_tree, tmp_path, LINES)
+    assert check_log(log, exit_status=status, patches=[patch]) == ()
+    changed = target.read_text().splitlines()
+    assert (changed[9], changed[29], changed[30], len(changed)) == ("changed 10", "changed 30", "added", 41)
+
+
+def test_real_patch_reports_offsets(build_tree: Tree, tmp_path: Path) -> None:
+    patch, log, status, target = apply(build_tree, tmp_path, ["new 1\n", "new 2\n", *LINES])
+    offsets = check_log(log, exit_status=status, patches=[patch])
+    assert [(offset.hunk, offset.lines) for offset in offsets] == [(1, 2), (2, 2)]
+    assert target.read_text().splitlines()[11] == "changed 10"
+
+
+@pytest.mark.parametrize(
+    ("replace", "message"),
+    [
+        ({11: "other\n"}, "dir/file.c: hunk 1 of 2 (line 14 of the patch) does not apply at line 9"),
+        ({30: "other\n"}, "dir/file.c: hunk 2 of 2 (line 19 of the patch) does not apply at line 30"),
+        ({10: "changed 10\n", 30: "changed 30\nadded\n"}, "previously applied"),
+        (None, "dir/file.c is not in the source"),
+    ],
+)
+def test_real_patch_that_does_not_fit_stops(
+    build_tree: Tree, tmp_path: Path, replace: dict[int, str] | None, message: str
+) -> None:
+    # The first case would apply with fuzz 1: only a context line differs.
+    source = None
+    if replace is not None:
+        source = [replace.get(number, line) for number, line in enumerate(LINES, 1)]
+    patch, log, status, _ = apply(build_tree, tmp_path, source)
+    with pytest.raises(BuildError, match=rf"^patches/{NAME}: ") as caught:
+        check_log(log, exit_status=status, patches=[patch])
+    assert message in str(caught.value)
