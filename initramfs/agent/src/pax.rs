@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn records_override_and_unknown_ones_pass() {
         let mut overrides = Overrides::default();
-        overrides.add(b"12 path=a/b\n18 comment=x=y\nz\n16 size=1234567\n22 mtime=-1.250000000\n").unwrap();
+        overrides.add(b"12 path=a/b\n17 comment=x=y\nz\n16 size=1234567\n22 mtime=-1.250000000\n").unwrap();
         assert_eq!(overrides.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(overrides.size, Some(1_234_567));
         assert_eq!(overrides.mtime, Some((-2, 750_000_000)));

@@ -1,2 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! Tests that need more than one module, or more room than the end of one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod extract;
+mod fuzz;
+mod message;
+mod process;
+mod tar;
