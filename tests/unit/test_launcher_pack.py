@@ -15,7 +15,7 @@ from tools.pipeline import launcher_pack
 MODULES = {
     "__init__.py": '"""A package."""\n',
     "__main__.py": "raise SystemExit(99)\n",
-    "cli.py": "import sys\nfrom .sub.word import WORD\ndef main():\n    print(WORD, sys.argv[1:])\n    return 7\n",
+    "cli.py": "import sys\nfrom .sub.word import WORD\ndef main():\n print(WORD, sys.argv[1:])\n return 7\n",
     "sub/__init__.py": "",
     "sub/word.py": "WORD = 'hello'\n",
 }
