@@ -10,12 +10,14 @@ KEY is the digest of everything that decides the bytes: the packages' digests, t
 tree is made under a temporary name and renamed when it is complete.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +31,8 @@ from tools.pipeline.wanted import Layout, Toolchain, WantedTree
 
 _OWN_CODE = ("deb.py", "tree.py")
 _RECORD = "tree.json"
+_KEY = 32  # hex digits of the key in the folder's name
+_KEEP = 3  # trees of a name that stay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +69,19 @@ def ensure_tree(
     if found is not None:
         return found
     trees.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=trees, prefix=f".{name}-"))
-    try:
-        with ui.working(f"setting up the {name} tree ({len(packages)} packages)"):
-            members = _fill(
-                scratch / "root", wanted, toolchain.layout, packages=packages, cache=cache, jobs=jobs
-            )
-        tree_digest = _digest(members)
-        record = {"digest": tree_digest, "members": len(members), "packages": len(packages), "tree": name}
-        digest.write_atomically(
-            scratch / _RECORD, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n"
-        )
-        scratch.chmod(0o755)
-        _publish(scratch, final)
-    except OSError as error:
-        raise BuildError(f"cannot set up the tree: {error.strerror}", where=str(scratch)) from None
-    finally:
-        remove(scratch)
-    return Tree(path=final / "root", digest=tree_digest)
+    with (trees / f".lock-{name}").open("ab") as guard:
+        # The kernel's lock: whoever waits finds the tree made, and what a killed process left is nobody's.
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        found = _load(final)
+        if found is not None:
+            return found
+        for rest in trees.glob(f".{name}.*"):
+            remove(rest)
+        _make(final, wanted, toolchain.layout, packages=packages, cache=cache, jobs=jobs)
+        _prune(trees, name)
+    made = _load(final)
+    assert made is not None
+    return made
 
 
 def find_tree(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) -> Tree | None:
@@ -91,7 +90,48 @@ def find_tree(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Pa
 
 
 def _folder(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) -> Path:
-    return trees / f"{name}-{key(toolchain.tree(name), toolchain.layout, lock.of_tree(name))[:32]}"
+    return trees / f"{name}-{key(toolchain.tree(name), toolchain.layout, lock.of_tree(name))[:_KEY]}"
+
+
+def _make(
+    final: Path,
+    wanted: WantedTree,
+    layout: Layout,
+    *,
+    packages: tuple[Package, ...],
+    cache: Cache,
+    jobs: int,
+) -> None:
+    """Set the tree up under a temporary name and rename it."""
+    name = wanted.name
+    scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{name}."))
+    try:
+        with ui.working(f"setting up the {name} tree ({len(packages)} packages)"):
+            members = _fill(scratch / "root", wanted, layout, packages=packages, cache=cache, jobs=jobs)
+        record = {
+            "digest": _digest(members),
+            "members": len(members),
+            "packages": len(packages),
+            "tree": name,
+        }
+        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        digest.write_atomically(scratch / _RECORD, text.encode())
+        scratch.chmod(0o755)
+        if final.exists():
+            remove(final)  # incomplete, or it would have been used
+        scratch.rename(final)
+    except OSError as error:
+        raise BuildError(f"cannot set up the tree: {error.strerror}", where=str(scratch)) from None
+    finally:
+        if scratch.exists():
+            remove(scratch)
+
+
+def _prune(trees: Path, name: str) -> None:
+    """Keep the trees that were used last: every change of the lock makes a new one."""
+    records = sorted(trees.glob(f"{name}-{'[0-9a-f]' * _KEY}/{_RECORD}"), key=lambda p: -p.stat().st_mtime_ns)
+    for record in records[_KEEP:]:
+        remove(record.parent)
 
 
 def check_tree(tree: Tree) -> None:
@@ -118,20 +158,9 @@ def _load(folder: Path) -> Tree | None:
         return None
     if not isinstance(tree_digest, str) or not (folder / "root" / "usr").is_dir():
         return None
+    with suppress(OSError):
+        os.utime(folder / _RECORD)  # used just now; a cache that is mounted read-only is fine too
     return Tree(path=folder / "root", digest=tree_digest)
-
-
-def _publish(scratch: Path, final: Path) -> None:
-    """Rename; a complete tree that another process made meanwhile is as good, an incomplete one goes away."""
-    if _load(final) is not None:
-        return
-    if final.exists():
-        remove(final)
-    try:
-        scratch.rename(final)
-    except OSError:
-        if _load(final) is None:
-            raise
 
 
 def _fill(
