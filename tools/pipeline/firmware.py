@@ -124,7 +124,7 @@ def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
         argv=(
             "/bin/sh",
             "-euc",
-            f'exec bash /work/build.sh {recipe.target} {recipe.size.bytes >> 10} "$JOBS"',
+            f'exec bash /work/build.sh {recipe.target} {recipe.size} "$JOBS"',
         ),
         tool=project.tree("build"),
         inputs=(
