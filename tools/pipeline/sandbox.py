@@ -115,7 +115,9 @@ def output_of(command: Command, *, limit: int = 16 << 20) -> bytes:
         umask=0o022,
     ) as process:
         out, err = process.communicate()
-    if process.returncode != 0 or len(out) > limit:
+    if len(out) > limit:
+        raise BuildError(f"{shlex.join(command.argv)} wrote {len(out)} bytes, more than {limit}")
+    if process.returncode != 0:
         last = err.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise BuildError(f"{shlex.join(command.argv)} ended with status {process.returncode}: {last[0]}")
     return out
@@ -156,19 +158,19 @@ def _bwrap() -> str:
 
 def _write_replay(path: Path, command: Command, argv: list[str]) -> None:
     """A script that empties the writable folders and runs the step again, or a shell in its place."""
-    wipes = [f"rm -rf {shlex.quote(os.fspath(m.host))}/*" for m in command.mounts if m.writable]
-    end = argv.index("--") + 1
-    opener = shlex.join(argv[:end])
+    folders = [shlex.quote(os.fspath(m.host)) for m in command.mounts if m.writable]
+    opener = shlex.join(argv[: argv.index("--")])
     text = "\n".join(
         [
             "#!/bin/sh",
             "# Runs one build step again with the pinned tools; `--shell` opens a shell in its place.",
             "set -eu",
             "umask 022",
-            *[f"mkdir -p {shlex.quote(os.fspath(m.host))}" for m in command.mounts if m.writable],
-            f'if [ "${{1:-}}" = --shell ]; then exec env -i TERM="${{TERM:-dumb}}" {opener} bash; fi',
-            *wipes,
-            f"exec env -i {shlex.join(argv)}",
+            *[f"mkdir -p {folder}" for folder in folders],
+            f'if [ "${{1:-}}" = --shell ]; then exec {opener} --setenv TERM "${{TERM:-dumb}}" -- bash; fi',
+            # Not `rm -rf FOLDER/*`, which leaves hidden files of the failed run behind.
+            *[f"find {folder} -mindepth 1 -delete" for folder in folders],
+            f"exec env -i {shlex.join(argv)} </dev/null",
             "",
         ]
     )

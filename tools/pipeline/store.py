@@ -13,7 +13,6 @@ has succeeded, and is found again by its key.
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from tools.pipeline.tree import Tree
 
 _OWN_CODE = ("sandbox.py", "store.py")
 _MARK = "step.json"
+_DOOMED = ".doomed-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +170,21 @@ def _digest(path: Path) -> str:
 
 
 def _prune(shelf: Path, *, keep: int) -> None:
-    found = sorted(shelf.iterdir(), key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
-    for old in found[keep:]:
+    results = [p for p in shelf.iterdir() if not p.name.startswith(_DOOMED)]
+    results.sort(key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
+    for old in results[keep:]:
         _remove(old)
+    # What a killed run did not finish deleting.
+    for rest in sorted(shelf.glob(f"{_DOOMED}*")):
+        shutil.rmtree(rest)
 
 
 def _remove(folder: Path) -> None:
     """Delete a folder under another name first, so that a half-deleted one is never taken for a result."""
-    if not os.path.lexists(folder):
-        return
-    doomed = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".doomed-"))
-    folder.rename(doomed / "x")
-    shutil.rmtree(doomed)
+    # A constant name: what a killed run left half-deleted (a kernel tree is 1.5 GB) goes with the next one.
+    doomed = folder.with_name(f"{_DOOMED}{folder.name}")
+    if os.path.lexists(doomed):
+        shutil.rmtree(doomed)
+    if os.path.lexists(folder):
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
