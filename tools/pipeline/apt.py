@@ -28,7 +28,7 @@ _PASSED_ON = (
     "Acquire::Check-Date",
     "Acquire::Retries",
 )
-_LINE = re.compile(r"'([^']+)' (\S+) (\d+) (\S*)")
+_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
 _TAIL = 3  # lines of apt's complaint that are shown
 
 
@@ -161,20 +161,20 @@ class Apt:
         found = []
         bases = self._bases()
         for line in output.splitlines():
-            match = _LINE.fullmatch(line.strip())
-            if match is None:
+            if not line.startswith("'"):
                 continue
-            url, file, size, checksum = match.groups()
+            match = _LINE.fullmatch(line.strip())
+            url = match[1] if match else ""
             archive = next((a for a, base in bases.items() if url.startswith(f"{base}/")), None)
-            if archive is None or not checksum.startswith("SHA256:"):
-                raise BuildError(f"apt answered something unexpected: {line!r}")
+            if match is None or archive is None:
+                raise BuildError(f"apt answered something that pins nothing: {line!r}")
             path = urllib.parse.unquote(url.removeprefix(f"{bases[archive]}/"))
             found.append(
                 Found(
-                    file=urllib.parse.unquote(file),
+                    file=urllib.parse.unquote(match[2]),
                     origin=PoolFile(archive=archive, path=path),
-                    size=int(size),
-                    sha256=checksum.removeprefix("SHA256:"),
+                    size=int(match[3]),
+                    sha256=match[4],
                 )
             )
         if not found:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,11 +148,11 @@ def _resolve_trees(toolchain: Toolchain, apt: Apt) -> tuple[Package, ...]:
 
 
 def _old_pins(root: Path) -> dict[tuple[str, str], Pin]:
-    """What is pinned now; an absent lock pins nothing, a broken one is told to be replaced."""
+    """What is pinned now. A lock that is absent or broken pins nothing: it is about to be replaced."""
     pins: list[Pin] = []
-    if (root / lockfile.SOURCES_LOCK).exists():
+    with suppress(UserError):
         pins += [s.pin for s in lockfile.read_sources_lock(root / lockfile.SOURCES_LOCK)]
-    if (root / lockfile.TOOLCHAIN_LOCK).exists():
+    with suppress(UserError):
         pins += [p.pin for p in lockfile.read_toolchain_lock(root / lockfile.TOOLCHAIN_LOCK).packages]
     return {(pin.lock, pin.name): pin for pin in pins}
 
