@@ -58,6 +58,13 @@ class Carry(StrEnum):
     BUILTIN = "builtin"
 
 
+class ProfileKind(StrEnum):
+    """What a guest of the profile lets its host see; runtime.toml, launcher and agent use the same words."""
+
+    PRODUCTION = "production"
+    DEBUG = "debug"
+
+
 class Console(StrEnum):
     """The guest's console device: none, or a serial port that only writes."""
 
@@ -114,6 +121,7 @@ class Profile:
     """recipes/profiles/NAME.toml: one set of artifacts."""
 
     name: str
+    kind: ProfileKind
     kernel: KernelRecipe
     firmware: FirmwareRecipe
     carry: Carry
@@ -208,6 +216,7 @@ def _profile(table: Table, *, name: str, root: Path, sources: Collection[str]) -
     initramfs, devices = table.table("initramfs"), table.table("devices")
     profile = Profile(
         name=name,
+        kind=table.choice("kind", ProfileKind),
         kernel=KernelRecipe(
             source=kernel.string("source", pattern=_NAME, says="a name in recipes/sources.toml"),
             series=kernel.string("series", pattern=_SERIES, says="a kernel series such as 6.12"),
@@ -225,6 +234,10 @@ def _profile(table: Table, *, name: str, root: Path, sources: Collection[str]) -
     for part in (kernel, firmware, initramfs, devices, table):
         part.close()
     _check_kernel(profile.kernel, kernel, root=root)
+    # The agent reads its profile from the measured command line, the launcher from runtime.toml.
+    word = f"sev_agent.profile={profile.kind}"
+    if profile.kernel.cmdline.split().count(word) != 1:
+        raise kernel.error("cmdline", f"must hold {word!r} once", f"the profile's kind is {profile.kind}")
     for part in (kernel, firmware):
         name = part.string("source")
         if name not in sources:
