@@ -5,7 +5,7 @@
 # Builds OVMF (edk2, OvmfPkg/AmdSev/AmdSevX64.dsc). Runs inside the sandbox only:
 #   /src    patched edk2 source tree, read-only
 #   /build  empty scratch folder
-#   /out    receives OVMF.fd and OVMF.modules.txt (each module of the image and the libraries linked into it)
+#   /out    receives OVMF.fd and OVMF.report.txt (each module of the image and the libraries linked into it)
 # usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB JOBS
 set -euo pipefail
 
@@ -54,10 +54,10 @@ build \
 
 # The report itself holds times and host paths; modules and libraries do not change from run to run.
 awk '/^Module INF Path:/ { print $4; next } /^\/src\/[^ ]*\.inf$/ { print "    " substr($0, 6) }' \
-    /build/report.txt > /out/OVMF.modules.txt
-grep -q '^    OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierLibSevHashes.inf$' /out/OVMF.modules.txt ||
+    /build/report.txt > /out/OVMF.report.txt
+grep -q '^    OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierLibSevHashes.inf$' /out/OVMF.report.txt ||
     die "the library that verifies kernel, initrd and command line is not linked in"
-! grep -E 'BlobVerifierLibNull|X86QemuLoadImageLib' /out/OVMF.modules.txt ||
+! grep -E 'BlobVerifierLibNull|X86QemuLoadImageLib' /out/OVMF.report.txt ||
     die "a library that skips verification is linked in"
 
 # Last, and by rename: OVMF.fd exists only when all of the above succeeded.
