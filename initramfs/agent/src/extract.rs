@@ -21,6 +21,7 @@ pub fn extract(source: impl Read, root: &Path) -> Result<(), String> {
     let mut archive = Archive::new(source);
     let mut directories = Directories::default();
     let mut buffer = vec![0; COPY_BYTES];
+    let mut empty = true;
     while let Some(entry) = archive.next_entry().map_err(|error| format!("tar: {error}"))? {
         let result = path_below(root, &entry.path)
             .and_then(|path| write_entry(&mut archive, &entry, root, &path, &mut buffer).map(|()| path))
@@ -31,7 +32,12 @@ pub fn extract(source: impl Read, root: &Path) -> Result<(), String> {
                     Ok(())
                 }
             });
+        empty = false;
         result.map_err(|error| format!("tar: {}: {error}", shown(&entry.path)))?;
+    }
+    // A zeroed disk, and the first KiB of a file system image, look like an archive's end mark.
+    if empty {
+        return Err("tar: the archive has no members".to_owned());
     }
     directories.set_times().map_err(|error| format!("tar: directory times: {error}"))
 }

@@ -120,6 +120,12 @@ fn names_that_leave_the_root_are_refused() {
 }
 
 #[test]
+fn an_empty_archive_is_not_a_root() {
+    let (_folder, result) = run(&[]);
+    assert_eq!(result.unwrap_err(), "tar: the archive has no members");
+}
+
+#[test]
 fn impossible_members_are_errors_that_name_them() {
     for (members, name) in [
         (vec![member(b"d/f", b'0', b""), member(b"d", b'0', b"")], "d:"),
