@@ -15,6 +15,8 @@ from tests.checkout import copy_all
 from tools.pipeline.tree import Tree
 
 _OUTPUT = {"runtime:production", "artifacts:production"}
+_KERNEL = {"kernel_config:production", "kernel:production"}
+_FIRMWARE = {"source:edk2", "firmware:RELEASE-1MB"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
             "kernel-patches/6.12/0001-virtio_ring-always-use-the-DMA-API-in-an-encrypted-guest.patch",
             "force_dma_api",
             "force_dmb_api",
-            {"source:linux", "kernel_config:production", "kernel:production"},
+            {"source:linux"} | _KERNEL,
         ),
-        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", {"kernel_config:production", "kernel:production"}),
+        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL),
         ("recipes/kernel/debug.config", "CONFIG_", "CONFIH_", None),
         ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"}),
         ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"}),
@@ -92,8 +94,8 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
         ("recipes/profiles/production.toml", "panic=-1", "panic=-2", set()),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"}),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", {"source:edk2", "firmware:RELEASE-1MB"}),
-        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", {"source:edk2", "firmware:RELEASE-1MB"}),
+        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE),
+        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",
 )  # fmt: skip

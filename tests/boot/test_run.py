@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A command in a booted guest: firmware, kernel, agent, launcher, all real."""
+
+import dataclasses
+import hashlib
+import random
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.boot.conftest import Guest
+
+
+def test_output_and_status_of_the_readme(guest: Guest) -> None:
+    """The command that the README shows."""
+    done = guest.sh("id -u; exit 7")
+    assert (done.stdout, done.returncode) == (b"0\n", 7), done.stderr
+
+
+def test_an_unprotected_start_says_so(guest: Guest) -> None:
+    """Loudly, on standard error; standard output is the workload's alone."""
+    done = guest.sh("echo out; echo err >&2")
+    assert done.returncode == 0
+    assert done.stdout == b"out\n"
+    assert b"err\n" in done.stderr
+    assert b"NOT ENCRYPTED" in done.stderr.upper()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_signal_is_128_plus_its_number(guest: Guest, number: signal.Signals) -> None:
+    """As shells report it."""
+    assert guest.sh(f"kill -{number} $$").returncode == 128 + number
+
+
+def test_commands_that_cannot_run(guest: Guest) -> None:
+    """127 for what is not there, 126 for what is there and cannot be executed."""
+    missing = guest.run(["no-such-command"])
+    assert missing.returncode == 127
+    assert b"no-such-command" in missing.stderr
+    assert guest.run(["/etc/motd"]).returncode == 126
+
+
+def test_ten_megabytes_there_and_back(guest: Guest) -> None:
+    """Byte-exact, with every byte value, through windows that are far smaller."""
+    data = random.Random(7).randbytes(10_000_000)
+    done = guest.run(["cat"], stdin=data)
+    assert done.returncode == 0, done.stderr
+    assert hashlib.sha256(done.stdout).hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_environment_user_and_working_directory(guest: Guest) -> None:
+    """Exactly what was asked for, and no other variable."""
+    done = guest.sh(
+        "id -u; id -g; pwd; hostname; env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort",
+        "--user", "1000:1001", "--workdir", "/tmp", "--hostname", "box", "--env", "A=b c",
+    )  # fmt: skip
+    lines = done.stdout.decode().splitlines()
+    assert lines[:4] == ["1000", "1001", "/tmp", "box"], done.stderr
+    assert "A=b c" in lines
+    assert not [line for line in lines[4:] if line.split("=")[0] not in {"A", "PATH", "HOME"}]
+
+
+def test_the_workload_sees_its_own_root_only(guest: Guest, root_folder: Path) -> None:
+    """Neither the initramfs nor the agent's mounts and processes are in reach, for root either."""
+    done = guest.sh(
+        "ls -a / | sort; echo --; cat /proc/mounts; echo --; ls -d /proc/[0-9]*; echo --; "
+        "ls /proc/1/root/init 2>&1; cd /; for i in 1 2 3 4 5 6 7 8; do cd ..; done; ls init 2>&1; "
+        "cat /etc/motd"
+    )
+    entries, mounts, processes, rest = done.stdout.decode().split("--\n")
+    expected = {p.name for p in root_folder.iterdir()} | {".", ".."}
+    assert set(entries.split()) <= expected | {"run"}, done.stderr
+    assert expected <= set(entries.split())
+    assert "/newroot" not in mounts
+    assert all(line.split()[1].startswith("/") for line in mounts.splitlines())
+    assert "rootfs / rootfs" not in mounts
+    assert len(processes.split()) <= 4
+    assert rest.count("No such file") == 2
+    assert "from the container's root" in rest
+
+
+@pytest.mark.parametrize("kind", ["folder", "erofs"])
+def test_other_kinds_of_root(guest: Guest, kind: str, request: pytest.FixtureRequest) -> None:
+    """A directory and an EROFS image give the same root as the tar; all can be written to."""
+    other = dataclasses.replace(guest, rootfs=request.getfixturevalue(f"root_{kind}"))
+    done = other.sh("cat /etc/motd && echo new > /etc/motd && cat /etc/motd && touch /file && ls /file")
+    assert done.stdout == b"from the container's root\nnew\n/file\n", done.stderr
+    assert done.returncode == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verity:
+    """An EROFS image with its dm-verity tree behind it."""
+
+    image: Path
+    root_hash: str
+    data_size: int
+
+
+@pytest.fixture(scope="session")
+def verity(root_erofs: Path, host_tool: Callable[[str], Path]) -> Verity:
+    """What `veritysetup format` appends."""
+    image = root_erofs.with_suffix(".verity.erofs")
+    data = root_erofs.read_bytes()
+    assert len(data) % 4096 == 0
+    image.write_bytes(data)
+    done = subprocess.run(
+        [
+            host_tool("veritysetup"),
+            "format",
+            f"--data-blocks={len(data) // 4096}",
+            f"--hash-offset={len(data)}",
+            image,
+            image,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    root_hash = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("Root hash"))
+    return Verity(image=image, root_hash=root_hash, data_size=len(data))
+
+
+def test_verity_root(guest: Guest, verity: Verity) -> None:
+    """The right root hash: the root is there."""
+    done = dataclasses.replace(guest, rootfs=verity.image).sh("cat /etc/motd", "--verity", verity.root_hash)
+    assert done.stdout == b"from the container's root\n", done.stderr
+    assert b"launch digest" in done.stderr
+
+
+def test_verity_refuses_another_root_hash(guest: Guest, verity: Verity) -> None:
+    """One digit of the measured root hash differs: the workload never runs."""
+    wrong = ("0" if verity.root_hash[0] != "0" else "1") + verity.root_hash[1:]
+    done = dataclasses.replace(guest, rootfs=verity.image).sh("cat /etc/motd", "--verity", wrong)
+    assert (done.stdout, done.returncode) == (b"", 125), done.stderr
+
+
+def test_verity_notices_one_changed_bit(guest: Guest, verity: Verity, tmp_path: Path) -> None:
+    """One bit of every data block changes, so whatever is read is wrong; the guest stops."""
+    data = bytearray(verity.image.read_bytes())
+    # Not in the superblock's block: the launcher would refuse the image before the guest could.
+    for block in range(1, verity.data_size // 4096):
+        data[block * 4096 + 100] ^= 1
+    changed = tmp_path / "changed.erofs"
+    changed.write_bytes(data)
+    done = dataclasses.replace(guest, rootfs=changed).sh("cat /etc/motd", "--verity", verity.root_hash)
+    assert (done.stdout, done.returncode) == (b"", 125), done.stderr
+
+
+def test_a_host_cannot_talk_the_agent_out_of_verity(guest: Guest, root_tar: Path) -> None:
+    """The measured command line demands verity, the host offers a tar: refused."""
+    demand = f"sev_agent.verity={'0' * 64}:-:16"
+    done = guest.sh("id", "--append", demand)
+    assert (done.stdout, done.returncode) == (b"", 125), done.stderr
+
+
+def test_more_vcpus_and_memory(guest: Guest) -> None:
+    """The options reach the guest."""
+    done = guest.sh("nproc; awk '/MemTotal/ {print $2}' /proc/meminfo", "--cpus", "2", "--memory", "768M")
+    cpus, memory = done.stdout.split()
+    assert cpus == b"2", done.stderr
+    assert 600_000 < int(memory) < 786_432
+
+
+def test_builtin_initramfs(project, qemu: Path, root_tar: Path) -> None:  # type: ignore[no-untyped-def]
+    """The kernel that carries its initramfs boots to the same agent, with no initramfs beside it."""
+    folder = project.out(project.recipes.profile("builtin"))
+    assert not (folder / "initramfs.cpio.zst").exists()
+    done = Guest(launcher=folder / "sev-launch", qemu=qemu, rootfs=root_tar).sh("id -u; exit 7")
+    assert (done.stdout, done.returncode) == (b"0\n", 7), done.stderr
