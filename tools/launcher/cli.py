@@ -36,7 +36,8 @@ from .ui import Ui, write_stdout
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status and never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
-    ui = Ui(quiet="--quiet" in words)
+    own = words[: words.index("--")] if "--" in words else words
+    ui = Ui(quiet="--quiet" in own)
     try:
         return _dispatch(words, ui)
     except LauncherError as error:

@@ -51,7 +51,7 @@ def prepare(source: Path, *, into: Path, note: Note) -> Rootfs:
         where = error.filename if isinstance(error.filename, str) else str(source)
         if error.errno == errno.ENOSPC:
             raise UserError("no room for the root file system", where=str(into), hint="set TMPDIR") from None
-        raise UserError(error.strerror or str(error), where=where) from None
+        raise UserError(error.strerror or str(error), where=f"--rootfs {where}") from None
 
 
 def _from_file(source: Path, head: bytes, *, into: Path) -> Rootfs:

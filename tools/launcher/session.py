@@ -240,7 +240,9 @@ class Session:
         self._qemu.stop(grace=1.0)
         if self.link.stage is Stage.CONNECTED:
             raise NoHelloError("the guest ended before its agent spoke", details=self._qemu.said)
-        raise GuestError("the guest ended before the workload did", details=self._qemu.said)
+        # The kernel panics at a block that does not verify, at mount time already.
+        hint = "a wrong --verity hash or an altered image ends it like this" if self._want_verity else None
+        raise GuestError("the guest ended before the workload did", hint=hint, details=self._qemu.said)
 
     def _on_writable(self, stream: Stream) -> None:
         sink = self._sinks[stream]

@@ -65,7 +65,7 @@ def read_verity(image: Path, *, root_hash: str) -> Verity:
             stream.seek(offset)
             superblock = stream.read(_SUPERBLOCK.size)
     except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=where) from None
+        raise UserError(error.strerror or "cannot be read", where=f"--rootfs {where}") from None
     return _check(superblock, blocks=offset // BLOCK, root_hash=root_hash, where=where)
 
 
