@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.conftest import Guest
+from tools.pipeline.project import Project
 
 
 def test_output_and_status_of_the_readme(guest: Guest) -> None:
@@ -166,7 +167,7 @@ def test_more_vcpus_and_memory(guest: Guest) -> None:
     assert 600_000 < int(memory) < 786_432
 
 
-def test_builtin_initramfs(project, qemu: Path, root_tar: Path) -> None:  # type: ignore[no-untyped-def]
+def test_builtin_initramfs(project: Project, qemu: Path, root_tar: Path) -> None:
     """The kernel that carries its initramfs boots to the same agent, with no initramfs beside it."""
     folder = project.out(project.recipes.profile("builtin"))
     assert not (folder / "initramfs.cpio.zst").exists()
