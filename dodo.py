@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the modules beside it work.
 
-    fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ──┐
-                         ├── source:edk2 ── firmware ──────────────────┤
-                         ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
-                         └── launcher ─────────────────────────────────┘
-    test · test_fast · bench · lock
+fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ──┐
+                     ├── source:edk2 ── firmware ──────────────────┤
+                     ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
+                     └── launcher ─────────────────────────────────┘
+test · test_fast · bench · lock
 """
 
 from collections.abc import Iterator
