@@ -329,7 +329,7 @@ def test_the_warning_cannot_be_missed_or_silenced(out: Out, call: Call, standin:
     answer = call("run", *words, "--", "echo", "hi")
     assert (answer.status, answer.out) == (0, "hi\n")
     assert answer.err.count("\n") == 1
-    assert "UNPROTECTED GUEST: nothing is encrypted" in answer.err
+    assert "UNPROTECTED GUEST, NOT ENCRYPTED" in answer.err
     assert "\x1b" not in answer.err
 
 
@@ -385,6 +385,16 @@ def test_doctor_without_artifacts_or_qemu(tmp_path: Path, call: Call) -> None:
     assert answer.status == 1
     assert answer.out.startswith("no  config")
     assert answer.err == ""
+
+
+def test_check(out: Out, call: Call) -> None:
+    answer = call("check", "--config", out.config)
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.out == f"{out.config}: production 0.1.0, 3 artifacts in order\n"
+    (out.folder / "vmlinuz").write_bytes(b"")
+    answer = call("check", "--config", out.config)
+    assert answer.status == 2
+    assert "vmlinuz (kernel): has 0 bytes" in answer.one_line()
 
 
 def test_doctor_on_this_host(out: Out, call: Call, standin: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import command, kvmcache
+from . import artifacts, command, kvmcache
 from .command import Accel, Files, QemuProgram
 from .config import Console, RuntimeConfig
 from .doctor import doctor
@@ -63,7 +63,7 @@ def _dispatch(words: list[str], ui: Ui) -> int:
     except SystemExit as end:  # after --help
         sys.stdout.flush()
         return end.code if isinstance(end.code, int) else 0
-    commands = {"run": _run, "show": _show, "doctor": doctor}
+    commands = {"run": _run, "show": _show, "check": _check, "doctor": doctor}
     return commands[options.command](options, ui)
 
 
@@ -122,6 +122,17 @@ def _check_console(config: RuntimeConfig, options: Options) -> None:
             f"--console-log: the {config.profile} profile has no console",
             hint="use the debug profile's artifacts",
         )
+
+
+def _check(options: Options, _: Ui) -> int:
+    """What the build asks of its own output: everything that `run` would refuse whatever the host."""
+    config = configure(options)
+    for artifact in config.artifacts:
+        artifacts.verify(config, artifact)
+    read_firmware(config)
+    count = len(config.artifacts)
+    write_stdout(f"{config.path}: {config.profile} {config.version}, {count} artifacts in order\n")
+    return 0
 
 
 def _show(options: Options, ui: Ui) -> int:

@@ -97,22 +97,23 @@ def parse(words: Sequence[str]) -> Options:
     run = given.command == "run"
     if run and given.rootfs is None:
         raise UserError("no root file system", hint="give --rootfs: a directory, a tar or an EROFS image")
-    if given.verity is not None and given.rootfs is None:
+    if getattr(given, "verity", None) is not None and given.rootfs is None:
         raise UserError("--verity belongs to --rootfs")
-    if given.accel is not None and not given.unprotected and given.accel != "kvm":
-        raise UserError(f"--accel {given.accel} goes with --unprotected only: encryption needs KVM")
+    accel = getattr(given, "accel", None)
+    if accel not in (None, "kvm") and not given.unprotected:
+        raise UserError(f"--accel {accel} goes with --unprotected only: encryption needs KVM")
     uid, gid = given.user if run else (0, 0)
     return Options(
         command=given.command,
         config=given.config or default_config(),
-        mode=None if given.mode is None else Mode(given.mode),
-        unprotected=given.unprotected,
-        accel=None if given.accel in (None, "auto") else Accel(given.accel),
-        qemu=given.qemu,
+        mode=Mode(given.mode) if getattr(given, "mode", None) else None,
+        unprotected=getattr(given, "unprotected", False),
+        accel=None if accel in (None, "auto") else Accel(accel),
+        qemu=getattr(given, "qemu", None),
         cpus=getattr(given, "cpus", None),
         memory_mib=getattr(given, "memory", None),
-        rootfs=given.rootfs,
-        verity=given.verity,
+        rootfs=getattr(given, "rootfs", None),
+        verity=getattr(given, "verity", None),
         append=getattr(given, "append", None) or "",
         console_log=getattr(given, "console_log", None),
         env=_environment(given.env, uid=uid) if run else (),
@@ -120,8 +121,8 @@ def parse(words: Sequence[str]) -> Options:
         uid=uid,
         gid=gid,
         hostname=getattr(given, "hostname", None) or "",
-        timeout=given.timeout,
-        quiet=given.quiet,
+        timeout=getattr(given, "timeout", None),
+        quiet=getattr(given, "quiet", False),
         json=getattr(given, "json", False),
         cbit=getattr(given, "cbit", None),
         retry=getattr(given, "retry", False),
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     texts = {
         "run": "start the guest, run a command in it, relay its standard streams, end with its status",
         "show": "print the QEMU command line, one option a line",
+        "check": "check config, artifacts and firmware, without asking the host for anything",
         "doctor": "say what this host can do; status 0 when the guest can run on it, 1 when not",
     }
     for name, text in texts.items():
@@ -153,13 +155,17 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        sub.add_argument(
+            "--config", type=Path, metavar="FILE", help="default: runtime.toml beside this program"
+        )
+        if name == "check":
+            continue
         _add_common(sub)
         if name != "doctor":
             _add_guest(sub)
         if name == "run":
             _add_workload(sub)
         else:
-            sub.set_defaults(rootfs=None, verity=None) if name == "doctor" else None
             sub.add_argument("--json", action="store_true", help="as one JSON document")
         if name == "show":
             sub.add_argument(
@@ -175,9 +181,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("guest")
-    group.add_argument(
-        "--config", type=Path, metavar="FILE", help="default: runtime.toml beside this program"
-    )
     group.add_argument("--mode", choices=[str(m) for m in Mode], help="protection; default: the config's")
     group.add_argument("--unprotected", action="store_true", help="no encryption at all, on any machine")
     group.add_argument(

@@ -10,8 +10,8 @@ from .errors import printable
 NAME = "sev-launch"
 _BOLD_RED, _YELLOW, _DIM, _RESET = "\x1b[1;31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 UNPROTECTED = (
-    "WARNING: UNPROTECTED GUEST: nothing is encrypted and nothing can be attested; "
-    "this host can read and change everything in it"
+    "WARNING: UNPROTECTED GUEST, NOT ENCRYPTED: nothing in it is encrypted or can be attested; "
+    "this host can read and change all of it"
 )
 
 
