@@ -13,11 +13,11 @@ from tools.pipeline.errors import BuildError
 
 WANTED = "requirements.in"
 LOCK = "requirements.lock"
-_HEADER = (
-    "# SPDX-FileCopyrightText: The sev-artifacts authors\n"
-    "# SPDX-License-Identifier: Apache-2.0\n"
-    "# Written by ./doit lock from requirements.in.\n"
-)
+_HEADER = """\
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+# Written by ./doit lock from requirements.in.
+"""
 _PIN = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
 
 
