@@ -383,7 +383,8 @@ def child(
         "file_limit": limit,
     }
     argv = [*wrapper, sys.executable, "-c", CHILD, json.dumps(order)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # The child finds what this process finds, in a virtual environment or without one.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
     return subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     )

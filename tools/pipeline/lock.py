@@ -248,11 +248,11 @@ def lock_python(*, root: Path) -> list[str]:
         environment = {
             **ambient.host_environment("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy"),
             "LC_ALL": "C.UTF-8",
-            "CUSTOM_COMPILE_COMMAND": "./doit lock",
         }
         # fmt: off
         compile_options = (
             "--quiet", "--generate-hashes", "--allow-unsafe", "--upgrade", "--strip-extras",
+            "--no-header", "--no-annotate",
             "--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links",
             "--output-file", str(result),
         )
@@ -276,6 +276,7 @@ def lock_python(*, root: Path) -> list[str]:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise BuildError(f"{' '.join(argv[1:4])} failed: {last}", where="requirements.in")
         head = "".join(f"{line}\n" for line in _HEADER.splitlines()[:2])
+        head += "# Written by ./doit lock from requirements.in.\n"
         digest.write_if_changed(target, (head + result.read_text(encoding="utf-8")).encode())
     after = _requirements(target)
     return [
