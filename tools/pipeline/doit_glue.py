@@ -61,14 +61,20 @@ def action(work: Callable[[], object]) -> Callable[[], bool | BaseFail]:
     return run
 
 
-def load_or_exit(load: Callable[[], Project]) -> Project:
-    """Load the project for dodo.py; a bad recipe ends the command with its line and status 2."""
+def load_or_exit(load: Callable[[], Project], *checks: Callable[[Project], object]) -> Project:
+    """Load the project for dodo.py; a bad recipe ends the command with its line and status 2.
+
+    `checks` raise what task creators would raise later, where doit shows a traceback for it.
+    """
     # SystemExit passes through doit; any other exception would come out as a traceback.
     try:
-        return load()
+        project = load()
+        for check in checks:
+            check(project)
     except UserError as error:
         ui.line(f"doit: {ui.paint('error', '31')}: {error}")
         raise SystemExit(error.exit_status) from None
+    return project
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no type information

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where things lie in a checkout, with parsed recipes and locks: what task creators hand on."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline import ambient, fetch, lockfile, mirrors, recipes, tree, wanted
+from tools.pipeline import ambient, fetch, lockfile, mirrors, recipes, toml_reader, tree, wanted
 from tools.pipeline.cache import Cache
 from tools.pipeline.errors import BuildError
 from tools.pipeline.lockfile import Pin, Source, ToolchainLock
@@ -67,8 +66,13 @@ class Project:
 
     def version(self) -> str:
         """The project's version, from pyproject.toml."""
-        with (self.root / "pyproject.toml").open("rb") as file:
-            return str(tomllib.load(file)["project"]["version"])
+        table = toml_reader.load(self.root / "pyproject.toml").table("project")
+        return table.string("version", pattern=r"[0-9][0-9A-Za-z.+]*", says="a version")
+
+    def check_settings(self) -> None:
+        """Raise UserError for a bad setting that load() does not need: the cache folder, the version."""
+        self.version()
+        ambient.cache_dir()
 
     def out(self, profile: Profile) -> Path:
         """Where a profile's artifacts go."""
