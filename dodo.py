@@ -11,13 +11,13 @@ test · test_fast · bench · lock
 
 from collections.abc import Iterator
 
-from tools.pipeline import agent, doit_glue
+from tools.pipeline import agent, doit_glue, firmware
 from tools.pipeline.doit_glue import Task
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
 from tools.pipeline.tasks import checks, guest, inputs, outputs
 
-PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest)
+PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
 
 

@@ -36,6 +36,13 @@ def pins(recipe: FirmwareRecipe) -> list[str]:
     return [recipe.source, f"{recipe.source}-debian"]
 
 
+def check_pins(project: Project) -> None:
+    """Raise UserError when sources.lock lacks something that a profile's firmware is made of."""
+    for profile in project.recipes.profiles:
+        for name in pins(profile.firmware):
+            project.source(name)
+
+
 def script(project: Project) -> Path:
     """What runs in the sandbox to build the firmware."""
     return project.root / _FOLDER / "build.sh"
@@ -72,10 +79,10 @@ def source_tree(project: Project, recipe: FirmwareRecipe) -> Result:
     """
     main, debian = pins(recipe)
     folder = project.root / _FOLDER
-    archive = project.source_input(debian, inside="/work/debian.tar.xz")
     judged = judged_patches(folder / "edk2-patches.toml")
-    _check_all_judged(archive.host, judged)
     series = patches.load_series(folder / "patches", label=f"{_FOLDER}/patches", licence=_LICENCE)
+    archive = project.source_input(debian, inside="/work/debian.tar.xz")
+    _check_all_judged(archive.host, judged)
     taken = [p.file for p in judged if p.apply]
     own = [Input.file(folder / "patches" / p.name, f"/work/firmware/patches/{p.name}") for p in series]
     step = source.step(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.pipeline import ambient, fetch, lockfile, mirrors, recipes, toml_reader, tree, wanted
 from tools.pipeline.cache import Cache
-from tools.pipeline.errors import BuildError
+from tools.pipeline.errors import BuildError, UserError
 from tools.pipeline.lockfile import Pin, Source, ToolchainLock
 from tools.pipeline.recipes import Profile, Recipes
 from tools.pipeline.store import Input, Store
@@ -93,8 +93,11 @@ class Project:
         )
 
     def source(self, name: str) -> Source:
-        """The pinned source of that name; recipes that name others do not load."""
-        return next(s for s in self.sources if s.pin.name == name)
+        """The pinned source of that name; UserError when there is none."""
+        for source in self.sources:
+            if source.pin.name == name:
+                return source
+        raise UserError(f"{name!r} is not pinned", where=lockfile.SOURCES_LOCK, hint="run ./doit lock")
 
     def source_input(self, name: str, *, inside: str) -> Input:
         """A pinned archive as a step's input; the cache has just verified its digest."""
