@@ -6,7 +6,7 @@ import subprocess
 import sys
 from functools import partial
 
-from tools.pipeline import ambient, lock, mirrors, python_lock, ui
+from tools.pipeline import ambient, lock, mirrors, ui
 from tools.pipeline.doit_glue import Task, action
 from tools.pipeline.errors import BuildError
 from tools.pipeline.project import Project
@@ -58,7 +58,7 @@ def _lock(project: Project) -> None:
     known = mirrors.discover(ambient.mirror_override())
     changes = [
         *lock.lock(root=project.root, folder=project.build / "apt", mirrors=known),
-        *python_lock.lock(project.root),
+        *lock.lock_python(root=project.root),
     ]
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
