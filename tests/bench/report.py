@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What benchmarks leave: build/bench/results.json, a table for people, and that in docs/benchmarks.md."""
+
+import json
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.pipeline import ambient, digest, ui
+from tools.pipeline.errors import BuildError
+from tools.pipeline.project import Project
+
+DOCS = "docs/benchmarks.md"
+_BEGIN = "<!-- begin: written by ./doit bench_docs -->"
+_END = "<!-- end -->"
+# The order of the table, whatever the order of the runs.
+_ORDER = ("sizes", "noop", "boot", "overhead")
+_HEAD = ("What", "Measured", "Beside", "Goal", "Met")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table, as people read it; `met` None where nothing was demanded."""
+
+    what: str
+    measured: str
+    beside: str = ""
+    goal: str
+    met: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one benchmark found: lines for people, numbers (seconds, bytes) for programs."""
+
+    rows: tuple[Row, ...]
+    data: dict[str, Any]
+
+
+def folder(project: Project) -> Path:
+    """Where benchmarks keep results and scratch."""
+    return project.build / "bench"
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    ui.line(f"   {text}")
+
+
+def seconds(value: float) -> str:
+    """Three significant digits or so: 0.512 s, 4.21 s, 231.0 s."""
+    if value < 1:
+        return f"{value:.3f} s"
+    return f"{value:.2f} s" if value < 100 else f"{value:.1f} s"
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """The numbers that results.json gets for repeated measurements, in the order taken."""
+    return {
+        "median": round(statistics.median(values), 4),
+        "min": round(min(values), 4),
+        "max": round(max(values), 4),
+        "runs": [round(value, 4) for value in values],
+    }
+
+
+def _machine() -> dict[str, Any]:
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        "unknown",
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model, "cores": ambient.cpu_count(), "memory_bytes": memory}
+
+
+def _lines(path: str) -> Iterable[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return ()
+
+
+def _load(project: Project) -> dict[str, Any]:
+    try:
+        loaded = json.loads((folder(project) / "results.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def save(project: Project, name: str, part: Part) -> None:
+    """Put one benchmark's part into results.json; the others stay, unless another machine measured them."""
+    known, machine = _load(project), _machine()
+    parts = known.get("parts", {}) if known.get("machine") == machine else {}
+    parts[name] = {"data": part.data, "rows": [asdict(row) for row in part.rows]}
+    results = {"machine": machine, "parts": parts, "schema": 1}
+    text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    digest.write_atomically(folder(project) / "results.json", text.encode())
+
+
+def show(part: Part) -> None:
+    """Print the part's table."""
+    ui.line("")
+    for line in _aligned([asdict(row) for row in part.rows]):
+        ui.line(f"   {line}")
+    ui.line("")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    met = {True: "yes", False: "MISSED", None: ""}[row["met"]]
+    return (row["what"], row["measured"], row["beside"], row["goal"], met)
+
+
+def _aligned(rows: Sequence[dict[str, Any]]) -> list[str]:
+    table = [_HEAD, *[_cells(row) for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(_HEAD))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+
+
+def write_docs(project: Project) -> None:
+    """Put the last results between the markers of docs/benchmarks.md."""
+    results = _load(project)
+    missing = [name for name in _ORDER if name not in results.get("parts", {})]
+    if missing:
+        raise BuildError(f"no results of {', '.join(missing)}", where="results.json", hint="run ./doit bench")
+    machine = results["machine"]
+    rows = [row for name in _ORDER for row in results["parts"][name]["rows"]]
+    lines = [
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB.",
+        "",
+        f"| {' | '.join(_HEAD)} |",
+        f"|{'---|' * len(_HEAD)}",
+        *[f"| {' | '.join(_cells(row))} |" for row in rows],
+    ]
+    path = project.root / DOCS
+    text = path.read_text()
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise BuildError(f"lacks the markers {_BEGIN} and {_END}", where=DOCS)
+    body = "\n".join(lines)
+    digest.write_if_changed(path, f"{before}{_BEGIN}\n{body}\n{_END}{after}".encode())
+    say(f"{DOCS} has the table of the last results")

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Benchmarks: tests/bench/ in a process of its own, which may run doit again.
+
+build ─┬─ bench:sizes ─ bench:noop ─ bench:boot ─ bench:overhead ── build/bench/results.json
+       └─ (bench_docs: the last results into docs/benchmarks.md)
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+from doit.exceptions import BaseFail
+
+from tools.pipeline.doit_glue import Task, action
+from tools.pipeline.errors import BuildError
+from tools.pipeline.project import Project
+
+_RUNS = {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "measurements of each side"}
+_PAIRS = {"name": "pairs", "long": "pairs", "type": int, "default": 1, "help": "pairs of whole builds"}
+
+
+def bench(project: Project) -> Iterator[Task]:
+    """bench:NAME in the order in which they run; the long one is the last."""
+    yield {
+        "name": "sizes",
+        "doc": "sizes of the artifacts beside their budgets",
+        "actions": [action(lambda: _bench(project, "sizes"))],
+        "task_dep": ["build"],
+        "io": {"capture": False},
+    }
+    yield {
+        "name": "noop",
+        "doc": "a build with nothing to do, beside make's (makes a kernel tree first)",
+        "actions": [_counted(project, "noop")],
+        "params": [_RUNS],
+        "task_dep": ["build"],
+        "io": {"capture": False},
+    }
+    yield {
+        "name": "boot",
+        "doc": "power-on to agent ready under emulation, beside Debian's cloud kernel",
+        "actions": [_counted(project, "boot")],
+        "params": [_RUNS],
+        "task_dep": ["build", "toolchain:boot", "toolchain:bench"],
+        "io": {"capture": False},
+    }
+    yield {
+        "name": "overhead",
+        "doc": "whole builds of kernel and firmware, beside bare make and build (a quarter of an hour)",
+        "actions": [_paired(project)],
+        "params": [_PAIRS],
+        "task_dep": ["build"],
+        "io": {"capture": False},
+    }
+
+
+def bench_docs(project: Project) -> Task:
+    """The committed table."""
+    return {
+        "doc": "put the results of the last ./doit bench into docs/benchmarks.md",
+        "actions": [action(lambda: _bench(project, "docs"))],
+        "io": {"capture": False},
+    }
+
+
+# doit hands a task's parameters to arguments of the same name.
+def _counted(project: Project, name: str) -> Callable[..., bool | BaseFail]:
+    def run(runs: int) -> bool | BaseFail:
+        return action(lambda: _bench(project, name, "--runs", str(runs)))()
+
+    return run
+
+
+def _paired(project: Project) -> Callable[..., bool | BaseFail]:
+    def run(pairs: int) -> bool | BaseFail:
+        return action(lambda: _bench(project, "overhead", "--pairs", str(pairs)))()
+
+    return run
+
+
+def _bench(project: Project, name: str, *options: str) -> None:
+    """Run one benchmark; it prints its own error line, and a goal that is missed is no error."""
+    argv = [sys.executable, "-m", "tests.bench", name, *options]
+    done = subprocess.run(argv, cwd=project.root, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"could not be measured (status {done.returncode})", where=f"bench {name}")
