@@ -7,7 +7,7 @@
 use super::message::{spawn_payload, Payload};
 use super::tar::{end, header, member, record, seal};
 use crate::cmdline;
-use crate::frame::{encode, Decoder, HEADER_BYTES, MAX_PAYLOAD};
+use crate::frame::{encode, Decoder, HEADER_BYTES};
 use crate::message::{self, kind, Message};
 use crate::pax::Overrides;
 use crate::tar::{Archive, BLOCK};
@@ -143,6 +143,7 @@ fn mutated_payloads() {
 #[test]
 fn random_bytes_as_frames() {
     let mut random = Random(0x5EED_0003);
+    let mut accepted = 0;
     for _ in 0..50_000 {
         let length = random.below(80);
         let mut bytes: Vec<u8> = (0..length).map(|_| random.next().to_le_bytes()[0]).collect();
@@ -154,9 +155,9 @@ fn random_bytes_as_frames() {
             let payload = u32::try_from(bytes.len() - HEADER_BYTES).unwrap();
             bytes[8..12].copy_from_slice(&payload.to_le_bytes());
         }
-        feed(&bytes, &mut random);
+        accepted += feed(&bytes, &mut random);
     }
-    assert!(MAX_PAYLOAD == 65_536);
+    assert!(accepted > 1_000, "{accepted}");
 }
 
 fn valid_archive() -> Vec<u8> {

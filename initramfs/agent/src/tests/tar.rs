@@ -42,7 +42,7 @@ pub fn member(name: &[u8], flag: u8, content: &[u8]) -> Vec<u8> {
 
 pub fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let body = key.len() + value.len() + 3;
-    let length = (1..).find(|digits| (body + digits).to_string().len() == *digits).unwrap() + body;
+    let length = (1..20).find(|digits| (body + digits).to_string().len() == *digits).unwrap() + body;
     [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
@@ -75,6 +75,7 @@ fn error(bytes: &[u8]) -> String {
 
 #[test]
 fn ustar_members() {
+    use Kind::{CharDevice, Directory, Fifo, File, HardLink, Symlink};
     let mut bytes = member(b"bin/", b'5', b"");
     bytes.extend(member(b"bin/a", b'0', b"content"));
     bytes.extend(header(b"bin/b", b'1', 99, b"bin/a"));
@@ -84,7 +85,6 @@ fn ustar_members() {
     bytes.extend(end());
     let members = read_all(&bytes).unwrap();
     let kinds: Vec<Kind> = members.iter().map(|(entry, _)| entry.kind).collect();
-    use Kind::{CharDevice, Directory, Fifo, File, HardLink, Symlink};
     assert_eq!(kinds, [Directory, File, HardLink, Symlink, CharDevice, Fifo]);
     let (file, content) = &members[1];
     assert_eq!(content, b"content");

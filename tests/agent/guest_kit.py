@@ -1,0 +1,205 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A host that may misbehave: boots the agent without firmware and speaks docs/protocol.md byte by byte.
+
+Independent of tools/launcher on purpose: the agent is tested against the specification, by a host that can
+break it.
+"""
+
+import io
+import os
+import socket
+import struct
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+HELLO, CONTAINER, SPAWN, STDIN, STDIN_EOF, SIGNAL, SHUTDOWN = 0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16
+WINDOW, READY, STARTED, STDOUT, STDERR, EXITED, ERROR = 0x20, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3F
+
+WINDOW_BYTES = 262_144
+APPLETS = ("sh", "cat", "chroot", "dd", "id", "ls", "mkdir", "mknod", "mount", "sleep", "umount", "yes")
+
+
+def root_tar(busybox: Path, target: Path) -> Path:
+    """A root with busybox in it."""
+    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("bin/busybox")
+        data = busybox.read_bytes()
+        member.size, member.mode = len(data), 0o755
+        archive.addfile(member, io.BytesIO(data))
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return target
+
+
+def counted(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+def hello(*, version: int = 1, magic: bytes = b"SEVA", window: int = WINDOW_BYTES) -> bytes:
+    return magic + struct.pack("<HHI", version, 0, window)
+
+
+def container(*, kind: int = 1, length: int = 0, limit: int = 0, name: bytes = b"guest") -> bytes:
+    return struct.pack("<BQQ", kind, length, limit) + counted(name)
+
+
+def spawn(*argv: bytes, uid: int = 0, flags: int = 0) -> bytes:
+    environment = counted(b"PATH=/bin")
+    payload = struct.pack("<BIIH", flags, uid, uid, 0) + counted(b"/")
+    payload += struct.pack("<I", len(argv)) + b"".join(map(counted, argv))
+    return payload + struct.pack("<I", 1) + environment + struct.pack("<HH", 0, 0)
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What one process did."""
+
+    out: bytes = b""
+    err: bytes = b""
+    exited: tuple[int, ...] | None = None
+    error: tuple[int, str] | None = None
+    windows: list[int] = field(default_factory=list)
+
+
+class Guest:
+    """One booted guest; leaving the block ends it."""
+
+    def __init__(
+        self, *, qemu: Path, kernel: Path, initrd: Path, disk: Path, folder: Path, append: str = ""
+    ) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        # A name relative to QEMU's working directory: the whole path may be longer than a socket allows.
+        with listener:
+            short = Path(f"/proc/self/fd/{_folder_fd(folder)}/agent.sock")
+            listener.bind(str(short))
+            listener.listen(1)
+            protected = "iommu_platform=on,disable-legacy=on"
+            # fmt: off
+            argv = [
+                str(qemu), "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", "512M", "-nodefaults",
+                "-no-reboot", "-display", "none", "-serial", f"file:{folder / 'console'}",
+                "-kernel", str(kernel), "-initrd", str(initrd),
+                "-append", f"panic=-1 quiet console=ttyS0 sev_agent.log=1 {append}",
+                "-chardev", "socket,id=agent,path=agent.sock",
+                "-device", f"virtio-serial-pci,{protected}",
+                "-device", "virtserialport,chardev=agent,name=org.sev-artifacts.agent.0",
+                "-drive", f"if=none,id=root,format=raw,readonly=on,file={disk}",
+                "-device", f"virtio-blk-pci,drive=root,serial=rootfs,{protected}",
+            ]
+            # fmt: on
+            self.console = folder / "console"
+            self.process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
+            listener.settimeout(120)
+            self.link, _ = listener.accept()
+        self.link.settimeout(300)
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.link.close()
+        self.process.kill()
+        self.process.wait()
+
+    def raw(self, data: bytes) -> None:
+        self.link.sendall(data)
+
+    def send(self, kind: int, process: int = 0, payload: bytes = b"") -> None:
+        self.raw(struct.pack("<BBHII", kind, 0, 0, process, len(payload)) + payload)
+
+    def receive(self) -> tuple[int, int, bytes] | None:
+        """The next frame; None when the guest is gone."""
+        while len(self._buffer) < 12 or len(self._buffer) < 12 + self._length():
+            try:
+                data = self.link.recv(1 << 18)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return None
+            self._buffer += data
+        kind, flags, reserved, process, length = struct.unpack_from("<BBHII", self._buffer)
+        assert (flags, reserved) == (0, 0)
+        payload, self._buffer = self._buffer[12 : 12 + length], self._buffer[12 + length :]
+        return kind, process, payload
+
+    def _length(self) -> int:
+        (length,) = struct.unpack_from("<I", self._buffer, 8)
+        assert isinstance(length, int)
+        return length
+
+    def expect(self, kind: int) -> bytes:
+        frame = self.receive()
+        assert frame is not None
+        assert frame[0] == kind, frame
+        return frame[2]
+
+    def ready(self) -> Self:
+        """Handshake and container."""
+        self.expect(HELLO)
+        self.send(HELLO, payload=hello())
+        self.send(CONTAINER, payload=container())
+        self.expect(READY)
+        return self
+
+    def run(self, process: int, *argv: bytes, uid: int = 0) -> Result:
+        self.send(SPAWN, process, spawn(*argv, uid=uid, flags=2))
+        return self.collect([process])[process]
+
+    def collect(self, processes: Iterable[int]) -> dict[int, Result]:
+        """Until each process has ended or was refused."""
+        results = {process: Result() for process in processes}
+        left = set(results)
+        while left:
+            frame = self.receive()
+            assert frame is not None, "the guest is gone"
+            kind, process, payload = frame
+            result = results[process]
+            if kind == STDOUT:
+                result.out += payload
+            elif kind == STDERR:
+                result.err += payload
+            elif kind == WINDOW:
+                result.windows.append(struct.unpack("<II", payload)[1])
+            elif kind == EXITED:
+                result.exited = struct.unpack("<BBHI", payload)
+                left.discard(process)
+            elif kind == ERROR:
+                result.error = failure(payload)
+                left.discard(process)
+            else:
+                assert kind == STARTED, frame
+        return results
+
+    def last_words(self) -> tuple[int, str] | None:
+        """ERROR for the connection, if one came, once the guest is off."""
+        last = None
+        while (frame := self.receive()) is not None:
+            if frame[:2] == (ERROR, 0):
+                last = failure(frame[2])
+        assert self.process.wait(60) == 0
+        return last
+
+    def log(self) -> str:
+        return self.console.read_text(errors="replace")
+
+
+def failure(payload: bytes) -> tuple[int, str]:
+    code, length = struct.unpack_from("<HI", payload)
+    assert len(payload) == 6 + length <= 6 + 1024
+    return code, payload[6:].decode()
+
+
+def _folder_fd(folder: Path) -> int:
+    """A descriptor that stays open for the life of the test process: sockets are bound through it."""
+    return os.open(folder, os.O_PATH | os.O_DIRECTORY)
