@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.pipeline import digest, runtime_config, sandbox, ui
+from tools.pipeline.errors import UserError
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
 from tools.pipeline.runtime_config import Artifact
@@ -19,7 +20,10 @@ def write_config(
     project: Project, profile: Profile, *, parts: Mapping[str, tuple[str, Path]], target: Path
 ) -> None:
     """Render runtime.toml for the measured artifacts in `parts`."""
-    template = (project.root / runtime_config.TEMPLATE).read_text()
+    try:
+        template = (project.root / runtime_config.TEMPLATE).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 at byte {error.start}", where=runtime_config.TEMPLATE) from None
     text = runtime_config.render(
         template,
         profile=profile,

@@ -151,6 +151,15 @@ def load(root: Path, *, sources: Collection[str]) -> Recipes:
         shown = f"recipes/profiles/{path.name}"
         table = toml_reader.load(path, shown_as=shown)
         profiles.append(_profile(table, name=path.stem, root=root, sources=sources))
+    series = {p.kernel.source: p.kernel.series for p in profiles}
+    for found in profiles:
+        # One unpacked tree a source: two series would patch it in turns.
+        if series[found.kernel.source] != found.kernel.series:
+            raise UserError(
+                f"{found.kernel.source!r} is patched by {series[found.kernel.source]} in another profile",
+                where=f"recipes/profiles/{found.name}.toml: kernel.series",
+                hint="pin the other kernel as a source of its own",
+            )
     if DEFAULT_PROFILE not in [p.name for p in profiles]:
         raise UserError("no such file", where=f"recipes/profiles/{DEFAULT_PROFILE}.toml", hint="restore it")
     return Recipes(guest=guest, profiles=tuple(profiles))
