@@ -14,8 +14,7 @@ import pytest
 from tests.boot.conftest import Guest
 
 _COUNTERS = (
-    "mkdir -p /tmp/debug && mount -t debugfs none /tmp/debug && cd /tmp/debug/swiotlb && "
-    "cat /etc/motd >/dev/null && echo $(cat io_tlb_nslabs io_tlb_used_hiwater)"
+    "cat /etc/motd >/dev/null && cd /sys/kernel/debug/swiotlb && echo $(cat io_tlb_nslabs io_tlb_used_hiwater)"
 )
 
 

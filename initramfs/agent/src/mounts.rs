@@ -44,10 +44,12 @@ const AGENT: [Mount; 6] = [
 /// What `detach_agent` takes out of the container's copy of the mount namespace; mounts below go with them.
 const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
-const CONTAINER: [Mount; 6] = [
+const CONTAINER: [Mount; 7] = [
     mount("proc", "/proc", SAFE, None),
     mount("sysfs", "/sys", READ_ONLY, None),
     optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
+    // The counters that show bounce buffers at work. Only the debug profile's kernel has this file system.
+    optional("debugfs", "/sys/kernel/debug", READ_ONLY),
     mount("tmpfs", "/dev", libc::MS_NOSUID | libc::MS_NOEXEC, Some("mode=0755,size=64k")),
     mount(
         "devpts",
