@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests.bench import debian, report
 from tests.bench.report import Part, Row, say, seconds, spread
-from tools.launcher import command, host, launch, protocol
-from tools.launcher.command import Accel, QemuProgram
+from tools.launcher import artifacts, command, host, launch, protocol
+from tools.launcher.command import Accel, Files, QemuProgram
 from tools.launcher.config import Artifact, RuntimeConfig, load_config
 from tools.launcher.qemu import Qemu
 from tools.launcher.session import listen
@@ -24,7 +24,7 @@ from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
 
 _LIMIT = 300.0  # seconds until a guest that says nothing ends the benchmark
-_SOCKET = "agent.sock"
+_SOCKET, _HASHES = "agent.sock", "hashes.bin"
 _SHARE = 1 / 3  # of Debian's time; the goal
 
 
@@ -154,8 +154,17 @@ def _stage(
         cbit=None,
         cmdline=config.cmdline,
     )
-    stage = launch.Stage(guest, private)
-    plan = launch.plan_for(guest, accel=Accel.TCG, files=stage.files)
+    for artifact in config.artifacts:
+        artifacts.verify(config, artifact, into=private)
+    (private / _HASHES).write_bytes(launch.build_hashes(guest))
+    files = Files(
+        kernel=config.kernel.file,
+        initramfs=None if config.initramfs is None else config.initramfs.file,
+        firmware=config.firmware.file,
+        agent_socket=_SOCKET,
+        hashes=_HASHES,
+    )
+    plan = launch.plan_for(guest, accel=Accel.TCG, files=files)
     argv = command.argv(command.build(plan))
     return _Guest(name=name, folder=private, argv=argv, length=length, ready=ready)
 
