@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from launcher_kit import Out
 
+from tests.launcher.launcher_kit import Out
 from tools.launcher.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -81,7 +81,7 @@ def raw(connection: socket.socket, name: str) -> None:
         "start-first": hello() + start,
         "other-process": hello() + ready + frame(0x32, 2, struct.pack("<I", 1)),
         "output-first": hello() + ready + frame(0x33, 1, b"early"),
-        "flood": up + frame(0x33, 1, bytes(65536)) * 5,
+        "flood": up + frame(0x33, 1, bytes(65536)) * 8,
         "stdin-window": up + frame(0x20, 1, struct.pack("<B3xI", 0, 0x7FFFFFFF)),
         "wrong-window": up + frame(0x20, 1, struct.pack("<B3xI", 1, 5)),
         "exit-code": up + frame(0x35, 1, struct.pack("<BBHI", 0, 0, 0, 256)),

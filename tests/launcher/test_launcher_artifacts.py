@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Answer, Run
-from launcher_kit import CMDLINE, Out, firmware_image
 
+from tests.launcher.conftest import Answer, Run
+from tests.launcher.launcher_kit import CMDLINE, Out, firmware_image
 from tools.launcher import artifacts
 from tools.launcher.config import load_config
 from tools.launcher.errors import UserError

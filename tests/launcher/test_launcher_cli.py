@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Answer, Run
-from launcher_kit import Out, firmware_image
 
+from tests.launcher.conftest import REPOSITORY, Answer, Run
+from tests.launcher.launcher_kit import Out, firmware_image
 from tools.launcher import host
 from tools.launcher.config import Mode
 from tools.launcher.cpuid import MemoryEncryption, decode, memory_encryption

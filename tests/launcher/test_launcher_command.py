@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Answer
-from launcher_kit import CMDLINE, Out
 
+from tests.launcher.conftest import Answer
+from tests.launcher.launcher_kit import CMDLINE, Out
 from tools.launcher.command import Accel, Files, Option, Plan, QemuProgram, argv, build, shell
 from tools.launcher.config import Mode, load_config
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer
-from launcher_kit import Out, render
 
+from tests.launcher.conftest import Answer
+from tests.launcher.launcher_kit import Out, render
 from tools.launcher.config import Console, Mode, Profile, load_config
 
 Call = Callable[..., Answer]
@@ -101,7 +101,7 @@ BAD = [
     ("sev/sev/policy", 0, "lacks bit 0 (NODBG)"),
     ("sev/sev/policy", 1 << 32, "outside 0…"),
     ("devices/agent-port", "a,b", "virtio-serial port name"),
-    ("devices/rootfs-serial", "x" * 21, "serial of 1 to 20"),
+    ("devices/rootfs-serial", "x" * 21, "disk serial (1 to 20"),
     ("devices/console", "vga", "none of none, serial"),
     ("devices/rng", "on", "must be true or false"),
 ]

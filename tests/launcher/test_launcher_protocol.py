@@ -6,8 +6,8 @@ import random
 import struct
 
 import pytest
-from standin import frame, hello
 
+from tests.launcher.standin import frame, hello
 from tools.launcher import protocol
 from tools.launcher.link import Link, Request, Stage
 from tools.launcher.protocol import (

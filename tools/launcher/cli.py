@@ -16,7 +16,7 @@ from .errors import GuestError, LauncherError, UserError
 from .host import HostFacts, find_qemu, gather
 from .launch import (
     Guest,
-    Stage,
+    Staging,
     announce,
     build_hashes,
     check_protection,
@@ -79,9 +79,9 @@ def _run(options: Options, ui: Ui) -> int:
         try:
             request = request_for(options, image)
             log = None if options.console_log is None else options.console_log.absolute()
-            stage = Stage(guest, folder.path, console_log=log)
-            stage.add_rootfs(image)
-            return run_workload(stage, options=options, facts=facts, request=request, ui=ui)
+            staging = Staging(guest, folder.path, console_log=log)
+            staging.add_rootfs(image)
+            return run_workload(staging, options=options, facts=facts, request=request, ui=ui)
         except ValueError as error:  # a limit of the protocol
             raise UserError(str(error)) from None
 

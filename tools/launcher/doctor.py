@@ -18,7 +18,7 @@ from .launch import (
     KVM_TRIAL,
     TIMEOUTS,
     Guest,
-    Stage,
+    Staging,
     check_protection,
     configure,
     probe_request,
@@ -136,12 +136,14 @@ def _host(facts: HostFacts, report: _Report) -> None:
     encryption = facts.encryption
     if encryption is None:
         report.add("CPU", False, "no memory encryption (CPUID 0x8000001F)")
+    elif not encryption.sev:
+        report.add("CPU", False, "no SEV (CPUID 0x8000001F EAX)")
     else:
         levels = {"SEV": encryption.sev, "SEV-ES": encryption.sev_es, "SEV-SNP": encryption.snp}
-        have = ", ".join(name for name, there in levels.items() if there) or "no SEV"
+        have = ", ".join(name for name, there in levels.items() if there)
         report.add(
             "CPU",
-            encryption.sev and encryption.cbit > 0,
+            encryption.cbit > 0,
             f"{have}; C-bit {encryption.cbit}, address bits lost {encryption.reduced_phys_bits}",
         )
     for name in ("sev", "sev_es", "sev_snp"):
@@ -223,8 +225,8 @@ def _boot(
     begun = time.monotonic()
     try:
         with RunDir() as folder, Signals() as signals:
-            stage = Stage(guest, folder.path)
-            with stage.booted(accel=accel, request=probe_request(), signals=signals, timeout=timeout):
+            staging = Staging(guest, folder.path)
+            with staging.booted(accel=accel, request=probe_request(), signals=signals, timeout=timeout):
                 return time.monotonic() - begun, None
     except LauncherError as error:
         if error.exit_status > 128:  # a signal to us is no verdict on the host

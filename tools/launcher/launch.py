@@ -130,7 +130,7 @@ def plan_for(guest: Guest, *, accel: Accel, files: Files) -> Plan:
     )
 
 
-class Stage:
+class Staging:
     """A guest's private folder, filled: verified copies, hashes table, disk image."""
 
     def __init__(self, guest: Guest, folder: Path, *, console_log: Path | None = None) -> None:
@@ -182,8 +182,8 @@ class Stage:
         try:
             link = Link(request)
             qemu = Qemu(command.argv(command.build(plan)), cwd=self.folder)
+            session = Session(link=link, qemu=qemu, listener=listener, signals=signals)
             try:
-                session = Session(link=link, qemu=qemu, listener=listener, signals=signals)
                 session.wait_hello(timeout)
                 self._check_profile(link)
                 yield session
@@ -193,6 +193,7 @@ class Stage:
                 raise
             finally:
                 qemu.stop()
+                session.close()
         finally:
             listener.close()
 
@@ -228,20 +229,20 @@ def probe_request() -> Request:
     return Request(root_kind=RootKind.TAR, root_length=0, process=Process(argv=[b"/probe"]))
 
 
-def run_workload(stage: Stage, *, options: Options, facts: HostFacts, request: Request, ui: Ui) -> int:
+def run_workload(staging: Staging, *, options: Options, facts: HostFacts, request: Request, ui: Ui) -> int:
     """Boot, relay, return the workload's status."""
     with Signals() as signals:
-        if stage.guest.protection is not None:
-            return _attempt(stage, Accel.KVM, options, request, signals)
-        accel, trial = choose_accel(stage.guest, options=options, facts=facts, ui=ui)
+        if staging.guest.protection is not None:
+            return _attempt(staging, Accel.KVM, options, request, signals)
+        accel, trial = choose_accel(staging.guest, options=options, facts=facts, ui=ui)
         if not trial:
-            return _attempt(stage, accel, options, request, signals)
-        return _with_fallback(stage, options, request, signals, ui)
+            return _attempt(staging, accel, options, request, signals)
+        return _with_fallback(staging, options, request, signals, ui)
 
 
-def _attempt(stage: Stage, accel: Accel, options: Options, request: Request, signals: Signals) -> int:
+def _attempt(staging: Staging, accel: Accel, options: Options, request: Request, signals: Signals) -> int:
     timeout = options.timeout or TIMEOUTS[accel]
-    with stage.booted(accel=accel, request=request, signals=signals, timeout=timeout) as session:
+    with staging.booted(accel=accel, request=request, signals=signals, timeout=timeout) as session:
         return _relay(session, options, timeout)
 
 
@@ -249,13 +250,13 @@ def _relay(session: Session, options: Options, timeout: float) -> int:
     return session.run(timeout, verity=options.verity is not None)
 
 
-def _with_fallback(stage: Stage, options: Options, request: Request, signals: Signals, ui: Ui) -> int:
+def _with_fallback(staging: Staging, options: Options, request: Request, signals: Signals, ui: Ui) -> int:
     """KVM if the agent speaks under it; otherwise emulation. The trial is the start itself."""
-    guest = stage.guest
+    guest = staging.guest
     trial = min(KVM_TRIAL, options.timeout or KVM_TRIAL)
     started = False
     try:
-        with stage.booted(accel=Accel.KVM, request=request, signals=signals, timeout=trial) as session:
+        with staging.booted(accel=Accel.KVM, request=request, signals=signals, timeout=trial) as session:
             started = True
             kvmcache.remember(guest.qemu, guest.config, works=True)
             return _relay(session, options, options.timeout or TIMEOUTS[Accel.KVM])
@@ -264,7 +265,7 @@ def _with_fallback(stage: Stage, options: Options, request: Request, signals: Si
             raise
         ui.note(f"no guest runs on this KVM ({error}): emulating instead, which is slow")
     timeout = options.timeout or TIMEOUTS[Accel.TCG]
-    with stage.booted(accel=Accel.TCG, request=request, signals=signals, timeout=timeout) as session:
+    with staging.booted(accel=Accel.TCG, request=request, signals=signals, timeout=timeout) as session:
         # Only now is it known that KVM was at fault and not the artifacts.
         kvmcache.remember(guest.qemu, guest.config, works=False)
         return _relay(session, options, timeout)

@@ -89,6 +89,12 @@ class Session:
                 raise LauncherError(f"{stream.name.lower()}: {sink.error}; output was lost")
         return status
 
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _has_output(self) -> bool:
         return any(sink.pending for sink in self._sinks.values())
 
@@ -108,9 +114,7 @@ class Session:
         """Ask for power-off and wait a little; the caller kills what remains."""
         self.link.shut_down()
         self._loop(until=lambda: not self.link.outgoing, deadline=time.monotonic() + _FLUSH_GRACE)
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self.close()
         self._loop(until=lambda: self._qemu.ended is not None, deadline=time.monotonic() + _SHUTDOWN_GRACE)
 
     def _loop(self, *, until: Callable[[], bool], deadline: float | None) -> bool:
