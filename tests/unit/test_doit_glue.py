@@ -5,6 +5,7 @@
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from doit.doit_cmd import DoitMain
 from tools.pipeline.doit_glue import ContentChecker
 
 DODO = """
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from tools.pipeline import doit_glue
@@ -63,6 +65,11 @@ def task_full():
 
 def task_bug():
     return {"actions": [doit_glue.action(raises(RuntimeError("a bug of ours")))]}
+
+
+def task_interrupted():
+    # What Ctrl-C does to whatever runs.
+    return {"actions": [doit_glue.action(lambda: signal.raise_signal(signal.SIGINT))]}
 
 
 def task_after():
@@ -141,6 +148,12 @@ def test_the_same_seen_from_outside(folder: Path, repository: Path, task: str) -
     done = start(folder, repository, "run", task)
     assert (done.returncode, done.stderr) == FAILURES[task]
     assert "Traceback" not in done.stdout
+
+
+def test_an_interrupt_is_one_line(folder: Path, repository: Path) -> None:
+    done = start(folder, repository, "run", "interrupted")
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == "interrupted; the next run goes on from the last finished step\n"
 
 
 def test_a_bug_shows_its_traceback(doit: Doit) -> None:

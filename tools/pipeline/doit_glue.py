@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
 
 from doit.dependency import FileChangedChecker
@@ -116,8 +117,19 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no type infor
             self.write("nothing to do, everything is up to date\n")
 
 
+def _one_line_for_interrupts(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Ctrl-C is no bug: doit lets it through to the interpreter, which would print where it was."""
+    if issubclass(kind, KeyboardInterrupt):
+        ui.line(f"{ui.paint('interrupted', '31')}; the next run goes on from the last finished step")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def config(project: Project, *, default: str) -> dict[str, Any]:
     """DOIT_CONFIG."""
+    sys.excepthook = _one_line_for_interrupts
     # sqlite does not make the folder of its database.
     project.build.mkdir(exist_ok=True)
     return {
