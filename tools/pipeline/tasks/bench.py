@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks: tests/bench/ in a process of its own, which may run doit again.
+"""Benchmarks: tests/bench/ in a process of its own, which runs doit again.
 
 build ─┬─ bench:sizes ─ bench:noop ─ bench:boot ─ bench:overhead ── build/bench/results.json
        └─ (bench_docs: the last results into docs/benchmarks.md)
@@ -9,10 +9,11 @@ build ─┬─ bench:sizes ─ bench:noop ─ bench:boot ─ bench:overhead ─
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline.doit_glue import Task, action
+from tools.pipeline.doit_glue import Task, action, remove
 from tools.pipeline.errors import BuildError
 from tools.pipeline.project import Project
 
@@ -25,14 +26,15 @@ def bench(project: Project) -> Iterator[Task]:
     yield {
         "name": "sizes",
         "doc": "sizes of the artifacts beside their budgets",
-        "actions": [action(lambda: _bench(project, "sizes"))],
+        "actions": [action(partial(_bench, project, "sizes"))],
         "task_dep": ["build"],
+        "clean": remove(project.build / "bench"),
         "io": {"capture": False},
     }
     yield {
         "name": "noop",
-        "doc": "a build with nothing to do, beside make's (makes a kernel tree first)",
-        "actions": [_counted(project, "noop")],
+        "doc": "a build with nothing to do, beside make's (compiles a kernel for it first)",
+        "actions": [_with_runs(project, "noop")],
         "params": [_RUNS],
         "task_dep": ["build"],
         "io": {"capture": False},
@@ -40,7 +42,7 @@ def bench(project: Project) -> Iterator[Task]:
     yield {
         "name": "boot",
         "doc": "power-on to agent ready under emulation, beside Debian's cloud kernel",
-        "actions": [_counted(project, "boot")],
+        "actions": [_with_runs(project, "boot")],
         "params": [_RUNS],
         "task_dep": ["build", "toolchain:boot", "toolchain:bench"],
         "io": {"capture": False},
@@ -48,7 +50,7 @@ def bench(project: Project) -> Iterator[Task]:
     yield {
         "name": "overhead",
         "doc": "whole builds of kernel and firmware, beside bare make and build (a quarter of an hour)",
-        "actions": [_paired(project)],
+        "actions": [_with_pairs(project)],
         "params": [_PAIRS],
         "task_dep": ["build"],
         "io": {"capture": False},
@@ -59,22 +61,22 @@ def bench_docs(project: Project) -> Task:
     """The committed table."""
     return {
         "doc": "put the results of the last ./doit bench into docs/benchmarks.md",
-        "actions": [action(lambda: _bench(project, "docs"))],
+        "actions": [action(partial(_bench, project, "docs"))],
         "io": {"capture": False},
     }
 
 
 # doit hands a task's parameters to arguments of the same name.
-def _counted(project: Project, name: str) -> Callable[..., bool | BaseFail]:
+def _with_runs(project: Project, name: str) -> Callable[[int], bool | BaseFail]:
     def run(runs: int) -> bool | BaseFail:
-        return action(lambda: _bench(project, name, "--runs", str(runs)))()
+        return action(partial(_bench, project, name, "--runs", str(runs)))()
 
     return run
 
 
-def _paired(project: Project) -> Callable[..., bool | BaseFail]:
+def _with_pairs(project: Project) -> Callable[[int], bool | BaseFail]:
     def run(pairs: int) -> bool | BaseFail:
-        return action(lambda: _bench(project, "overhead", "--pairs", str(pairs)))()
+        return action(partial(_bench, project, "overhead", "--pairs", str(pairs)))()
 
     return run
 
@@ -84,4 +86,4 @@ def _bench(project: Project, name: str, *options: str) -> None:
     argv = [sys.executable, "-m", "tests.bench", name, *options]
     done = subprocess.run(argv, cwd=project.root, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        raise BuildError(f"could not be measured (status {done.returncode})", where=f"bench {name}")
+        raise BuildError(f"ended with status {done.returncode}", where=f"tests.bench {name}")
