@@ -33,7 +33,9 @@ def flip(option, at):
     path.write_bytes(data)
 
 
-if change == "kernel":
+if "-kernel" not in args:
+    pass  # the launcher asks for QEMU's version and devices first
+elif change == "kernel":
     flip("-kernel", 1_000_000)
 elif change == "initramfs":
     flip("-initrd", 100_000)
