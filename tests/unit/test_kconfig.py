@@ -313,7 +313,7 @@ def test_the_real_fragments_parse_and_fit_together(profile: str, extra: tuple[st
         ),
         *("STRICT_KERNEL_RWX", "STACKPROTECTOR_STRONG", "INIT_ON_ALLOC_DEFAULT_ON", "STATIC_USERMODEHELPER"),
         *("SECURITY_LOCKDOWN_LSM", "RANDOMIZE_BASE", "HARDENED_USERCOPY", "FORTIFY_SOURCE"),
-        # On by default in Kconfig, off in allnoconfig: a guest booted without them before this list named them.
+        # On by default in Kconfig but off in allnoconfig: a guest once booted without them.
         *("MITIGATION_SPECTRE_V1", "MITIGATION_SPECTRE_V2", "MITIGATION_SSB", "MITIGATION_RETBLEED"),
         *("MITIGATION_TSA", "MITIGATION_SRSO", "MITIGATION_RETPOLINE", "CPU_MITIGATIONS"),
     ):
