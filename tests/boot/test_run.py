@@ -69,8 +69,8 @@ def test_the_workload_sees_its_own_root_only(guest: Guest, root_folder: Path) ->
     """Neither the initramfs nor the agent's mounts and processes are in reach, for root either."""
     done = guest.sh(
         "ls -a / | sort; echo --; cat /proc/mounts; echo --; ls -d /proc/[0-9]*; echo --; "
-        "ls /proc/1/root/init 2>&1; cd /; for i in 1 2 3 4 5 6 7 8; do cd ..; done; ls init 2>&1; "
-        "cat /etc/motd"
+        "ls /proc/1/root/init || echo none; cd /; for i in 1 2 3 4 5 6 7 8; do cd ..; done; "
+        "ls init || echo none; cat /etc/motd"
     )
     entries, mounts, processes, rest = done.stdout.decode().split("--\n")
     expected = {p.name for p in root_folder.iterdir()} | {".", ".."}
@@ -80,8 +80,7 @@ def test_the_workload_sees_its_own_root_only(guest: Guest, root_folder: Path) ->
     assert all(line.split()[1].startswith("/") for line in mounts.splitlines())
     assert "rootfs / rootfs" not in mounts
     assert len(processes.split()) <= 4
-    assert rest.count("No such file") == 2
-    assert "from the container's root" in rest
+    assert rest == "none\nnone\nfrom the container's root\n"
 
 
 @pytest.mark.parametrize("kind", ["folder", "erofs"])

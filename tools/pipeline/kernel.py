@@ -9,6 +9,7 @@ initramfs.cpio (when it is built in) ──────────┴─ bzImag
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tools.pipeline import digest, kconfig, patches, source, ui
@@ -25,7 +26,8 @@ _BUILTIN_CPIO = "/work/initramfs.cpio"
 # What would otherwise be the date, user, host and build count of this machine. Documentation/kbuild/
 # reproducible-builds.rst of the kernel names them.
 _KBUILD: Mapping[str, str] = {
-    "KBUILD_BUILD_TIMESTAMP": f"@{EPOCH}",
+    # In a form that `date -d` takes: gen_initramfs.sh silently drops others, and `uname -v` shows it.
+    "KBUILD_BUILD_TIMESTAMP": f"{datetime.fromtimestamp(EPOCH, tz=UTC):%Y-%m-%d %H:%M:%S} UTC",
     "KBUILD_BUILD_USER": "sev-artifacts",
     "KBUILD_BUILD_HOST": "sandbox",
     "KBUILD_BUILD_VERSION": "1",

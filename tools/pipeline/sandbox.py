@@ -99,7 +99,11 @@ def run(command: Command, *, title: str, log: Path, replay: Path, judge: Judge |
     with log.open("wb") as output, ui.working(title, detail=counter.describe):
         status = _wait(argv, output.fileno())
         if judge is not None:
-            judge(log.read_text(errors="replace"), status)
+            try:
+                judge(log.read_text(errors="replace"), status)
+            except BuildError:
+                ui.line(f"   whole log: {log}; run it again: sh {replay}")
+                raise
         if status != 0:
             raise_failure(title, status, log=log, replay=replay)
 
