@@ -15,7 +15,7 @@ from tools.pipeline import agent, doit_glue, firmware
 from tools.pipeline.doit_glue import Task
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
-from tools.pipeline.tasks import checks, guest, inputs, outputs
+from tools.pipeline.tasks import bench, checks, guest, inputs, outputs
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
@@ -94,6 +94,16 @@ def task_test() -> Task:
 def task_test_fast() -> Task:
     """Run linters and unit tests."""
     return checks.test_fast(PROJECT)
+
+
+def task_bench() -> Iterator[Task]:
+    """Run the benchmarks; no verdict, only numbers."""
+    yield from bench.bench(PROJECT)
+
+
+def task_bench_docs() -> Task:
+    """Write the last benchmark results into docs/benchmarks.md."""
+    return bench.bench_docs(PROJECT)
 
 
 def task_lock() -> Task:
