@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline import ambient, fetch, lockfile, mirrors, recipes, toml_reader, tree, wanted
+from tools.pipeline import ambient, lockfile, mirrors, recipes, toml_reader, tree, wanted
 from tools.pipeline.cache import Cache
 from tools.pipeline.errors import BuildError, UserError
 from tools.pipeline.lockfile import Pin, Source, ToolchainLock
@@ -84,6 +84,9 @@ class Project:
 
     def fetch(self, pins: list[Pin], *, title: str) -> None:
         """Bring the pins into the cache; touches the network only for what is missing."""
+        # Importing requests takes longer than a build with nothing to do.
+        from tools.pipeline import fetch  # noqa: PLC0415
+
         fetch.ensure(
             pins,
             cache=self.cache,

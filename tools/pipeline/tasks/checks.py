@@ -6,7 +6,7 @@ import subprocess
 import sys
 from functools import partial
 
-from tools.pipeline import ambient, lock, mirrors, ui
+from tools.pipeline import ambient, mirrors, ui
 from tools.pipeline.doit_glue import Task, action
 from tools.pipeline.errors import BuildError
 from tools.pipeline.project import Project
@@ -55,6 +55,9 @@ def relock(project: Project) -> Task:
 
 
 def _lock(project: Project) -> None:
+    # It imports requests, which takes longer than a build with nothing to do.
+    from tools.pipeline import lock  # noqa: PLC0415
+
     known = mirrors.discover(ambient.mirror_override())
     changes = [
         *lock.lock(root=project.root, folder=project.build / "apt", mirrors=known),
