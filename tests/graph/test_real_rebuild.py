@@ -82,8 +82,8 @@ def test_a_change_of_the_agent_changes_initramfs_and_config_alone(checkout: Chec
     before = checkout.sums()
     main = checkout.root / "initramfs/agent/src/main.rs"
     text = main.read_text()
-    at = text.index('"', text.index("fn main"))
-    changed = text[: at + 1] + ("X" if text[at + 1] != "X" else "Y") + text[at + 2 :]
+    changed = text.replace("agent: {reason}", "Agent: {reason}")
+    assert changed != text
     main.write_text(changed)
     assert checkout.build() == ["agent", "initramfs", "runtime:production", "artifacts:production"]
     after = checkout.sums()
