@@ -28,11 +28,11 @@ def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
     build = scratch / "build"
     build.mkdir()
     command = sandbox.Command(
-        argv=("/bin/sh", "/work/run-checks.sh"),
+        argv=("/bin/sh", "/inputs/run-checks.sh"),
         tree=tree.path,
         mounts=(
             sandbox.Mount(host=crate, inside="/src"),
-            sandbox.Mount(host=SCRIPT, inside="/work/run-checks.sh"),
+            sandbox.Mount(host=SCRIPT, inside="/inputs/run-checks.sh"),
             sandbox.Mount(host=build, inside="/build", writable=True),
         ),
     )

@@ -204,11 +204,11 @@ SCRIPT = (
 
 
 def test_argv_is_exact() -> None:
-    assert apply_argv([PATCH], folder="/work/patches") == [
+    assert apply_argv([PATCH], folder="/inputs/patches") == [
         "/bin/sh",
         "-euc",
         SCRIPT,
-        "/work/patches",
+        "/inputs/patches",
         NAME,
     ]
 
@@ -344,11 +344,11 @@ def apply(tree: Tree, folder: Path, source: list[str] | None) -> tuple[Patch, st
         target.write_text("".join(source))
     (patch,) = load_series(folder / "patches", label="patches")
     command = Command(
-        argv=tuple(apply_argv([patch], folder="/work/patches")),
+        argv=tuple(apply_argv([patch], folder="/inputs/patches")),
         tree=tree.path,
         mounts=(
             Mount(host=folder / "source", inside="/build", writable=True),
-            Mount(host=folder / "patches", inside="/work/patches"),
+            Mount(host=folder / "patches", inside="/inputs/patches"),
         ),
     )
     run = subprocess.run(bwrap_argv(command), capture_output=True, text=True, check=False)

@@ -61,7 +61,7 @@ def test_exact_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--hostname", "sandbox",
         "--clearenv",
         "--ro-bind", "/trees/t", "/", "--dev", "/dev", "--proc", "/proc",
-        "--tmpfs", "/tmp", "--tmpfs", "/work",
+        "--tmpfs", "/tmp", "--tmpfs", "/inputs",
         "--setenv", "HOME", "/build",
         "--setenv", "JOBS", "2",
         "--setenv", "LC_ALL", "C",
@@ -129,7 +129,7 @@ def test_standard_input_is_empty(inside: Inside, monkeypatch: pytest.MonkeyPatch
 def test_nothing_of_the_host_is_visible(inside: Inside, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of the host")
     assert inside(f"cat {tmp_path}/secret 2>&1 || echo gone").endswith("No such file or directory\ngone\n")
-    assert inside("find /tmp /work /home /root /mnt -mindepth 1 2>/dev/null || true") == ""
+    assert inside("find /tmp /inputs /home /root /mnt -mindepth 1 2>/dev/null || true") == ""
     # Only what was mounted is in the mount table, and only the two result folders can be written.
     table = [line.split() for line in inside("cat /proc/self/mounts").splitlines()]
     disks = {
@@ -149,14 +149,14 @@ def test_no_other_process_is_visible(inside: Inside) -> None:
     assert len([name for name in os.listdir("/proc") if name.isdigit()]) > 5  # noqa: PTH208
 
 
-@pytest.mark.parametrize("path", ["/f", "/usr/bin/f", "/etc/f", "/src/f", "/work/in"])
+@pytest.mark.parametrize("path", ["/f", "/usr/bin/f", "/etc/f", "/src/f", "/inputs/in"])
 def test_read_only(inside: Inside, tmp_path: Path, path: str) -> None:
     (tmp_path / "in").write_text("input")
     (tmp_path / "s").mkdir()
-    more = (Mount(host=tmp_path / "in", inside="/work/in"), Mount(host=tmp_path / "s", inside="/src"))
+    more = (Mount(host=tmp_path / "in", inside="/inputs/in"), Mount(host=tmp_path / "s", inside="/src"))
     with pytest.raises(BuildError, match="Read-only file system"):
         inside(f"echo x >{path}", *more)
-    assert inside("cat /work/in; echo x >/build/f; cat /build/f", *more) == "inputx\n"
+    assert inside("cat /inputs/in; echo x >/build/f; cat /build/f", *more) == "inputx\n"
 
 
 CONNECT = "import socket, sys; print(socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5).recv(9))"

@@ -20,7 +20,7 @@ from tools.pipeline.store import Input, Step, Store
 from tools.pipeline.tree import Tree
 
 # Counts its runs in a file of the host that is mounted for that purpose alone.
-SCRIPT = 'echo run >>/src/counter; cat /work/in >/out/result; echo "${WORD:-none} $1" >>/out/result'
+SCRIPT = 'echo run >>/src/counter; cat /inputs/in >/out/result; echo "${WORD:-none} $1" >>/out/result'
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def step(tmp_path: Path, build_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> S
         argv=("/bin/sh", "-euc", SCRIPT, "sh", "argument"),
         tool=build_tree,
         inputs=(
-            Input.file(tmp_path / "in", "/work/in"),
+            Input.file(tmp_path / "in", "/inputs/in"),
             Input(host=tmp_path / "counted", inside="/src", digest="constant"),
         ),
         outputs=("result",),
@@ -80,8 +80,8 @@ def test_runs_once(store: Store, step: Step, tmp_path: Path) -> None:
 
 def test_the_result_as_an_input_carries_its_content_digest(store: Store, step: Step) -> None:
     result = store.run(step)
-    again = result.input("result", inside="/work/next")
-    assert again == Input.file(result.path("result"), "/work/next")
+    again = result.input("result", inside="/inputs/next")
+    assert again == Input.file(result.path("result"), "/inputs/next")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_result_as_an_input_carries_its_content_digest(store: Store, step: S
         ),
         pytest.param(lambda s: replace(s, tool=replace(s.tool, digest="0" * 64)), id="tool"),
         pytest.param(
-            lambda s: replace(s, inputs=(*s.inputs, replace(s.inputs[0], inside="/work/b"))), id="place"
+            lambda s: replace(s, inputs=(*s.inputs, replace(s.inputs[0], inside="/inputs/b"))), id="place"
         ),
         pytest.param(lambda s: replace(s, name="demo2"), id="name"),
     ],
@@ -115,7 +115,9 @@ def test_what_is_not_in_the_key(store: Store, step: Step, tmp_path: Path) -> Non
     store.run(step)
     copy = tmp_path / "copy"
     copy.write_text("input\n")
-    moved = replace(step, title="other words", inputs=(step.inputs[1], Input.file(copy, "/work/in")), keep=9)
+    moved = replace(
+        step, title="other words", inputs=(step.inputs[1], Input.file(copy, "/inputs/in")), keep=9
+    )
     assert moved.key() == step.key()
     store.run(moved)
     assert runs(tmp_path) == 1
@@ -124,7 +126,7 @@ def test_what_is_not_in_the_key(store: Store, step: Step, tmp_path: Path) -> Non
 def test_a_changed_input_runs_again(store: Store, step: Step, tmp_path: Path) -> None:
     store.run(step)
     (tmp_path / "in").write_text("inpuT\n")
-    result = store.run(replace(step, inputs=(Input.file(tmp_path / "in", "/work/in"), step.inputs[1])))
+    result = store.run(replace(step, inputs=(Input.file(tmp_path / "in", "/inputs/in"), step.inputs[1])))
     assert result.path("result").read_text() == "inpuT\nnone argument\n"
     assert runs(tmp_path) == 2
 

@@ -69,12 +69,12 @@ def pack(project: Project, *, agent: Path, cpio: Path, compressed: Path) -> None
             "--threads=1",
             "--quiet",
             "--check",
-            "/work/initramfs.cpio",
+            "/inputs/initramfs.cpio",
             "-o",
             "/out/initramfs.cpio.zst",
         ),
         tool=project.tree("build"),
-        inputs=(Input.file(cpio, "/work/initramfs.cpio"),),
+        inputs=(Input.file(cpio, "/inputs/initramfs.cpio"),),
         outputs=("initramfs.cpio.zst",),
     )
     result = project.store.run(step).path("initramfs.cpio.zst")

@@ -81,22 +81,22 @@ def source_tree(project: Project, recipe: FirmwareRecipe) -> Result:
     folder = project.root / _FOLDER
     judged = judged_patches(folder / "edk2-patches.toml")
     series = patches.load_series(folder / "patches", label=f"{_FOLDER}/patches", licence=_LICENCE)
-    archive = project.source_input(debian, inside="/work/debian.tar.xz")
+    archive = project.source_input(debian, inside="/inputs/debian.tar.xz")
     _check_all_judged(archive.host, judged)
     taken = [p.file for p in judged if p.apply]
-    own = [Input.file(folder / "patches" / p.name, f"/work/firmware/patches/{p.name}") for p in series]
+    own = [Input.file(folder / "patches" / p.name, f"/inputs/firmware/patches/{p.name}") for p in series]
     step = source.step(
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {project.source(main).pin.version}",
         tool=project.tree("build"),
-        archive=project.source_input(main, inside="/work/source"),
+        archive=project.source_input(main, inside="/inputs/source"),
         extra=[
             archive,
-            Input.file(folder / "prepare.sh", "/work/firmware/prepare.sh"),
-            Input.file(folder / "patches/series", "/work/firmware/patches/series"),
+            Input.file(folder / "prepare.sh", "/inputs/firmware/prepare.sh"),
+            Input.file(folder / "patches/series", "/inputs/firmware/patches/series"),
             *own,
         ],
-        patch_argv=["sh", "/work/firmware/prepare.sh", "/work/debian.tar.xz", *taken],
+        patch_argv=["sh", "/inputs/firmware/prepare.sh", "/inputs/debian.tar.xz", *taken],
     )
     expected = (*[_debian_patch(name) for name in taken], *series)
 
@@ -131,12 +131,12 @@ def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
         argv=(
             "/bin/sh",
             "-euc",
-            f'exec bash /work/build.sh {recipe.target} {recipe.size} "$JOBS"',
+            f'exec bash /inputs/build.sh {recipe.target} {recipe.size} "$JOBS"',
         ),
         tool=project.tree("build"),
         inputs=(
             source_tree(project, recipe).input(source.FOLDER, inside="/src"),
-            Input.file(script(project), "/work/build.sh"),
+            Input.file(script(project), "/inputs/build.sh"),
         ),
         outputs=("OVMF.fd", "OVMF.report.txt"),
     )

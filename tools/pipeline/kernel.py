@@ -21,7 +21,7 @@ from tools.pipeline.store import Input, Result, Step
 BUILTIN_FRAGMENT = "builtin-initramfs"
 """The fragment that is added when the initramfs is built into the kernel."""
 
-_BUILTIN_CPIO = "/work/initramfs.cpio"
+_BUILTIN_CPIO = "/inputs/initramfs.cpio"
 
 # What would otherwise be the date, user, host and build count of this machine. Documentation/kbuild/
 # reproducible-builds.rst of the kernel names them.
@@ -59,9 +59,9 @@ def source_tree(project: Project, recipe: KernelRecipe) -> Result:
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {project.source(recipe.source).pin.version}",
         tool=project.tree("build"),
-        archive=project.source_input(recipe.source, inside="/work/source"),
-        extra=[Input.file(folder / p.name, f"/work/patches/{p.name}") for p in series],
-        patch_argv=patches.apply_argv(series, folder="/work/patches"),
+        archive=project.source_input(recipe.source, inside="/inputs/source"),
+        extra=[Input.file(folder / p.name, f"/inputs/patches/{p.name}") for p in series],
+        patch_argv=patches.apply_argv(series, folder="/inputs/patches"),
     )
     offsets: list[patches.Offset] = []
 
@@ -88,7 +88,7 @@ def configure(project: Project, profile: Profile, target: Path) -> None:
     tree = source_tree(project, recipe)
     inputs = [
         tree.input(source.FOLDER, inside="/src"),
-        Input.file(allconfig, "/work/allconfig"),
+        Input.file(allconfig, "/inputs/allconfig"),
     ]
     step = Step(
         name=f"kernel-config-{profile.name}",
@@ -96,7 +96,7 @@ def configure(project: Project, profile: Profile, target: Path) -> None:
         argv=(
             "/bin/sh",
             "-euc",
-            _make("KCONFIG_ALLCONFIG=/work/allconfig allnoconfig && cp .config /out/config"),
+            _make("KCONFIG_ALLCONFIG=/inputs/allconfig allnoconfig && cp .config /out/config"),
         ),
         tool=project.tree("build"),
         inputs=tuple(inputs),
@@ -116,7 +116,7 @@ def build(project: Project, profile: Profile, *, config: Path, cpio: Path, targe
     """Compile the kernel to `target`; `cpio` is used only when the profile builds the initramfs in."""
     inputs = [
         source_tree(project, profile.kernel).input(source.FOLDER, inside="/src"),
-        Input.file(config, "/work/config"),
+        Input.file(config, "/inputs/config"),
     ]
     if profile.carry is Carry.BUILTIN:
         inputs.append(Input.file(cpio, _BUILTIN_CPIO))
@@ -127,9 +127,9 @@ def build(project: Project, profile: Profile, *, config: Path, cpio: Path, targe
             "/bin/sh",
             "-euc",
             # olddefconfig must not change a byte: the configuration was audited as it is.
-            "cp /work/config .config && "
+            "cp /inputs/config .config && "
             + _make("olddefconfig")
-            + " && cmp .config /work/config && "
+            + " && cmp .config /inputs/config && "
             + _make("bzImage")
             + " && cp arch/x86/boot/bzImage /out/bzImage",
         ),

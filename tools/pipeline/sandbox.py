@@ -72,7 +72,7 @@ def bwrap_argv(command: Command) -> list[str]:
         "--proc", "/proc",
         "--tmpfs", "/tmp",
         # Holds the mount points of single files, which could not be made in the read-only tree.
-        "--tmpfs", "/work",
+        "--tmpfs", "/inputs",
     ]
     # fmt: on
     for name, value in sorted({**ENVIRONMENT, **command.environment}.items()):

@@ -14,7 +14,7 @@ FOLDER = "tree"
 # GNU tar inside the sandbox refuses absolute names and `..`, and there is nothing of the host to reach.
 _UNPACK = (
     f"mkdir /out/{FOLDER} && cd /out/{FOLDER} && "
-    "tar --extract --file=/work/source --strip-components=1 --no-same-owner --no-same-permissions && "
+    "tar --extract --file=/inputs/source --strip-components=1 --no-same-owner --no-same-permissions && "
     'exec "$@"'
 )
 
@@ -42,4 +42,4 @@ def step(
 
 def archive_input(path: Path, sha256: str) -> Input:
     """The archive as a step's input; its digest is the pin's, checked when the cache gave it out."""
-    return Input(host=path, inside="/work/source", digest=sha256)
+    return Input(host=path, inside="/inputs/source", digest=sha256)
