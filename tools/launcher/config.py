@@ -128,7 +128,7 @@ class _Table:
         dotted = f"{self._name}.{key}" if self._name else key
         return UserError(what, where=f"{self._path}: {dotted}", hint=hint)
 
-    def _take(self, key: str, kind: type, name: str) -> Any:  # noqa: ANN401 RUF100
+    def _take(self, key: str, kind: type, name: str) -> Any:
         if key not in self._data:
             raise self.fail(key, "missing")
         value = self._data.pop(key)

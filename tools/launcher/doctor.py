@@ -36,7 +36,7 @@ class _Report:
 
     lines: list[tuple[str, bool | None, str]] = field(default_factory=list)
 
-    def add(self, name: str, ok: bool | None, detail: str) -> None:  # noqa: FBT001 RUF100
+    def add(self, name: str, ok: bool | None, detail: str) -> None:
         self.lines.append((name, ok, detail))
 
 

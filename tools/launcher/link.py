@@ -172,6 +172,7 @@ class Link:
         self.stage = Stage.ENDED
 
 
+# SLF001: the table stands outside the class because its values do not exist before the class does.
 _HANDLERS: dict[type, Callable[..., None]] = {
     protocol.Hello: Link._on_hello,  # noqa: SLF001
     protocol.Ready: Link._on_ready,  # noqa: SLF001

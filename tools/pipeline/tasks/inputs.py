@@ -12,7 +12,7 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import digest, ui
+from tools.pipeline import digest, sandbox, ui
 from tools.pipeline.doit_glue import Task, action, remove
 from tools.pipeline.lockfile import Pin
 from tools.pipeline.project import Project
@@ -64,6 +64,8 @@ def toolchain(project: Project) -> Iterator[Task]:
 
 
 def _set_up(project: Project, name: str) -> None:
+    # Told before minutes of downloads and builds are spent, with the remedy.
+    sandbox.available()
     tree = project.tree(name)
     digest.write_if_changed(stamp(project, name), f"{tree.digest}\n".encode())
     ui.line(f"   {name} tree {tree.digest[:16]}… in {tree.path}")
