@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import artifacts, command, kvmcache
+from . import artifacts, command, kvmcache, standalone
 from .command import Accel, Files, QemuProgram
 from .config import Console, RuntimeConfig
 from .doctor import doctor
@@ -28,7 +28,7 @@ from .launch import (
     request_for,
     run_workload,
 )
-from .options import Options, parse
+from .options import Options, parse, parse_standalone
 from .rundir import RunDir
 from .ui import Ui, write_stdout
 
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str], ui: Ui) -> int:
     try:
+        alone = standalone.find(words)
+        if alone is not None:
+            return alone.run(parse_standalone(words), ui)
         options = parse(words)
     except SystemExit as end:  # after --help
         sys.stdout.flush()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from . import standalone
 from .command import Accel
 from .config import CONFIG_NAME, VCPUS_MAX, Mode
 from .errors import UserError
@@ -130,6 +131,11 @@ def parse(words: Sequence[str]) -> Options:
     )
 
 
+def parse_standalone(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words of a command of standalone.COMMANDS; errors as in parse()."""
+    return _parser().parse_args(list(words))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=NAME,
@@ -176,6 +182,16 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "doctor":
             sub.add_argument("--retry", action="store_true", help="try KVM again instead of remembering")
+    for command in standalone.COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.text,
+            description=f"{command.text[0].upper()}{command.text[1:]}.",
+            epilog=command.examples or None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add(sub)
     return parser
 
 
