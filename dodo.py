@@ -6,7 +6,7 @@ fetch ── toolchain ──┬── source:linux ── kernel_config ── 
                      ├── source:edk2 ── firmware ──────────────────┤
                      ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
                      └── launcher ─────────────────────────────────┘
-test · test_fast · bench · lock
+test · test_fast · repro · bench · lock
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tools.pipeline import agent, doit_glue, firmware
 from tools.pipeline.doit_glue import Task
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, checks, guest, inputs, outputs
+from tools.pipeline.tasks import bench, checks, guest, inputs, outputs, repro
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
@@ -94,6 +94,11 @@ def task_test() -> Task:
 def task_test_fast() -> Task:
     """Run linters and unit tests."""
     return checks.test_fast(PROJECT)
+
+
+def task_repro() -> Iterator[Task]:
+    """Build twice from nothing in environments that differ, and compare."""
+    yield from repro.repro(PROJECT)
 
 
 def task_bench() -> Iterator[Task]:

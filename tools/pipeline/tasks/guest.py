@@ -86,7 +86,7 @@ def _source(
         "task_dep": ["fetch:sources"],
         "uptodate": [config_changed({pin: project.source(pin).pin.sha256 for pin in pins})],
         "targets": [stamp],
-        "clean": remove(stamp, project.build / "store" / f"source-{name}"),
+        "clean": remove(stamp),
         "io": {"capture": False},
     }
 
