@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the modules beside it work.
 
-fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ──┐
-                     ├── source:edk2 ── firmware ──────────────────┤
-                     ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
-                     └── launcher ─────────────────────────────────┘
-test · test_fast · repro · bench · lock
+fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ─┐
+                     ├── source:edk2 ── firmware ─────────────────┤
+                     ├── agent ── initramfs ──────────────────────┼── runtime ── manifest ── artifacts ── build
+                     └── launcher ────────────────────────────────┘
+test · test_fast · repro · rebuild · accept · bench · lock
 """
 
 from collections.abc import Iterator
@@ -81,6 +81,11 @@ def task_runtime() -> Iterator[Task]:
     yield from outputs.runtime(PROJECT)
 
 
+def task_manifest() -> Iterator[Task]:
+    """List inputs, steps and outputs."""
+    yield from outputs.manifests(PROJECT)
+
+
 def task_artifacts() -> Iterator[Task]:
     """Fill the output folders."""
     yield from outputs.artifacts(PROJECT)
@@ -94,6 +99,16 @@ def task_test() -> Task:
 def task_test_fast() -> Task:
     """Run linters and unit tests."""
     return checks.test_fast(PROJECT)
+
+
+def task_rebuild() -> Task:
+    """Rebuild from a published manifest."""
+    return repro.rebuild(PROJECT)
+
+
+def task_accept() -> Task:
+    """Take the artifacts' digests for the expected ones."""
+    return repro.accept(PROJECT)
 
 
 def task_repro() -> Iterator[Task]:

@@ -41,6 +41,18 @@ _KBUILD: Mapping[str, str] = {
 }
 
 
+def config_log(profile: Profile) -> str:
+    """The name of the log of the profile's configuration."""
+    return f"kernel-config-{profile.name}"
+
+
+def logs(profile: Profile) -> tuple[str, ...]:
+    """The names of the logs of what builds the profile's kernel from its configuration."""
+    if profile.carry is Carry.BUILTIN:
+        return (f"{config_log(profile)}-plain", f"kernel-{profile.name}", f"kernel-link-{profile.name}")
+    return (f"kernel-{profile.name}",)
+
+
 def patch_folder(project: Project, recipe: KernelRecipe) -> Path:
     """Where the series' patches lie."""
     return project.root / "kernel-patches" / recipe.series
@@ -95,7 +107,7 @@ def _configure(project: Project, profile: Profile, *, files: list[Path], target:
     tree = source_tree(project, profile.kernel)
     step = Step(
         name="kernel-config",
-        log=f"kernel-{target.name}-{profile.name}",
+        log=config_log(profile) if target.name == "config" else f"{config_log(profile)}-plain",
         title=f"kernel configuration, {profile.name}",
         argv=(
             "/bin/sh",

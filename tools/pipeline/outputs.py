@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.pipeline import digest, runtime_config, sandbox, ui
+from tools.pipeline import digest, expected, runtime_config, sandbox, ui
 from tools.pipeline.errors import UserError
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
@@ -49,7 +49,7 @@ def assemble(project: Project, profile: Profile, *, files: Mapping[str, Path], f
     _check(project, folder)
     sums = "".join(f"{digest.of_file(folder / name)}  {name}\n" for name in sorted(files))
     digest.write_if_changed(folder / SUMS, sums.encode())
-    _report(profile, folder, sorted(files))
+    _report(profile, folder, sorted(files), verdict=expected.verdict(project.root, folder))
 
 
 def _check(project: Project, folder: Path) -> None:
@@ -62,12 +62,14 @@ def _check(project: Project, folder: Path) -> None:
     sandbox.output_of(command)
 
 
-def _report(profile: Profile, folder: Path, names: list[str]) -> None:
+def _report(profile: Profile, folder: Path, names: list[str], *, verdict: str) -> None:
     ui.line("")
     ui.line(ui.paint(f"   {folder.name}/  ({profile.name} profile)", "1"))
     for name in names:
         path = folder / name
         ui.line(f"   {name:<20} {ui.size(path.stat().st_size):>9}  sha256 {digest.of_file(path)}")
+    ui.line("")
+    ui.line(f"   {verdict}")
     ui.line("")
     if profile.name == DEFAULT_PROFILE:
         ui.line(f"   next: {folder.name}/sev-launch doctor    what this host can do")

@@ -138,13 +138,19 @@ class Store:
         # Once: what is edited while the step runs must not be recorded as what it ran with.
         description = step.description()
         final = self.shelves / step.name / _key(description)
-        found = self._load(final, step, description, judge)
-        if found is not None:
-            return found
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(final.parent / _LOCK, waiting=f"waiting for another build of: {step.title}"):
-            found = self._load(final, step, description, judge)
-            return found or self._make(final, step, description, judge)
+        result = self._load(final, step, description, judge)
+        if result is None:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(final.parent / _LOCK, waiting=f"waiting for another build of: {step.title}"):
+                result = self._load(final, step, description, judge)
+                result = result or self._make(final, step, description, judge)
+        note = {**description, "log": step.log or step.name, "outputs": result.digests}
+        digest.write_if_changed(self.note(step.log or step.name), json.dumps(note, sort_keys=True).encode())
+        return result
+
+    def note(self, log: str) -> Path:
+        """Where this checkout keeps, for its manifest, what the step of that log was and gave."""
+        return self.root / "steps" / f"{log}.json"
 
     def _make(
         self, final: Path, step: Step, description: Mapping[str, object], judge: sandbox.Judge | None

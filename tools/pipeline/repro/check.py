@@ -32,7 +32,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Built:
+class Built:
     """A finished environment: what its probe saw, seconds, and SHA-256 of each file."""
 
     facts: Facts
@@ -49,21 +49,12 @@ def folder_of(project: Project, target: Target) -> Path:
 def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
     """Check a target; BuildError names what differs, or which variation had no effect."""
     folder = folder_of(project, target)
-    _forget(folder)
-    job = Job(
-        folder=folder,
-        source=workcopy.make(project.root, folder / "source"),
-        bundle=project.cache.root,
-        tasks=target.tasks,
-        files=target.files,
-        tree=target.tree,
-    )
-    _make_readable(job.source)
+    job = prepare(project, target, folder)
     tree = project.tree("repro")
-    plain = _build(environments.plain(job))
+    plain = build(environments.plain(job))
     shift = environments.clock_shift(ambient.now())
     other = environments.varied(job, chosen, tree=tree.path, shift=shift)
-    varied = _build(other)
+    varied = build(other)
     _report_effects(chosen, plain.facts, varied.facts)
     _check_effects(chosen, plain.facts, varied.facts)
     _check_decoys(other)
@@ -92,7 +83,22 @@ def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
         raise BuildError("nothing was built, so nothing was compared", where=f"repro {target.name}")
 
 
-def _build(environment: Environment) -> _Built:
+def prepare(project: Project, target: Target, folder: Path) -> Job:
+    """An empty folder with a copy of the checkout in it, from which environments build the target."""
+    _forget(folder)
+    source = workcopy.make(project.root, folder / "source")
+    make_readable(source)
+    return Job(
+        folder=folder,
+        source=source,
+        bundle=project.cache.root,
+        tasks=target.tasks,
+        files=target.files,
+        tree=target.tree,
+    )
+
+
+def build(environment: Environment) -> Built:
     """Run the driver to its end."""
     log = environment.results / "log"
     title = f"building from nothing, {environment.name}"
@@ -110,7 +116,7 @@ def _build(environment: Environment) -> _Built:
             ui.line(ui.paint(f"   | {line}", "2"))
         raise BuildError(f"ended with status {done.returncode}", where=title, hint=f"whole log: {log}")
     files = environment.results / "files"
-    return _Built(
+    return Built(
         facts=json.loads((environment.results / "facts.json").read_bytes()),
         times=json.loads((environment.results / "times.json").read_bytes()),
         digests=compare.digests(files),
@@ -159,8 +165,8 @@ def _write_result(
     target: Target,
     *,
     chosen: Collection[Name],
-    plain: _Built,
-    varied: _Built,
+    plain: Built,
+    varied: Built,
     differences: Sequence[compare.Difference],
 ) -> None:
     document: dict[str, Any] = {
@@ -177,7 +183,7 @@ def _write_result(
     digest.write_atomically(folder / RESULT, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
-def _report(plain: _Built, differences: Sequence[compare.Difference]) -> None:
+def _report(plain: Built, differences: Sequence[compare.Difference]) -> None:
     found = {difference.name: difference for difference in differences}
     ui.line("")
     for name, sha256 in plain.digests.items():
@@ -196,7 +202,7 @@ def _forget(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _make_readable(folder: Path) -> None:
+def make_readable(folder: Path) -> None:
     """The other environment's user is somebody else, and the caller's umask may be strict."""
     for path in [folder, *sorted(folder.rglob("*"))]:
         path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)

@@ -106,6 +106,8 @@ def varied(job: Job, chosen: Collection[Name], *, tree: Path, shift: str) -> Env
         "--dev-bind", "/", "/",
         "--ro-bind", os.fspath(tree / "usr"), "/usr",
         "--perms", "0777", "--tmpfs", "/mnt",
+        # What bwrap makes on the way to a mount point is for its own user alone.
+        "--perms", "0755", "--dir", "/mnt/bundle",
     ]
     # fmt: on
     for kind, host, inside in binds:

@@ -3,7 +3,7 @@
 """What people get.
 
 tools/launcher ── launcher ────────────────────────────┐
-kernel, firmware, initramfs ─┬─ runtime:PROFILE ───────┼── artifacts:PROFILE ── out/
+kernel, firmware, initramfs ─┬─ runtime:PROFILE ───────┼── manifest:PROFILE ── artifacts:PROFILE ── out/
 guest.toml, runtime.toml.j2 ─┘                         │
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import digest, launcher_pack, outputs
+from tools.pipeline import digest, expected, firmware, launcher_pack, manifest, outputs
 from tools.pipeline.doit_glue import Task, action, remove
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import Carry, Profile
@@ -76,12 +76,73 @@ def runtime(project: Project) -> Iterator[Task]:
         }
 
 
+def _outputs(project: Project, profile: Profile) -> dict[str, Path]:
+    """What the profile ships besides the manifest: name in the output folder → where it is built."""
+    return {
+        **dict(_parts(project, profile).values()),
+        "sev-launch": project.root / LAUNCHER,
+        "runtime.toml": _config_file(project, profile),
+    }
+
+
+def _manifest_file(project: Project, profile: Profile) -> Path:
+    return project.build / "manifest" / profile.name / manifest.NAME
+
+
+def manifests(project: Project) -> Iterator[Task]:
+    """manifest:PROFILE, what went in and what came out."""
+    for profile in project.recipes.profiles:
+        target = _manifest_file(project, profile)
+        made = _outputs(project, profile)
+        names = [profile.kernel.source, *firmware.pins(profile.firmware)]
+        sources = [source for source in project.sources if source.pin.name in names]
+        files = [*guest.files(project, profile), *_own_files(project, profile)]
+        notes = guest.step_notes(project, profile)
+        write = partial(
+            manifest.write,
+            project,
+            profile,
+            sources=sources,
+            files=files,
+            notes=notes,
+            outputs=made,
+            target=target,
+        )
+        yield {
+            "name": profile.name,
+            "doc": f"list inputs, steps and outputs of the {profile.name} profile",
+            "actions": [action(write)],
+            "file_dep": [
+                *made.values(), *files, *notes,
+                project.root / "tools/pipeline/manifest.py",
+                project.root / "tools/pipeline/lock_text.py",
+                inputs.stamp(project, "build"),
+            ],
+            "uptodate": [config_changed({s.pin.name: repr(s) for s in sources})],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }  # fmt: skip
+
+
+def _own_files(project: Project, profile: Profile) -> list[Path]:
+    """Files of the checkout that only the output folder is made from."""
+    recipes = project.root / "recipes"
+    return [
+        project.root / "pyproject.toml",
+        recipes / "guest.toml",
+        recipes / "runtime.toml.j2",
+        recipes / "sources.toml",
+        recipes / "toolchain.toml",
+        recipes / "profiles" / f"{profile.name}.toml",
+        *launcher_pack.sources(project.root / "tools/launcher"),
+    ]
+
+
 def artifacts(project: Project) -> Iterator[Task]:
     """artifacts:PROFILE, the complete output folder."""
     for profile in project.recipes.profiles:
-        files = dict(_parts(project, profile).values())
-        files["sev-launch"] = project.root / LAUNCHER
-        files["runtime.toml"] = _config_file(project, profile)
+        files = {**_outputs(project, profile), manifest.NAME: _manifest_file(project, profile)}
         folder = project.out(profile)
         yield {
             "name": profile.name,
@@ -90,6 +151,7 @@ def artifacts(project: Project) -> Iterator[Task]:
             "file_dep": [
                 *files.values(),
                 project.root / "tools/pipeline/outputs.py",
+                *[path for path in [project.root / expected.EXPECTED] if path.exists()],
                 inputs.stamp(project, "build"),
             ],
             "targets": [folder / name for name in [*files, outputs.SUMS]],

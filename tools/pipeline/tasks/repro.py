@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 
 from doit.exceptions import BaseFail
 
+from tools.pipeline import expected, ui
 from tools.pipeline.doit_glue import Task, action, remove
+from tools.pipeline.errors import UserError
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
 from tools.pipeline.repro import check
+from tools.pipeline.repro import rebuild as again
 from tools.pipeline.repro.check import Target
 from tools.pipeline.repro.variations import choose
 from tools.pipeline.tasks import guest, outputs
@@ -89,3 +92,50 @@ def _with_variations(project: Project, target: Target) -> Callable[[str, str], b
         return action(work)()
 
     return run
+
+
+_MANIFEST = {"name": "manifest", "long": "manifest", "type": str, "default": "", "help": "the published file"}
+_JSON = {
+    "name": "as_json",
+    "long": "json",
+    "type": bool,
+    "default": False,
+    "help": "print the result as JSON on standard output, too",
+}
+
+
+def rebuild(project: Project) -> Task:
+    """Rebuild from a manifest."""
+
+    def run(manifest: str, as_json: bool) -> bool | BaseFail:
+        def work() -> None:
+            if not manifest:
+                raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
+            again.run(project, project.root / manifest, json_wanted=as_json)
+
+        return action(work)()
+
+    return {
+        "doc": "rebuild from the pins of somebody's manifest, say for each artifact whether it came out the same",
+        "actions": [run],
+        "params": [_MANIFEST, _JSON],
+        "clean": remove(project.build / "rebuild"),
+        "io": {"capture": False},
+    }
+
+
+def accept(project: Project) -> Task:
+    """Write recipes/expected.sha256."""
+    folders = [project.out(profile) for profile in project.recipes.profiles]
+
+    def work() -> None:
+        changes = expected.accept(project.root, folders)
+        for line in changes or ["nothing changed"]:
+            ui.line(f"   {line}")
+
+    return {
+        "doc": f"write the digests of all profiles' artifacts into {expected.EXPECTED}, print what changed",
+        "actions": [action(work)],
+        "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.profiles],
+        "io": {"capture": False},
+    }
