@@ -6,7 +6,7 @@ fetch ── toolchain ──┬── source:linux ── kernel_config ── 
                      ├── source:edk2 ── firmware ──────────────────┤
                      ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
                      └── launcher ─────────────────────────────────┘
-test · test_fast · bench · lock
+idblock · test · test_fast · bench · lock
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tools.pipeline import agent, doit_glue, firmware
 from tools.pipeline.doit_glue import Task
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, checks, guest, inputs, outputs
+from tools.pipeline.tasks import bench, checks, guest, identity, inputs, outputs
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
@@ -84,6 +84,11 @@ def task_runtime() -> Iterator[Task]:
 def task_artifacts() -> Iterator[Task]:
     """Fill the output folders."""
     yield from outputs.artifacts(PROJECT)
+
+
+def task_idblock() -> Task:
+    """Sign an ID block for the built artifacts."""
+    return identity.idblock(PROJECT)
 
 
 def task_test() -> Task:
