@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the owner of a guest gives for its launch: ID block, host data, session and certificate.
 
-None of it is part of the launch digest. SEV-SNP Firmware ABI specification (AMD 56860), SNP_LAUNCH_FINISH; SEV
-API specification (AMD 55766), LAUNCH_START; how QEMU takes each: target/i386/sev.c. The secure processor checks
-the signatures and refuses the launch; here is checked what can be without cryptography.
+None of it is part of the launch digest. SEV-SNP Firmware ABI specification (AMD 56860), SNP_LAUNCH_FINISH;
+SEV API specification (AMD 55766), LAUNCH_START; how QEMU takes each: target/i386/sev.c. The secure processor
+checks the signatures and refuses the launch; here is checked what can be without cryptography.
 """
 
 import base64

@@ -66,7 +66,7 @@ def make(project: Project, wish: Wish) -> None:
         digests.write_if_changed(folder / f"{name}.bin", data)
         # One line, as QEMU's sev-snp-guest takes it for the property of the same name.
         digests.write_if_changed(folder / f"{name}.b64", base64.b64encode(data) + b"\n")
-    where = "given with --digest" if wish.digest else f"{profile.name} profile, {cpu}, {vcpus} vCPUs"
+    where = "given with --digest" if wish.digest else f"{profile.name} profile, {cpu}, vCPUs: {vcpus}"
     ui.line(f"   launch digest      {launch_digest.hex()}  ({where})")
     ui.line(f"   policy             {bits:#x}  ({policy.spell(bits, policy.SNP)})")
     ui.line(f"   family id          {identity.family_id.hex()}")

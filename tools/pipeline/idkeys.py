@@ -42,7 +42,7 @@ def load(path: Path) -> SigningKey:
     Raises UserError naming the file; warns when others on this machine can read it.
     """
     where = str(path)
-    pem = _read(path)
+    pem, mode = _read(path)
     if b"ENCRYPTED" in pem:
         # PKCS #8 says so in its label, OpenSSL's older format in a header.
         raise UserError("is encrypted", where=where, hint="give an unencrypted copy and delete it afterwards")
@@ -53,10 +53,13 @@ def load(path: Path) -> SigningKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else "not of an elliptic curve"
         raise UserError(f"the key is {kind}, SEV-SNP takes P-384 only", where=where, hint=_MAKE)
+    if mode & 0o077:
+        ui.line(f"   {ui.paint('warning', '33')}: {path}: others on this machine can read it; chmod 600 it")
     return SigningKey(key)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, int]:
+    """Content and mode."""
     try:
         # O_NONBLOCK: opening a fifo must not wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -69,6 +72,4 @@ def _read(path: Path) -> bytes:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if len(data) > _MAX_SIZE:
         raise UserError(f"is larger than {_MAX_SIZE} bytes, so no key file", where=str(path))
-    if mode & 0o077:
-        ui.line(f"   {ui.paint('warning', '33')}: {path}: others on this machine can read it; chmod 600 it")
-    return data
+    return data, mode

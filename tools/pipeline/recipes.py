@@ -233,7 +233,7 @@ def _check_debug(guest: Guest, profiles: Collection[Profile]) -> None:
     for mode, bits in (("snp", guest.snp_policy), ("sev-es", guest.sev_es_policy), ("sev", guest.sev_policy)):
         if production and policy.allows_debug(bits, policy.LAYOUTS[mode]):
             raise UserError(
-                f"must be false: {production[0]} is a production profile",
+                f"must be false for production profiles ({', '.join(production)})",
                 where=f"recipes/guest.toml: sev.{mode}.policy.debug",
                 hint="for one guest of the debug profile, change the bits in its runtime.toml",
             )
