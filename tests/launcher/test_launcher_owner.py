@@ -341,7 +341,8 @@ def test_a_run_refuses_before_anything_starts(
 # What QEMU 10 says when everything was understood and only the hardware is missing.
 MISSING_HARDWARE = ("/dev/sev", "/dev/kvm", "KVM", "kvm", "SEV", "sev")
 COMPLAINTS = (
-    "not found", "Invalid parameter", "invalid option", "expects", "not a valid", "not equal", "exceeds", "ase64",
+    "not found", "Invalid parameter", "invalid option", "expects", "not a valid", "not equal", "exceeds",
+    "Base64",
 )  # fmt: skip
 
 
