@@ -20,8 +20,10 @@ from tests.launcher.launcher_kit import Out
 from tools.launcher import launch
 from tools.launcher.command import Accel, QemuProgram, argv, build
 from tools.launcher.config import Mode, load_config
+from tools.launcher.cpuid import MemoryEncryption
 from tools.launcher.errors import UserError
 from tools.launcher.firmware import Firmware
+from tools.launcher.host import HostFacts
 from tools.launcher.owner import Owner, Wish, read
 from tools.pipeline import idblock
 from tools.pipeline.idblock import Author, Identity
@@ -336,6 +338,27 @@ def test_a_run_refuses_before_anything_starts(
     answer = call(*words, "--unprotected", "--host-data", HOST_DATA.hex(), "--", "true")
     assert "not with --unprotected" in refused(answer)
     assert not log.exists()
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_protected_run_hands_it_to_qemu(
+    out: Out, call: Call, standin: Path, tar: Path, given: Given, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """With a host that would have everything, and the stand-in for QEMU and agent."""
+    encryption = MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1)
+    everything = {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"}
+    facts = HostFacts(kvm_error=None, sev_error=None, encryption=encryption, parameters=everything)
+    monkeypatch.setattr("tools.launcher.cli.gather", lambda: facts)
+    log = out.folder / "log"
+    monkeypatch.setenv("STANDIN_LOG", str(log))
+    words = given.pair if mode is Mode.SNP else given.legacy
+    run = ["run", "--mode", mode, "--config", out.config, "--qemu", standin, "--rootfs", tar]
+    answer = call(*run, *words, "--", "echo", "hi")
+    assert (answer.status, answer.out, answer.err) == (0, "hi\n", "")
+    said = next(word for word in json.loads(log.read_text())["argv"] if "kernel-hashes" in word)
+    pair = f",id-block={b64(given.block)},id-auth={b64(given.auth)},author-key-enabled=on"
+    files = ",dh-cert-file=dh-cert.b64,session-file=session.b64"
+    assert said == {Mode.SNP: SNP + pair, Mode.SEV_ES: ES + files, Mode.SEV: SEV + files}[mode]
 
 
 # What QEMU 10 says when everything was understood and only the hardware is missing.
