@@ -5,7 +5,7 @@
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools.launcher import policy as launcher
@@ -24,6 +24,8 @@ LEGACY = {
     "send-to-sev-only": (5, True),
 }  # fmt: skip
 BITS = {"snp": SNP, "sev-es": LEGACY, "sev": LEGACY}
+# No time limit: the machine may be busy.
+EVERY = settings(deadline=None, max_examples=300)
 ONES = {"snp": 1 << 17, "sev-es": 1 << 2, "sev": 0}
 
 
@@ -63,6 +65,7 @@ def named(draw: st.DrawFn) -> tuple[str, dict[str, bool | str]]:
     return mode, values
 
 
+@EVERY
 @given(named())
 def test_names_to_bits_and_back(given: tuple[str, dict[str, bool | str]]) -> None:
     mode, values = given
@@ -78,6 +81,7 @@ def test_names_to_bits_and_back(given: tuple[str, dict[str, bool | str]]) -> Non
     assert tomllib.loads(policy.spell(bits, LAYOUTS[mode]).replace(", ", "\n")) == values
 
 
+@EVERY
 @given(st.integers(0, (1 << 64) - 1), st.sampled_from(sorted(LAYOUTS)))
 def test_any_bits_decode_and_what_is_lost_is_said(bits: int, mode: str) -> None:
     layout = launcher.LAYOUTS[mode]
