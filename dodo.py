@@ -4,9 +4,9 @@
 
 fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ─┐
                      ├── source:edk2 ── firmware ─────────────────┤
-                     ├── agent ── initramfs ──────────────────────┼── runtime ── manifest ── artifacts ── build
+                     ├── agent ── initramfs ──────────────────────┼── runtime ── manifest ── artifacts: build
                      └── launcher ────────────────────────────────┘
-test · test_fast · repro · rebuild · accept · bench · lock
+idblock · test · test_fast · repro · rebuild · accept · bench · lock
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tools.pipeline import agent, doit_glue, firmware
 from tools.pipeline.doit_glue import Task
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, checks, guest, inputs, outputs, repro
+from tools.pipeline.tasks import bench, checks, guest, identity, inputs, outputs, repro
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
@@ -89,6 +89,11 @@ def task_manifest() -> Iterator[Task]:
 def task_artifacts() -> Iterator[Task]:
     """Fill the output folders."""
     yield from outputs.artifacts(PROJECT)
+
+
+def task_idblock() -> Task:
+    """Sign an ID block for the built artifacts."""
+    return identity.idblock(PROJECT)
 
 
 def task_test() -> Task:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tools.pipeline import recipes, runtime_config
+from tools.pipeline import policy, recipes, runtime_config
 from tools.pipeline.errors import UserError
 from tools.pipeline.recipes import Recipes
 from tools.pipeline.runtime_config import Artifact
@@ -80,6 +80,19 @@ def test_says_what_the_recipes_say(template: str, loaded: Recipes, artifacts: di
             "rng": True,
         },
     }
+
+
+def test_the_policies_names_stand_above_their_bits(
+    template: str, loaded: Recipes, artifacts: dict[str, Artifact]
+) -> None:
+    lines = render(template, loaded, artifacts).splitlines()
+    for section, bits, layout in (
+        ("[sev.snp]", 0x30000, policy.SNP),
+        ("[sev.sev-es]", 5, policy.SEV_ES),
+        ("[sev.sev]", 1, policy.SEV),
+    ):
+        at = lines.index(section)
+        assert lines[at + 1 : at + 3] == [f"# {policy.spell(bits, layout)}", f"policy = {bits:#x}"]
 
 
 def test_can_be_moved_and_is_commented(

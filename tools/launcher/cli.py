@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from . import artifacts, command, kvmcache, standalone
+from . import artifacts, command, kvmcache, owner, standalone
 from .command import Accel, Files, QemuProgram
 from .config import Console, RuntimeConfig
 from .doctor import doctor
@@ -109,13 +110,17 @@ def _guest(
                 hint="`sev-launch doctor` tells more; --unprotected runs it without any protection",
             )
         cbit = facts.encryption.cbit if facts.encryption is not None else None
+    cmdline = kernel_cmdline(config, options, ui)
+    # The one place where the launch digest of this very guest would be compared with the ID block's.
+    given = owner.read(options.owner, config, expected_digest=None)
     return Guest(
         config=config,
         qemu=qemu,
         firmware=firmware,
         protection=None if options.unprotected else mode,
         cbit=None if options.unprotected else cbit,
-        cmdline=kernel_cmdline(config, options, ui),
+        cmdline=cmdline,
+        owner=given,
     )
 
 
@@ -197,4 +202,10 @@ def _shown_files(config: RuntimeConfig, options: Options) -> Files:
         hashes="hashes.bin" if options.unprotected else None,
         console_log=str(options.console_log or "console.log") if serial else None,
         firmware_log="firmware.log" if serial else None,
+        dh_cert=_shown(options.owner.dh_cert),
+        session=_shown(options.owner.session),
     )
+
+
+def _shown(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

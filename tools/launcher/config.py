@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import policy
 from .errors import UserError
 from .units import parse_memory
 
@@ -277,24 +278,12 @@ def _sev(table: _Table, *, profile: Profile) -> Sev:
             "kernel-hashes", "must be true: the firmware starts nothing that is not in the hashes table"
         )
     snp, es, legacy = table.table("snp"), table.table("sev-es"), table.table("sev")
-    snp_policy = snp.integer("policy", low=0, high=(1 << 63) - 1)
-    es_policy = es.integer("policy", low=0, high=0xFFFFFFFF)
+    snp_policy = _policy(snp, policy.SNP, profile=profile)
+    es_policy = _policy(es, policy.SEV_ES, profile=profile)
     legacy_vm_type = es.boolean("legacy-vm-type")
-    sev_policy = legacy.integer("policy", low=0, high=0xFFFFFFFF)
+    sev_policy = _policy(legacy, policy.SEV, profile=profile)
     for each in (snp, es, legacy, table):
         each.end()
-    if not snp_policy & 1 << 17:
-        raise snp.fail("policy", f"{snp_policy:#x} lacks bit 17, which is reserved and must be 1")
-    if not es_policy & 1 << 2:
-        raise es.fail("policy", f"{es_policy:#x} lacks bit 2 (ES), so this would be plain SEV")
-    if sev_policy & 1 << 2:
-        raise legacy.fail("policy", f"{sev_policy:#x} has bit 2 (ES), which belongs to mode sev-es")
-    if profile is Profile.PRODUCTION:
-        if snp_policy & 1 << 19:
-            raise snp.fail("policy", f"{snp_policy:#x} has bit 19 (DEBUG), not for the production profile")
-        for each, policy in ((es, es_policy), (legacy, sev_policy)):
-            if not policy & 1:
-                raise each.fail("policy", f"{policy:#x} lacks bit 0 (NODBG), not for the production profile")
     return Sev(
         mode=mode,
         snp_policy=snp_policy,
@@ -303,6 +292,21 @@ def _sev(table: _Table, *, profile: Profile) -> Sev:
         sev_policy=sev_policy,
         reduced_phys_bits=reduced,
     )
+
+
+def _policy(table: _Table, layout: policy.Layout, *, profile: Profile) -> int:
+    # TOML's integers end at 63 bits.
+    bits = table.integer("policy", low=0, high=(1 << min(layout.width, 63)) - 1)
+    for reason in policy.wrong(bits, layout):
+        raise table.fail("policy", f"{bits:#x} {reason}")
+    if profile is Profile.PRODUCTION and policy.allows_debug(bits, layout):
+        flag = layout.flag("debug")
+        assert flag is not None
+        has = "has" if flag.when_set else "lacks"
+        raise table.fail(
+            "policy", f"{bits:#x} {has} bit {flag.bit} ({flag.spec}), not for the production profile"
+        )
+    return bits
 
 
 def _devices(table: _Table) -> Devices:

@@ -18,6 +18,7 @@ from .hashes import hashes_table
 from .host import HostFacts, obstacles, require_version
 from .link import Link, Request
 from .options import Options
+from .owner import NOTHING, Owner, b64
 from .protocol import Process, RootKind
 from .qemu import Qemu, tail
 from .rundir import RunDir
@@ -31,6 +32,7 @@ TIMEOUTS = {Accel.KVM: 120.0, Accel.TCG: 300.0}
 KVM_TRIAL = 20.0
 _SOCKET = "agent.sock"
 _CONSOLE, _FIRMWARE_LOG, _HASHES, _ROOTFS = "console.log", "firmware.log", "hashes.bin", "rootfs.img"
+_DH_CERT, _SESSION = "dh-cert.b64", "session.b64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Guest:
     protection: Mode | None
     cbit: int | None
     cmdline: str
+    owner: Owner = NOTHING
 
 
 def configure(options: Options) -> RuntimeConfig:
@@ -127,6 +130,7 @@ def plan_for(guest: Guest, *, accel: Accel, files: Files) -> Plan:
         protection=guest.protection,
         cbit=guest.cbit,
         hashes_addr=guest.firmware.hashes_base if guest.protection is None else None,
+        owner=guest.owner,
     )
 
 
@@ -149,9 +153,18 @@ class Staging:
             console_log=None if self.console_log is None else str(self.console_log),
             firmware_log=_FIRMWARE_LOG if serial else None,
             hashes=_HASHES if guest.protection is None else None,
+            dh_cert=self._stage(_DH_CERT, guest.owner.dh_cert),
+            session=self._stage(_SESSION, guest.owner.session),
         )
         if guest.protection is None:
             (folder / _HASHES).write_bytes(build_hashes(guest))
+
+    def _stage(self, name: str, data: bytes | None) -> str | None:
+        """What was checked, as the base64 file that QEMU reads."""
+        if data is None:
+            return None
+        (self.folder / name).write_text(b64(data))
+        return name
 
     def add_rootfs(self, image: rootfs.Rootfs) -> None:
         """Give the guest its disk. A link with a plain name: no path of the user's needs quoting for QEMU."""

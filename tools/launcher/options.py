@@ -15,6 +15,7 @@ from . import standalone
 from .command import Accel
 from .config import CONFIG_NAME, VCPUS_MAX, Mode
 from .errors import UserError
+from .owner import Wish
 from .ui import NAME
 from .units import parse_memory
 
@@ -65,6 +66,7 @@ class Options:
     json: bool
     cbit: int | None
     retry: bool
+    owner: Wish
     argv: tuple[str, ...]
 
 
@@ -103,6 +105,8 @@ def parse(words: Sequence[str]) -> Options:
     accel = getattr(given, "accel", None)
     if accel not in (None, "kvm") and not given.unprotected:
         raise UserError(f"--accel {accel} goes with --unprotected only: encryption needs KVM")
+    wish = Wish(**{name: getattr(given, name, None) for name in Wish.__dataclass_fields__})
+    wish.check_alone(unprotected=getattr(given, "unprotected", False))
     uid, gid = given.user if run else (0, 0)
     return Options(
         command=given.command,
@@ -127,6 +131,7 @@ def parse(words: Sequence[str]) -> Options:
         json=getattr(given, "json", False),
         cbit=getattr(given, "cbit", None),
         retry=getattr(given, "retry", False),
+        owner=wish,
         argv=argv or (),
     )
 
@@ -169,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(sub)
         if name != "doctor":
             _add_guest(sub)
+            _add_owner(sub)
         if name == "run":
             _add_workload(sub)
         else:
@@ -235,6 +241,26 @@ def _add_guest(sub: argparse.ArgumentParser) -> None:
         help="add to the kernel command line; changes the launch digest",
     )
     group.add_argument("--console-log", type=Path, metavar="FILE", help="kernel console (debug profile only)")
+
+
+def _add_owner(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("from the guest's owner (docs/id-block.md); not in the launch digest")
+    group.add_argument("--id-block", type=Path, metavar="FILE", help="SNP: ID block, plain or base64")
+    group.add_argument(
+        "--id-auth", type=Path, metavar="FILE", help="SNP: its ID authentication information, plain or base64"
+    )
+    group.add_argument(
+        "--host-data", metavar="HEX|@FILE", help="SNP: 32 bytes that attestation reports will carry"
+    )
+    group.add_argument(
+        "--dh-cert",
+        type=Path,
+        metavar="FILE",
+        help="SEV, SEV-ES: the owner's Diffie-Hellman certificate, base64",
+    )
+    group.add_argument(
+        "--session", type=Path, metavar="FILE", help="SEV, SEV-ES: the owner's session data, base64"
+    )
 
 
 def _add_workload(sub: argparse.ArgumentParser) -> None:

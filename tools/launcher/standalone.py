@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import policy_command
 from .ui import Ui
 
 
@@ -23,7 +24,15 @@ class Command:
     examples: str = ""
 
 
-COMMANDS: tuple[Command, ...] = ()
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="policy",
+        text="say what a guest policy's bits mean, or make the bits from names",
+        add=policy_command.add,
+        run=policy_command.run,
+        examples=policy_command.EXAMPLES,
+    ),
+)
 """In the order in which --help lists them."""
 
 

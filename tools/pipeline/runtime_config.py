@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline import digest
+from tools.pipeline import digest, policy
 from tools.pipeline.errors import UserError
 from tools.pipeline.recipes import Guest, Profile
 
@@ -46,6 +46,7 @@ def render(
         autoescape=False,  # noqa: S701 (TOML, not HTML: the toml filter quotes)
     )
     environment.filters["toml"] = _toml
+    environment.filters["policy"] = _policy
     try:
         text = environment.from_string(template).render(
             profile=profile, guest=guest, artifacts=list(artifacts.items()), version=version
@@ -72,6 +73,11 @@ def _line_of(error: Exception) -> str:
             found = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return found
+
+
+def _policy(bits: int, mode: str) -> str:
+    """A policy's names, for the comment above its bits."""
+    return policy.spell(bits, policy.LAYOUTS[mode])
 
 
 def _toml(value: object) -> str:

@@ -67,6 +67,7 @@ def runtime(project: Project) -> Iterator[Task]:
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
                 project.root / "tools/pipeline/runtime_config.py",
+                project.root / "tools/pipeline/policy.py",
                 project.root / "tools/pipeline/outputs.py",
             ],
             "uptodate": [config_changed(project.version())],
