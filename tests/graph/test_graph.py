@@ -14,7 +14,8 @@ import pytest
 from tests.checkout import copy_all
 from tools.pipeline.tree import Tree
 
-_OUTPUT = {"runtime:production", "artifacts:production"}
+_LISTED = {"manifest:production", "artifacts:production"}
+_OUTPUT = {"runtime:production"} | _LISTED
 _KERNEL = {"kernel_config:production", "kernel:production"}
 _FIRMWARE = {"source:edk2", "firmware:RELEASE-1MB"}
 
@@ -112,7 +113,14 @@ def test_one_byte_reruns_exactly_what_depends_on_it(
 def test_a_launcher_change_reruns_launcher_and_output(graph: Graph) -> None:
     """The launcher is in no other artifact, so not even runtime.toml is rendered again."""
     graph.append("tools/launcher/units.py", "# a comment\n")
-    assert graph.run("build") == ["artifacts:production", "launcher"]
+    assert graph.run("build") == sorted({"launcher"} | _LISTED)
+
+
+def test_new_expected_digests_are_compared(graph: Graph) -> None:
+    """Nothing is built again for them."""
+    path = graph.root / "recipes/expected.sha256"
+    path.write_text(f"{'0' * 64}  out/vmlinuz\n")
+    assert graph.run("build") == ["artifacts:production"]
 
 
 def test_a_new_file_is_noticed(graph: Graph) -> None:
@@ -133,6 +141,7 @@ def test_profiles_share_what_they_can(graph: Graph) -> None:
         "artifacts:debug",
         "kernel:debug",
         "kernel_config:debug",
+        "manifest:debug",
         "runtime:debug",
     ]
 

@@ -141,17 +141,20 @@ def test_a_change_of_the_agent_changes_initramfs_and_config_alone(checkout: Chec
     changed = text.replace("agent: {reason}", "Agent: {reason}")
     assert changed != text
     main.write_text(changed)
-    assert checkout.build() == ["agent", "initramfs", "runtime:production", "artifacts:production"]
+    outputs = ["manifest:production", "artifacts:production"]
+    assert checkout.build() == ["agent", "initramfs", "runtime:production", *outputs]
     after = checkout.sums()
     assert {name for name in before if before[name] != after[name]} == {
         "SHA256SUMS",
+        "manifest.json",
         "initramfs.cpio.zst",
         "runtime.toml",
     }
-    # A comment gives the same bytes: the agent is compiled and nothing after it runs.
+    # A comment gives the same bytes: the agent is compiled and only listed anew.
     main.write_text(changed + "// the end\n")
-    assert checkout.build() == ["agent"]
-    assert checkout.sums() == after
+    assert checkout.build() == ["agent", *outputs]
+    commented = checkout.sums()
+    assert {name for name in after if after[name] != commented[name]} == {"SHA256SUMS", "manifest.json"}
 
 
 def test_killed_at_any_moment_a_build_can_be_finished(checkout: Checkout) -> None:

@@ -3,6 +3,7 @@
 """Two sets of files: SHA-256 says whether they differ, diffoscope only where."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from tools.pipeline import digest, sandbox
 from tools.pipeline.errors import BuildError
+from tools.pipeline.repro import environments
 from tools.pipeline.tree import Tree
 
 # More than a person reads; an artifact that differs throughout would otherwise give hundreds of megabytes.
@@ -53,10 +55,12 @@ def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -
         argv=("/bin/sh", "-euc", _EXPLAIN),
         tree=tree.path,
         mounts=(
-            sandbox.Mount(host=plain, inside="/inputs/plain"),
-            sandbox.Mount(host=varied, inside="/inputs/varied"),
+            sandbox.Mount(host=_openable(plain, folder / "plain"), inside="/inputs/plain"),
+            sandbox.Mount(host=_openable(varied, folder / "varied"), inside="/inputs/varied"),
             sandbox.Mount(host=folder, inside="/out", writable=True),
         ),
+        # The tree has no loader cache, by which Python would find it.
+        environment={"LIBARCHIVE": environments.LIBARCHIVE},
         chdir="/inputs",
     )
     sandbox.run(
@@ -68,16 +72,23 @@ def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -
     return Difference(name=name, member=_first_member(json.loads(report.read_bytes())), report=folder)
 
 
+def _openable(path: Path, copy: Path) -> Path:
+    """The file, or for a Python zip application a copy without its first line, which hides the archive."""
+    data = path.read_bytes() if zipfile.is_zipfile(path) else b""
+    if not data.startswith(b"#!"):
+        return path
+    copy.write_bytes(data[data.index(b"\n") + 1 :])
+    return copy
+
+
 def _first_member(report: Mapping[str, Any]) -> str:
-    """The path through the report's first details to what has none: archive, member, member's part."""
+    """The path through the report's first members to what has none: archive, member, member's part."""
     names: list[str] = []
-    here: Mapping[str, Any] | None = report
-    while here is not None:
-        source = str(here.get("source1", ""))
-        if names and source:
-            names.append(source)
-        elif not names:
-            names.append("")
+    details = report.get("details") or []
+    while details:
+        # What a program says of the whole ("zipinfo {}") stands beside the members, and tells less.
+        members = [item for item in details if "{}" not in str(item.get("source1", ""))]
+        here = (members or details)[0]
+        names.append(str(here.get("source1", "")))
         details = here.get("details") or []
-        here = details[0] if details else None
-    return " → ".join(name for name in names if name) or "the file itself"
+    return " → ".join(names) or "the file itself"

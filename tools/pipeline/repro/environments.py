@@ -27,6 +27,8 @@ ORDINARY = 54321
 _ZONE = "NZST-12NZDT,M9.5.0,M4.1.0/3"
 _LOCALE = "tr_TR"  # a decimal comma, and a lower case of I that surprises
 _FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+LIBARCHIVE = "/usr/lib/x86_64-linux-gnu/libarchive.so.13"
+"""The repro tree's libarchive, for libarchive-c's variable of that name."""
 _PYTHON_PATH = "/mnt/site-packages"
 # Programs that a step would find on the host if it looked there. Each decoy notes its name and fails.
 DECOYS = (
@@ -144,7 +146,7 @@ def _varied_environment(chosen: Collection[Name], *, work: Path, shift: str, bun
         "TZ": "UTC",
         # The tree's Python takes the packages of our virtual environment, and the tree's libarchive.
         "PYTHONPATH": _PYTHON_PATH,
-        "LIBARCHIVE": "/usr/lib/x86_64-linux-gnu/libarchive.so.13",
+        "LIBARCHIVE": LIBARCHIVE,
         **_settings(work / "cache", bundle),
     }
     if Name.HOME in chosen:

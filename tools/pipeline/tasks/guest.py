@@ -214,7 +214,7 @@ def files(project: Project, profile: Profile) -> list[Path]:
         {
             *kernel.fragments(project, profile),
             patches / "series",
-            *patches.glob("*.patch"),
+            *sorted(patches.glob("*.patch")),
             firmware.script(project),
             *firmware.patch_files(project),
             folder / "manifest.toml",

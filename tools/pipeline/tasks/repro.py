@@ -116,7 +116,7 @@ def rebuild(project: Project) -> Task:
         return action(work)()
 
     return {
-        "doc": "rebuild from the pins of a published manifest, say of each artifact whether it was reproduced",
+        "doc": "rebuild from the pins of a published manifest, say of each artifact if it was reproduced",
         "actions": [run],
         "params": [_MANIFEST, _JSON],
         "clean": remove(project.build / "rebuild"),
