@@ -60,8 +60,11 @@ class Job:
     tree: str | None
 
 
-def plain(job: Job) -> Environment:
-    """The environment of whoever runs the check, with folders of its own."""
+def plain(job: Job, *, cached: bool = False) -> Environment:
+    """The environment of whoever runs the check, with folders of its own.
+
+    `cached`: with the caller's cache and seal too, so not from nothing.
+    """
     work = job.folder / "plain"
     results = _fresh(work / "results")
     environment = {
@@ -69,8 +72,11 @@ def plain(job: Job) -> Environment:
         "HOME": str(work / "home"),
         "TMPDIR": str(work / "tmp"),
         "TZ": "UTC",
-        **_settings(work / "cache", job.bundle),
+        **_settings(job.bundle if cached else work / "cache", job.bundle),
     }
+    state = ambient.state_dir()
+    if cached and state is not None:
+        environment["XDG_STATE_HOME"] = str(state.parent)
     spec = _spec(
         job, work=work, checkout=work / "checkout", results=results, environment=environment,
         python=[sys.executable], source=job.source,

@@ -100,9 +100,10 @@ def _digests(table: Table) -> dict[str, str]:
     return found
 
 
-def run(project: Project, path: Path, *, json_wanted: bool = False) -> None:
+def run(project: Project, path: Path, *, cached: bool = False, json_wanted: bool = False) -> None:
     """Rebuild what a manifest describes; BuildError when an artifact was not reproduced.
 
+    From nothing, unless `cached` lets it take steps that this user has run before with the same inputs.
     Raises UserError when the manifest is broken, or this checkout is not the one that it was made from.
     """
     published = load(path, project)
@@ -115,13 +116,14 @@ def run(project: Project, path: Path, *, json_wanted: bool = False) -> None:
     job = check.prepare(project, target, folder)
     digest.write_atomically(job.source / lockfile.SOURCES_LOCK, published.sources_lock.encode())
     digest.write_atomically(job.source / lockfile.TOOLCHAIN_LOCK, published.toolchain_lock.encode())
-    built = check.build(environments.plain(job))
+    built = check.build(environments.plain(job, cached=cached))
     found = {name.removeprefix(f"{out}/"): value for name, value in built.digests.items()}
     verdicts = {name: found.get(name) == wanted for name, wanted in published.outputs.items()}
     document = {
         "schema": 1,
         "manifest": digest.of_file(path),
         "profile": profile.name,
+        "from_nothing": not cached,
         "reproduced": all(verdicts.values()),
         "artifacts": {
             name: {"published": wanted, "rebuilt": found.get(name), "reproduced": verdicts[name]}

@@ -102,23 +102,30 @@ _JSON = {
     "default": False,
     "help": "print the result as JSON on standard output, too",
 }
+_CACHED = {
+    "name": "cached",
+    "long": "cached",
+    "type": bool,
+    "default": False,
+    "help": "take what this user built before from the same inputs; the default builds from nothing",
+}
 
 
 def rebuild(project: Project) -> Task:
     """Rebuild from a manifest."""
 
-    def run(manifest: str, as_json: bool) -> bool | BaseFail:
+    def run(manifest: str, as_json: bool, cached: bool) -> bool | BaseFail:
         def work() -> None:
             if not manifest:
                 raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
-            again.run(project, project.root / manifest, json_wanted=as_json)
+            again.run(project, project.root / manifest, cached=cached, json_wanted=as_json)
 
         return action(work)()
 
     return {
         "doc": "rebuild from the pins of a published manifest, say of each artifact if it was reproduced",
         "actions": [run],
-        "params": [_MANIFEST, _JSON],
+        "params": [_MANIFEST, _JSON, _CACHED],
         "clean": remove(project.build / "rebuild"),
         "io": {"capture": False},
     }
