@@ -85,11 +85,13 @@ def test_a_change_of_the_agent_changes_initramfs_and_config_alone(checkout: Chec
     changed = text.replace("agent: {reason}", "Agent: {reason}")
     assert changed != text
     main.write_text(changed)
-    assert checkout.build() == ["agent", "initramfs", "runtime:production", "artifacts:production"]
+    output = ["digests:production", "runtime:production", "artifacts:production"]
+    assert checkout.build() == ["agent", "initramfs", *output]
     after = checkout.sums()
     assert {name for name in before if before[name] != after[name]} == {
         "SHA256SUMS",
         "initramfs.cpio.zst",
+        "launch-digests.json",
         "runtime.toml",
     }
     # A comment gives the same bytes: the agent is compiled and nothing after it runs.

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import artifacts, command, kvmcache, standalone
+from . import artifacts, command, digest_file, kvmcache, standalone
 from .command import Accel, Files, QemuProgram
 from .config import Console, RuntimeConfig
 from .doctor import doctor
@@ -22,6 +22,7 @@ from .launch import (
     check_protection,
     configure,
     kernel_cmdline,
+    note_digest,
     plan_for,
     prepare_rootfs,
     read_firmware,
@@ -132,9 +133,9 @@ def _check(options: Options, _: Ui) -> int:
     config = configure(options)
     for artifact in config.artifacts:
         artifacts.verify(config, artifact)
-    read_firmware(config)
-    count = len(config.artifacts)
-    write_stdout(f"{config.path}: {config.profile} {config.version}, {count} artifacts in order\n")
+    digest_file.check(config)
+    what = f"{len(config.artifacts)} artifacts and their launch digests in order"
+    write_stdout(f"{config.path}: {config.profile} {config.version}, {what}\n")
     return 0
 
 
@@ -162,6 +163,7 @@ def _show(options: Options, ui: Ui) -> int:
         ui.alarm("unprotected: nothing would be encrypted")
         known = facts.kvm_error is None and kvmcache.recall(qemu, config) is True
         accel = options.accel or (Accel.KVM if known else Accel.TCG)
+    note_digest(config, options, ui)
     plan = plan_for(guest, accel=accel, files=_shown_files(config, options))
     chosen = command.build(plan)
     if options.json:
