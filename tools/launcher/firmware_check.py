@@ -86,6 +86,8 @@ def _check_volumes(image: bytes, *, where: str) -> None:
             raise UserError(f"the firmware volume at {offset:#x} is damaged", where=where, hint=_HINT)
         if not offset and guid != _VARIABLE_STORE:
             raise UserError("no variable store: the CODE half of a split image", where=where, hint=_HINT)
+        if offset and guid == _VARIABLE_STORE:
+            raise UserError("a second variable store: several images in one", where=where, hint=_HINT)
         offset += length
         count += 1
     if count < 2:

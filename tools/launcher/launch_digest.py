@@ -44,7 +44,7 @@ class LaunchDigests:
         assert firmware.es_reset is not None
         self._ap_eip = firmware.es_reset
         self._plain = hashlib.sha256(image + table)
-        self.snp_before_vmsas = _snp_before_vmsas(image, table, firmware)
+        self.snp_before_vmsas = snp_sections(snp_flash(image), table, firmware)
 
     def digest(self, mode: Mode, *, signature: int, vcpus: int, legacy_vm_type: bool) -> str:
         """One digest, in hexadecimal.
@@ -101,13 +101,18 @@ def _extend(digest: bytes, contents: bytes, *, page_type: int, gpa: int) -> byte
     return hashlib.sha384(info).digest()
 
 
-def _snp_before_vmsas(image: bytes, table: bytes, firmware: Firmware) -> bytes:
-    """The flash, which ends at 4 GiB, then the sections in the order of the metadata."""
+def snp_flash(image: bytes) -> bytes:
+    """The beginning of the chain: the flash, page by page; it ends at 4 GiB."""
     digest = bytes(48)
     base = (1 << 32) - len(image)
     for offset in range(0, len(image), PAGE):
         contents = hashlib.sha384(image[offset : offset + PAGE]).digest()
         digest = _extend(digest, contents, page_type=_NORMAL, gpa=base + offset)
+    return digest
+
+
+def snp_sections(digest: bytes, table: bytes, firmware: Firmware) -> bytes:
+    """The chain's second part: what the metadata lists, in its order; the hashes table fills one page."""
     for section in firmware.layout:
         if section.name == "KERNEL_HASHES":
             page = bytes(firmware.hashes_base % PAGE) + table
