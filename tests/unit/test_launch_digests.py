@@ -247,6 +247,24 @@ def test_no_number_from_cut_or_split_firmware(
         Launch(said)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        bytes(Image().build())[VARS_SIZE:],
+        bytes(Image(sections=[s for s in Image().sections if s[2] != 3]).build()),
+    ],
+    ids=["head cut off", "no CPUID section"],
+)
+def test_what_the_library_does_with_such_firmware(inputs: Inputs, image: bytes) -> None:
+    """Why it is checked first: these are plausible numbers."""
+    good = by_library(inputs, LibraryMode.SEV_SNP, signature=0xA00F11, vcpus=1)
+    inputs.firmware.write_bytes(image)
+    bad = by_library(inputs, LibraryMode.SEV_SNP, signature=0xA00F11, vcpus=1)
+    assert len(bad) == len(good)
+    assert bad != good
+    assert by_library(inputs, LibraryMode.SEV_SNP, signature=0xA00F11, vcpus=0) != bad
+
+
 def test_a_hashes_section_of_two_pages(inputs: Inputs) -> None:
     """The library would stop with an assertion."""
     image = Image()
