@@ -86,6 +86,23 @@ def test_the_legacy_vmsa_is_what_hardware_was_given(eip: int, cs_base: str, rip:
     assert struct.unpack_from("<IHHH", with_fpu, 0x408) == (0x1F80, 0, 0, 0x37F)
 
 
+def test_sev_es_digests_of_that_guests_vmsas(folder: Path) -> None:
+    """The legacy VM type, from the dump and nothing else of ours; both sides."""
+    image = firmware_image().replace(struct.pack("<I", 0x80B004), struct.pack("<I", 0x80B000))
+    own, library = both(folder, image, kernel=b"k", initramfs=b"i", cmdline="x")
+    table = hashes_table(
+        kernel_sha256=hashlib.sha256(b"k").digest(), initrd_sha256=hashlib.sha256(b"i").digest(), cmdline="x"
+    )
+    total = hashlib.sha256(image + table + hardware_vmsa("ffff", "f0ff"))
+    expected = [total.hexdigest()]
+    for _ in range(3):
+        total.update(hardware_vmsa("8000", "00b0"))
+        expected.append(total.hexdigest())
+    signature = MODELS["EPYC-Rome"]
+    assert list(islice(own.sev_es(signature, legacy_vm_type=True), 4)) == expected
+    assert library.sev_es(signature, legacy_vm_type=True, up_to=4) == expected
+
+
 # tests/test_guest.py of sev-snp-measure 0.0.13 (Apache-2.0): its firmware's digest (calc_snp_ovmf_hash) and
 # the launch digests of an empty kernel and initrd on EPYC-v4. Its metadata is edk2's (AmdSev).
 SUFFIX_HASH = (
