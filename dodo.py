@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the modules beside it work.
 
-fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ─┐
-                     ├── source:edk2 ── firmware ─────────────────┤
-                     ├── agent ── initramfs ──────────────────────┼── runtime ── manifest ── artifacts: build
-                     └── launcher ────────────────────────────────┘
-idblock · test · test_fast · repro · rebuild · accept · bench · lock
+fetch ─ toolchain ─┬─ source:linux ── kernel_config ── kernel ──┬─ digests ── runtime ─┐
+                   ├─ source:edk2 ── firmware ──────────────────┤                      │
+                   ├─ agent ── initramfs ───────────────────────┘                      │
+                   └─ launcher ────────────────────────────────────────────────────────┴─ manifest─ artifacts
+build · idblock · test · test_fast · repro · rebuild · accept · bench · lock
 """
 
 from collections.abc import Iterator
@@ -74,6 +74,11 @@ def task_initramfs() -> Task:
 def task_launcher() -> Task:
     """Pack sev-launch."""
     return outputs.launcher(PROJECT)
+
+
+def task_digests() -> Iterator[Task]:
+    """Compute the launch digests."""
+    yield from outputs.digests(PROJECT)
 
 
 def task_runtime() -> Iterator[Task]:

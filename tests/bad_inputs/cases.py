@@ -163,6 +163,11 @@ _FIRMWARE = [
           command="source:edk2"),
     _case(FIRMWARE_SERIES, "0001-", "../0001-", at=":", says="bad patch name", command="source:edk2"),
 ]
+_DIGESTS = [
+    _case(GUEST, '"EPYC-v4"', '"host"', at=": machine.cpu: ", says="no launch digest can be computed for CPU model 'host'; known: EPYC",
+          command="digests:production"),
+    _case(GUEST, '"EPYC-v4"', '"EPYC-Milan-v9"', at=": machine.cpu: ", says="CPU model 'EPYC-Milan-v9'", command="digests:production"),
+]
 _TEMPLATE = [
     _case(TEMPLATE, "{{ guest.cpu | toml }}", "{{ guest.cqu | toml }}", at=":", says="has no attribute 'cqu'",
           command="runtime:production"),
@@ -173,4 +178,4 @@ _TEMPLATE = [
 ]
 # fmt: on
 
-CASES = [*_GUEST, *_PROFILES, *_LOCKS, *_WANTED, *_MANIFEST, *_KERNEL, *_FIRMWARE, *_TEMPLATE]
+CASES = [*_GUEST, *_PROFILES, *_LOCKS, *_WANTED, *_MANIFEST, *_KERNEL, *_FIRMWARE, *_DIGESTS, *_TEMPLATE]

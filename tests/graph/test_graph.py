@@ -16,6 +16,7 @@ from tools.pipeline.tree import Tree
 
 _LISTED = {"manifest:production", "artifacts:production"}
 _OUTPUT = {"runtime:production"} | _LISTED
+_MEASURED = {"digests:production"}
 _KERNEL = {"kernel_config:production", "kernel:production"}
 _FIRMWARE = {"source:edk2", "firmware:RELEASE-1MB"}
 
@@ -84,19 +85,19 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
             "kernel-patches/6.12/0001-virtio_ring-always-use-the-DMA-API-in-an-encrypted-guest.patch",
             "force_dma_api",
             "force_dmb_api",
-            {"source:linux"} | _KERNEL,
+            {"source:linux"} | _KERNEL | _MEASURED,
         ),
-        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL),
+        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL | _MEASURED),
         ("recipes/kernel/debug.config", "CONFIG_", "CONFIH_", None),
-        ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"}),
-        ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"}),
+        ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"} | _MEASURED),
+        ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"} | _MEASURED),
         ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", set()),
-        ("recipes/guest.toml", '"512M"', '"513M"', set()),
-        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", set()),
+        ("recipes/guest.toml", '"512M"', '"513M"', _MEASURED),
+        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", _MEASURED),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
-        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"}),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE),
-        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE),
+        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"} | _MEASURED),
+        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE | _MEASURED),
+        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE | _MEASURED),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",
 )  # fmt: skip
@@ -126,7 +127,7 @@ def test_new_expected_digests_are_compared(graph: Graph) -> None:
 def test_a_new_file_is_noticed(graph: Graph) -> None:
     """A source file that is added to the agent is part of it, named or not."""
     (graph.root / "initramfs/agent/src/new.rs").write_text("// new\n")
-    assert graph.run("build") == sorted({"agent", "initramfs"} | _OUTPUT)
+    assert graph.run("build") == sorted({"agent", "initramfs"} | _MEASURED | _OUTPUT)
 
 
 def test_a_lost_target_is_made_again(graph: Graph) -> None:
@@ -139,6 +140,7 @@ def test_profiles_share_what_they_can(graph: Graph) -> None:
     """After the production build, the debug one needs its own kernel and output only."""
     assert graph.run("build_debug") == [
         "artifacts:debug",
+        "digests:debug",
         "kernel:debug",
         "kernel_config:debug",
         "manifest:debug",

@@ -142,12 +142,13 @@ def test_a_change_of_the_agent_changes_initramfs_and_config_alone(checkout: Chec
     assert changed != text
     main.write_text(changed)
     outputs = ["manifest:production", "artifacts:production"]
-    assert checkout.build() == ["agent", "initramfs", "runtime:production", *outputs]
+    assert checkout.build() == ["agent", "initramfs", "digests:production", "runtime:production", *outputs]
     after = checkout.sums()
     assert {name for name in before if before[name] != after[name]} == {
         "SHA256SUMS",
         "manifest.json",
         "initramfs.cpio.zst",
+        "launch-digests.json",
         "runtime.toml",
     }
     # A comment gives the same bytes: the agent is compiled and only listed anew.

@@ -15,6 +15,8 @@ from tools.pipeline.errors import UserError
 from tools.pipeline.recipes import Recipes
 from tools.pipeline.runtime_config import Artifact
 
+DIGESTS = {"snp": "ab" * 48, "sev-es": "cd" * 32, "sev": "ef" * 32}
+
 
 @pytest.fixture(scope="module")
 def loaded(repository: Path) -> Recipes:
@@ -49,6 +51,7 @@ def render(template: str, loaded: Recipes, artifacts: dict[str, Artifact], **cha
         guest=loaded.guest,
         artifacts=artifacts,
         version=change.get("version", "1.2"),
+        digests=DIGESTS,
     )
 
 
@@ -56,7 +59,7 @@ def test_says_what_the_recipes_say(template: str, loaded: Recipes, artifacts: di
     got = tomllib.loads(render(template, loaded, artifacts))
     guest, profile = loaded.guest, loaded.profile("production")
     assert got == {
-        "schema": 1,
+        "schema": 2,
         "version": "1.2",
         "profile": "production",
         "artifacts": {
@@ -79,6 +82,7 @@ def test_says_what_the_recipes_say(template: str, loaded: Recipes, artifacts: di
             "console": "none",
             "rng": True,
         },
+        "launch-digest": DIGESTS,
     }
 
 

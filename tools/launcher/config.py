@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime config (runtime.toml, schema 1): parsed once, checked whole, frozen.
+"""The runtime config (runtime.toml, schema 2): parsed once, checked whole, frozen.
 
 docs/runtime-config.md documents every key; a key that is not there is an error here.
 """
@@ -16,7 +16,7 @@ from . import policy
 from .errors import UserError
 from .units import parse_memory
 
-SCHEMA = 1
+SCHEMA = 2
 CONFIG_NAME = "runtime.toml"
 _CONFIG_MAX = 1 << 20
 # COMMAND_LINE_SIZE of x86 Linux is 2048 with the trailing NUL (arch/x86/include/asm/setup.h).
@@ -24,6 +24,7 @@ CMDLINE_MAX = 2047
 VCPUS_MAX = 255
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA384 = re.compile(r"[0-9a-f]{96}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # virtio-blk's serial number field has 20 bytes (VIRTIO_BLK_ID_BYTES).
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}")
@@ -98,7 +99,10 @@ class Devices:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """The whole of runtime.toml; `path` is where it was read from."""
+    """The whole of runtime.toml; `path` is where it was read from.
+
+    `launch_digests` are those of the file as it stands, were it started in each mode, in hexadecimal.
+    """
 
     path: Path
     profile: Profile
@@ -110,6 +114,7 @@ class RuntimeConfig:
     cmdline: str
     sev: Sev
     devices: Devices
+    launch_digests: dict[Mode, str]
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -193,7 +198,7 @@ def load_config(path: Path) -> RuntimeConfig:
 
 
 def parse_config(data: dict[str, Any], *, path: Path) -> RuntimeConfig:
-    """Check a parsed TOML document against schema 1; `path` is only for messages and file lookups."""
+    """Check a parsed TOML document against schema 2; `path` is only for messages and file lookups."""
     top = _Table(data, path=path, name="")
     schema = top.integer("schema", low=1, high=1 << 31)
     if schema != SCHEMA:
@@ -216,6 +221,7 @@ def parse_config(data: dict[str, Any], *, path: Path) -> RuntimeConfig:
         cmdline=_cmdline(top.table("kernel")),
         sev=_sev(top.table("sev"), profile=profile),
         devices=_devices(top.table("devices")),
+        launch_digests=_launch_digests(top.table("launch-digest")),
     )
     top.end()
     return config
@@ -320,3 +326,15 @@ def _devices(table: _Table) -> Devices:
     )
     table.end()
     return devices
+
+
+def _launch_digests(table: _Table) -> dict[Mode, str]:
+    digests = {}
+    for mode in Mode:
+        # SNP's digest is a SHA-384, that of SEV and SEV-ES a SHA-256.
+        pattern, length = (_SHA384, 96) if mode is Mode.SNP else (_SHA256, 64)
+        digests[mode] = table.text(
+            str(mode), pattern=pattern, meaning=f"{length} lower-case hexadecimal digits"
+        )
+    table.end()
+    return digests

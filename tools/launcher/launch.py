@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import artifacts, command, kvmcache, rootfs, verity
+from . import artifacts, cmdline, command, kvmcache, rootfs
 from .command import Accel, Files, Plan, QemuProgram
-from .config import CMDLINE_MAX, Console, Mode, Profile, RuntimeConfig, load_config
+from .config import Console, Mode, Profile, RuntimeConfig, load_config
 from .errors import GuestError, UserError
 from .firmware import Firmware, parse_firmware
 from .hashes import hashes_table
@@ -31,6 +31,7 @@ from .ui import UNPROTECTED, Ui
 TIMEOUTS = {Accel.KVM: 120.0, Accel.TCG: 300.0}
 KVM_TRIAL = 20.0
 _SOCKET = "agent.sock"
+_PRINTS_IT = "`sev-launch digest` with the same options prints it"
 _CONSOLE, _FIRMWARE_LOG, _HASHES, _ROOTFS = "console.log", "firmware.log", "hashes.bin", "rootfs.img"
 _DH_CERT, _SESSION = "dh-cert.b64", "session.b64"
 
@@ -61,22 +62,25 @@ def configure(options: Options) -> RuntimeConfig:
 
 
 def kernel_cmdline(config: RuntimeConfig, options: Options, ui: Ui) -> str:
-    """The command line of the config, plus what --append and --verity say; nothing else may touch it."""
-    parts = [config.cmdline]
-    if options.append:
-        parts.append(options.append)
-    if options.verity is not None and options.rootfs is not None:
-        parts.append(verity.read_verity(options.rootfs, root_hash=options.verity).cmdline)
-    text = " ".join(part for part in parts if part)
-    if len(text) > CMDLINE_MAX:
-        raise UserError(f"the kernel command line has {len(text)} bytes, the kernel takes {CMDLINE_MAX}")
-    keys = [word.partition("=")[0] for word in text.split() if word.startswith("sev_agent.")]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise UserError(f"{key} stands twice on the kernel command line; the agent refuses that")
+    """The command line that is launched; says so when it is not the config's."""
+    text = cmdline.compose(config, append=options.append, verity=options.verity, rootfs=options.rootfs)
     if text != config.cmdline:
-        ui.note("the kernel command line differs from the config's: the launch digest changes by it")
+        ui.note(
+            "the kernel command line differs from the config's: the launch digest changes by it; "
+            f"{_PRINTS_IT}"
+        )
     return text
+
+
+def note_digest(config: RuntimeConfig, options: Options, ui: Ui) -> None:
+    """Say which other options move the launch digest of a protected guest."""
+    if options.unprotected:
+        return
+    if options.mode is not None:
+        ui.note(f"--mode {options.mode}: the launch digest is that of this mode; {_PRINTS_IT}")
+    if options.cpus is not None and config.sev.mode is not Mode.SEV:
+        count = "1 vCPU" if options.cpus == 1 else f"{options.cpus} vCPUs"
+        ui.note(f"--cpus {options.cpus}: the launch digest is that of {count}; {_PRINTS_IT}")
 
 
 def announce(config: RuntimeConfig, options: Options, ui: Ui) -> None:
@@ -84,8 +88,7 @@ def announce(config: RuntimeConfig, options: Options, ui: Ui) -> None:
     if options.unprotected:
         ui.alarm(UNPROTECTED)
         return
-    if options.cpus is not None and config.sev.mode is not Mode.SEV:
-        ui.note(f"--cpus {options.cpus}: the launch digest is that of {options.cpus} vCPUs")
+    note_digest(config, options, ui)
     if config.profile is Profile.DEBUG:
         ui.warn("debug profile: the guest writes its kernel log where this host reads it")
 

@@ -9,9 +9,10 @@ import re
 from . import policy
 from .errors import UserError
 from .policy import Layout, Value
+from .subcommand import Command
 from .ui import NAME, Ui, write_stdout
 
-EXAMPLES = f"""examples:
+_EXAMPLES = f"""examples:
   {NAME} policy 0xb0000
       the names, one a line, as recipes/guest.toml writes them
   {NAME} policy smt=true debug=true min-abi=1.51
@@ -23,7 +24,7 @@ _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,32}|[0-9]{1,30}")
 _BOOLEANS = {"true": True, "false": False}
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def _add(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument(
         "policy", nargs="+", metavar="BITS | NAME=VALUE", help="a number, or names and values"
@@ -32,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as one JSON document")
 
 
-def run(given: argparse.Namespace, _: Ui) -> int:
+def _run(given: argparse.Namespace, _: Ui) -> int:
     """Answer on stdout; UserError, after what could be decoded, when a reserved bit is not as it must be."""
     layout = policy.LAYOUTS[given.mode]
     words: list[str] = given.policy
@@ -92,3 +93,12 @@ def _encode(words: list[str], layout: Layout) -> int:
         return policy.encode(values, layout)
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+COMMAND = Command(
+    name="policy",
+    text="say what a guest policy's bits mean, or make the bits from names",
+    add=_add,
+    run=_run,
+    examples=_EXAMPLES,
+)

@@ -7,16 +7,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.pipeline import cpu_models, idblock, policy, toml_reader, ui
 from tools.pipeline import digest as digests
-from tools.pipeline import idblock, ovmf_footer, policy, toml_reader, ui
 from tools.pipeline.errors import BuildError, UserError
 from tools.pipeline.idblock import Author, Identity
+from tools.pipeline.launch_digest import Inputs, Launch
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import Profile
 
 VCPUS_MAX = 255
-# KVM sets SNPActive alone (AMD64 APM volume 2, SEV_FEATURES, bit 0).
-_GUEST_FEATURES = 0x1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,30 +82,18 @@ def expected_snp_digest(project: Project, profile: Profile, cpu: str, vcpus: int
 
     Raises UserError when they are not built, or from other recipes, or when the CPU model is unknown.
     """
-    # sev-snp-measure imports cryptography.
-    from sevsnpmeasure import guest, sev_mode, vcpu_types  # noqa: PLC0415
-
-    signature = vcpu_types.CPU_SIGS.get(cpu)
-    if signature is None:
-        known = ", ".join(sorted(vcpu_types.CPU_SIGS))
-        raise UserError(
-            f"{cpu[:80]!r} is no CPU model with a known signature", where="--cpu", hint=f"known: {known}"
-        )
+    model = cpu_models.find(cpu[:80], where="--cpu")
     parts = _checked_artifacts(project, profile)
-    firmware = parts["firmware"]
-    ovmf_footer.check_firmware(firmware, file_size=profile.firmware.size.bytes)
-    initramfs = parts.get("initramfs")
-    computed = guest.calc_launch_digest(
-        sev_mode.SevMode.SEV_SNP,
-        vcpus,
-        signature,
-        str(firmware),
-        str(parts["kernel"]),
-        "" if initramfs is None else str(initramfs),
-        profile.kernel.cmdline,
-        _GUEST_FEATURES,
+    launch = Launch(
+        Inputs(
+            firmware=parts["firmware"],
+            firmware_size=profile.firmware.size.bytes,
+            kernel=parts["kernel"],
+            initramfs=parts.get("initramfs"),
+            cmdline=profile.kernel.cmdline,
+        )
     )
-    return bytes(computed)
+    return bytes.fromhex(launch.snp(model.signature, up_to=vcpus)[-1])
 
 
 def _checked_artifacts(project: Project, profile: Profile) -> dict[str, Path]:

@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.pipeline import digest, expected, runtime_config, sandbox, ui
+from tools.pipeline import digest, expected, launch_digests, runtime_config, sandbox, ui
 from tools.pipeline.errors import UserError
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
@@ -17,9 +17,14 @@ _CONFIG = "runtime.toml"
 
 
 def write_config(
-    project: Project, profile: Profile, *, parts: Mapping[str, tuple[str, Path]], target: Path
+    project: Project,
+    profile: Profile,
+    *,
+    parts: Mapping[str, tuple[str, Path]],
+    digests: Path,
+    target: Path,
 ) -> None:
-    """Render runtime.toml for the measured artifacts in `parts`."""
+    """Render runtime.toml for the measured artifacts in `parts` and their launch-digests.json."""
     try:
         template = (project.root / runtime_config.TEMPLATE).read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -30,6 +35,7 @@ def write_config(
         guest=project.recipes.guest,
         artifacts={key: Artifact.of(path, file=name) for key, (name, path) in parts.items()},
         version=project.version(),
+        digests=launch_digests.read_configured(digests),
     )
     digest.write_if_changed(target, text.encode())
 

@@ -30,9 +30,15 @@ class Artifact:
 
 
 def render(
-    template: str, *, profile: Profile, guest: Guest, artifacts: Mapping[str, Artifact], version: str
+    template: str,
+    *,
+    profile: Profile,
+    guest: Guest,
+    artifacts: Mapping[str, Artifact],
+    version: str,
+    digests: Mapping[str, str],
 ) -> str:
-    """The text of runtime.toml.
+    """The text of runtime.toml; `digests` are the launch digests by mode, in hexadecimal.
 
     Raises UserError, with the template's line where it is known, when the template is wrong or gives no
     valid TOML.
@@ -49,7 +55,7 @@ def render(
     environment.filters["policy"] = _policy
     try:
         text = environment.from_string(template).render(
-            profile=profile, guest=guest, artifacts=list(artifacts.items()), version=version
+            profile=profile, guest=guest, artifacts=list(artifacts.items()), version=version, digests=digests
         )
     except jinja2.TemplateSyntaxError as error:
         raise UserError(error.message or "syntax error", where=f"{TEMPLATE}:{error.lineno}") from None

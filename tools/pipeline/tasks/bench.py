@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks: tests/bench/ in a process of its own, which runs doit again.
 
-build ─┬─ bench:sizes ─ bench:noop ─ bench:boot ─ bench:overhead ── build/bench/results.json
+build ─┬─ bench:sizes ─ bench:noop ─ bench:digests ─ bench:boot ─ bench:overhead ── build/bench/results.json
        └─ (bench_docs: the last results into docs/benchmarks.md)
 """
 
@@ -35,6 +35,14 @@ def bench(project: Project) -> Iterator[Task]:
         "name": "noop",
         "doc": "a build with nothing to do, beside make's (compiles a kernel for it first)",
         "actions": [_with_runs(project, "noop")],
+        "params": [_RUNS],
+        "task_dep": ["build"],
+        "io": {"capture": False},
+    }
+    yield {
+        "name": "digests",
+        "doc": "the whole table of launch digests, beside as many calls of sev-snp-measure",
+        "actions": [_with_runs(project, "digests")],
         "params": [_RUNS],
         "task_dep": ["build"],
         "io": {"capture": False},

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people get.
 
-tools/launcher ── launcher ────────────────────────────┐
-kernel, firmware, initramfs ─┬─ runtime:PROFILE ───────┼── manifest:PROFILE ── artifacts:PROFILE ── out/
-guest.toml, runtime.toml.j2 ─┘                         │
+tools/launcher ── launcher ─────────────────────────────────┐
+kernel, firmware, initramfs ─┬─ digests:PROFILE ─┬──────────┤
+guest.toml, profile ─────────┘                   └─ runtime:PROFILE ── manifest:PROFILE ── artifacts:PROFILE
+                                 runtime.toml.j2 ────┘
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import digest, expected, firmware, launcher_pack, manifest, outputs
+from tools.pipeline import digest, expected, firmware, launch_digests, launcher_pack, manifest, outputs
 from tools.pipeline.doit_glue import Task, action, remove
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import Carry, Profile
@@ -48,21 +49,57 @@ def _parts(project: Project, profile: Profile) -> dict[str, tuple[str, Path]]:
     return parts
 
 
+def _digests_file(project: Project, profile: Profile) -> Path:
+    return project.build / "digests" / profile.name / launch_digests.NAME
+
+
 def _config_file(project: Project, profile: Profile) -> Path:
     return project.build / "runtime" / profile.name / "runtime.toml"
+
+
+def digests(project: Project) -> Iterator[Task]:
+    """digests:PROFILE, the launch digests that the processor will report."""
+    for profile in project.recipes.profiles:
+        target = _digests_file(project, profile)
+        parts = _parts(project, profile)
+        code = ("cpu_models", "launch_digest", "launch_digests", "ovmf_footer")
+        yield {
+            "name": profile.name,
+            "doc": f"compute the launch digests of the {profile.name} profile",
+            "actions": [action(partial(launch_digests.write, project, profile, parts=parts, target=target))],
+            "file_dep": [
+                *[path for _, path in parts.values()],
+                project.root / "recipes/guest.toml",
+                project.root / "recipes/profiles" / f"{profile.name}.toml",
+                *[project.root / "tools/pipeline" / f"{name}.py" for name in code],
+                # The library, by version and SHA-256.
+                project.root / "requirements.lock",
+            ],
+            "uptodate": [config_changed(project.version())],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }
 
 
 def runtime(project: Project) -> Iterator[Task]:
     """runtime:PROFILE, the runtime config."""
     for profile in project.recipes.profiles:
-        target = _config_file(project, profile)
+        target, measured = _config_file(project, profile), _digests_file(project, profile)
         parts = _parts(project, profile)
         yield {
             "name": profile.name,
             "doc": f"render runtime.toml of the {profile.name} profile",
-            "actions": [action(partial(outputs.write_config, project, profile, parts=parts, target=target))],
+            "actions": [
+                action(
+                    partial(
+                        outputs.write_config, project, profile, parts=parts, digests=measured, target=target
+                    )
+                )
+            ],
             "file_dep": [
                 *[path for _, path in parts.values()],
+                measured,
                 project.root / "recipes/runtime.toml.j2",
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
@@ -82,6 +119,7 @@ def _outputs(project: Project, profile: Profile) -> dict[str, Path]:
     return {
         **dict(_parts(project, profile).values()),
         "sev-launch": project.root / LAUNCHER,
+        launch_digests.NAME: _digests_file(project, profile),
         "runtime.toml": _config_file(project, profile),
     }
 
