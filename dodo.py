@@ -56,6 +56,11 @@ def task_kernel() -> Iterator[Task]:
     yield from guest.kernels(PROJECT)
 
 
+def task_kernel_whole() -> Iterator[Task]:
+    """Compare kernels that were linked with ones that are compiled whole."""
+    yield from guest.whole_kernels(PROJECT)
+
+
 def task_firmware() -> Iterator[Task]:
     """Build OVMF."""
     yield from guest.firmwares(PROJECT)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tools.pipeline import digest, kconfig, patches, source, ui
+from tools.pipeline.errors import BuildError
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import Carry, KernelRecipe, Profile
 from tools.pipeline.sandbox import EPOCH
@@ -135,8 +136,7 @@ def build(project: Project, profile: Profile, *, config: Path, cpio: Path, targe
     """Compile the kernel to `target`; `cpio` is used only when the profile builds the initramfs in.
 
     Such a kernel differs from one without in a single object: it is linked anew from the objects of the
-    kernel with the same fragments, which is mostly compiled already. A test compares it with one that was
-    compiled whole.
+    kernel with the same fragments, which is mostly compiled already. check_whole() compares.
     """
     if profile.carry is Carry.BUILTIN:
         plain = config.with_name("config-plain")
@@ -146,6 +146,17 @@ def build(project: Project, profile: Profile, *, config: Path, cpio: Path, targe
         step = compile_step(project, profile, config)
     result = project.store.run(step)
     digest.write_if_changed(target, result.path("bzImage").read_bytes())
+
+
+def check_whole(project: Project, profile: Profile, *, config: Path, cpio: Path, linked: Path) -> None:
+    """Compile a kernel with its initramfs whole; BuildError unless it equals the one that was linked."""
+    step = compile_step(project, profile, config, Input.file(cpio, BUILTIN_CPIO))
+    whole = project.store.run(step).path("bzImage")
+    if digest.of_file(whole) != digest.of_file(linked):
+        raise BuildError(
+            "differs from the kernel that was compiled whole", where=str(linked), hint=str(whole)
+        )
+    ui.line(f"   {linked.parent.name}: linked and compiled whole are the same bytes, {digest.of_file(whole)}")
 
 
 def compile_step(project: Project, profile: Profile, config: Path, *extra: Input) -> Step:

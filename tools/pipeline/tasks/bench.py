@@ -63,6 +63,12 @@ def bench(project: Project) -> Iterator[Task]:
         "task_dep": ["build"],
         "io": {"capture": False},
     }
+    yield {
+        "name": "repro",
+        "doc": "what the last ./doit repro took, beside one plain build (runs it if there was none)",
+        "actions": [action(partial(_bench, project, "repro"))],
+        "io": {"capture": False},
+    }
 
 
 def bench_docs(project: Project) -> Task:

@@ -138,6 +138,21 @@ def kernels(project: Project) -> Iterator[Task]:
         }
 
 
+def whole_kernels(project: Project) -> Iterator[Task]:
+    """kernel_whole:PROFILE for each profile whose kernel is linked from another's objects."""
+    for profile in project.recipes.profiles:
+        if profile.carry is Carry.BUILTIN:
+            config, cpio, linked = _config(project, profile), project.root / CPIO, bzimage(project, profile)
+            check = partial(kernel.check_whole, project, profile, config=config, cpio=cpio, linked=linked)
+            yield {
+                "name": profile.name,
+                "doc": f"compile the {profile.name} kernel whole and compare it with the linked one",
+                "actions": [action(check)],
+                "task_dep": [f"kernel:{profile.name}"],
+                "io": {"capture": False},
+            }
+
+
 def firmwares(project: Project) -> Iterator[Task]:
     """firmware:TARGET-SIZE for each combination that a profile uses."""
     recipes = {p.firmware.name: p.firmware for p in project.recipes.profiles}
