@@ -94,7 +94,7 @@ def test_it_is_reproducible_itself(project: Project, profile: str) -> None:
     text = path.read_text()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
     assert str(project.root) not in text
-    assert str(Path.home()) not in text.replace(str(project.root), "")
+    assert f"{Path.home()}/" not in text
     assert not re.search(r"\b20(2[6-9]|3\d)-\d\d-\d\d", text)
     sums = (path.parent / "SHA256SUMS").read_text()
     assert f"{digest.of_file(path)}  manifest.json\n" in sums

@@ -44,9 +44,8 @@ def main(spec_file: str) -> int:
         done = run("-m", "doit", f"toolchain:{spec['tree']}")
         if done.returncode:
             return done.returncode
-        (tree,) = Path(spec["cache"]).glob(f"trees/{spec['tree']}-*/root")
     probed = run(
-        "-m", "tools.pipeline.repro.probe", spec["work"], *([str(tree)] if spec["tree"] else []),
+        "-m", "tools.pipeline.repro.probe", spec["work"], *([spec["tree"]] if spec["tree"] else []),
         output=subprocess.PIPE,
     )  # fmt: skip
     if probed.returncode:

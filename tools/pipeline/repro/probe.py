@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print, as JSON, what the environment of a build looks like from inside: `python -m … WORK [TREE]`.
 
-Runs as doit itself does, and with TREE also looks out of the sandbox that build steps run in. Makes no
-artifact: whatever it reads stays in the report.
+Runs as doit itself does, and with the name of a tool tree also looks out of the sandbox that build steps run
+in. Makes no artifact: whatever it reads stays in the report.
 """
 
 import ctypes
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.pipeline import sandbox
-from tools.pipeline.errors import BuildError
+from tools.pipeline.errors import SevArtifactsError
+from tools.pipeline.project import Project
 
 _FILES = 64
 # Where the C library's environ lies: moves with every start unless addresses are not randomised.
@@ -108,6 +109,7 @@ if __name__ == "__main__":
     # The library must be there before anything else can go wrong in a child.
     ctypes.CDLL(None)
     try:
-        print(json.dumps(facts(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)))
-    except BuildError as error:
+        made = Project.load().find_tree(sys.argv[2]) if len(sys.argv) > 2 else None
+        print(json.dumps(facts(Path(sys.argv[1]), made.path if made else None)))
+    except SevArtifactsError as error:
         sys.exit(str(error))
