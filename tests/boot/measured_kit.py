@@ -15,7 +15,7 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 _LIMIT = 300.0  # seconds without any verdict, after which something else is wrong
-_SAMPLES = 24  # looks at the CPU, one every _PERIOD seconds …
-_PERIOD = 0.05
-_STAYED = 20  # … of which so many find it in the loop (a timer interrupt may be handled at any one) …
-_REACH = 32  # … within so many bytes of one another …
-_CPU_SECONDS = 1.0  # … while QEMU used so much processor time
+_PERIOD = 0.05  # seconds between two looks at the CPU
+_CPU_SECONDS = 0.75  # processor time of QEMU's for which the CPU must be found in the loop …
+_SAMPLES = 12  # … in at least so many looks …
+_STAYED = 0.8  # … of which so many find it there: any one may meet a timer interrupt …
+_REACH = 32  # … and there is within so many bytes
 _PAUSE = b"\xf3\x90"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -42,7 +42,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What a host gives to QEMU. `table` None: no hashes table; an absent `kernel`, `initramfs`: no option."""
+    """What a host gives to QEMU. None: no hashes table, no such option."""
 
     options: tuple[tuple[str, ...], ...]
     firmware: Path
@@ -142,7 +142,7 @@ def start(host: Host, folder: Path) -> Verdict:
 def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path) -> Verdict:
     agent: socket.socket | None = None
     monitor: Monitor | None = None
-    samples: deque[tuple[int, float]] = deque(maxlen=_SAMPLES)
+    samples: deque[tuple[int, float]] = deque()
     deadline = time.monotonic() + _LIMIT
     try:
         while time.monotonic() < deadline:
@@ -171,11 +171,14 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
     raise AssertionError(f"neither a boot nor a dead loop within {_LIMIT:g} s: {samples}")
 
 
-def _stays(samples: Sequence[tuple[int, float]]) -> bool:
-    if len(samples) < _SAMPLES or samples[-1][1] - samples[0][1] < _CPU_SECONDS:
+def _stays(samples: deque[tuple[int, float]]) -> bool:
+    """Whether the CPU was in one place for the last _CPU_SECONDS; forgets what is older."""
+    here, now = samples[-1]
+    while len(samples) > _SAMPLES and now - samples[1][1] >= _CPU_SECONDS:
+        samples.popleft()
+    if len(samples) < _SAMPLES or now - samples[0][1] < _CPU_SECONDS:
         return False
-    here = samples[-1][0]
-    return sum(abs(at - here) <= _REACH for at, _ in samples) >= _STAYED
+    return sum(abs(at - here) <= _REACH for at, _ in samples) >= _STAYED * len(samples)
 
 
 class Monitor:

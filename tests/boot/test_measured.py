@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The firmware starts nothing but what the hashes table names.
 
-Emulated: the table that QEMU writes into a protected guest's memory is put there by QEMU's loader device. That
-the table is part of the launch digest, only SEV hardware shows; what the firmware does with it does not depend
-on SEV. Each group has a guest of the same host among it that nothing was changed for, and that boots.
+Emulated: QEMU's loader device puts the table where QEMU itself writes it for a protected guest. That the
+table is part of the launch digest, only SEV hardware shows; what the firmware does with it is the same here.
+In each group is a guest of the same host for which nothing was changed, and which boots.
 """
 
 import struct
