@@ -5,7 +5,8 @@
 fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ──┐
                      ├── source:edk2 ── firmware ──────────────────┤
                      ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
-                     └── launcher ─────────────────────────────────┘
+                     ├── launcher ─────────────────────────────────┤
+                     └── kata ─────────────────────────────────────┘
 test · test_fast · bench · lock
 """
 
@@ -79,6 +80,11 @@ def task_launcher() -> Task:
 def task_runtime() -> Iterator[Task]:
     """Render runtime.toml."""
     yield from outputs.runtime(PROJECT)
+
+
+def task_kata() -> Iterator[Task]:
+    """Render drop-ins for Kata Containers."""
+    yield from outputs.kata(PROJECT)
 
 
 def task_artifacts() -> Iterator[Task]:

@@ -90,8 +90,8 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
         ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"}),
         ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"}),
         ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", set()),
-        ("recipes/guest.toml", '"512M"', '"513M"', set()),
-        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", set()),
+        ("recipes/guest.toml", '"512M"', '"513M"', {"kata:production"}),
+        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"}),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"}),
         ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE),
@@ -115,6 +115,12 @@ def test_a_launcher_change_reruns_launcher_and_output(graph: Graph) -> None:
     assert graph.run("build") == ["artifacts:production", "launcher"]
 
 
+def test_a_drop_in_for_kata_is_rendered_alone(graph: Graph) -> None:
+    """Nothing that starts guests depends on it."""
+    graph.change_byte("recipes/kata/dropin.toml.j2", "Read docs", "read docs")
+    assert graph.run("build") == ["artifacts:production", "kata:production"]
+
+
 def test_a_new_file_is_noticed(graph: Graph) -> None:
     """A source file that is added to the agent is part of it, named or not."""
     (graph.root / "initramfs/agent/src/new.rs").write_text("// new\n")
@@ -131,6 +137,7 @@ def test_profiles_share_what_they_can(graph: Graph) -> None:
     """After the production build, the debug one needs its own kernel and output only."""
     assert graph.run("build_debug") == [
         "artifacts:debug",
+        "kata:debug",
         "kernel:debug",
         "kernel_config:debug",
         "runtime:debug",
