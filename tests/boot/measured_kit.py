@@ -56,7 +56,7 @@ class Host:
     @staticmethod
     def of(launcher: Path, qemu: Path) -> "Host":
         """What the launcher itself would give to an emulated guest; the starting point of every change."""
-        options = _show(launcher, qemu, "--unprotected", "--accel", "tcg")
+        options = show(launcher, qemu, "--unprotected", "--accel", "tcg")
         value = {option[0]: option[1] for option in options["options"] if len(option) == 2}
         return Host(
             options=tuple(tuple(option) for option in options["options"]),
@@ -69,7 +69,7 @@ class Host:
 
     def through_pflash(self, launcher: Path, qemu: Path) -> "Host":
         """The same with the firmware where the launcher puts it for SEV and SEV-ES."""
-        options = _show(launcher, qemu, "--mode", "sev", "--cbit", "51")["options"]
+        options = show(launcher, qemu, "--mode", "sev", "--cbit", "51")["options"]
         drive = next(value for name, *values in options for value in values if name == "-drive")
         return dataclasses.replace(self, pflash=drive)
 
@@ -100,7 +100,8 @@ class Host:
         return [*words, "-qmp", "unix:qmp.sock,server=on,wait=off"]
 
 
-def _show(launcher: Path, qemu: Path, *options: str) -> dict[str, Any]:
+def show(launcher: Path, qemu: Path, *options: str) -> dict[str, Any]:
+    """What `sev-launch show --json` says."""
     command = [launcher, "show", "--json", "--qemu", qemu, *options]
     shown: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return shown
