@@ -161,7 +161,7 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
             try:
                 monitor = monitor or Monitor(door / "qmp.sock")
                 samples.append((monitor.instruction_pointer(), monitor.cpu_seconds()))
-                if _stays(samples) and _PAUSE in monitor.memory(samples[-1][0] - _REACH, 2 * _REACH):
+                if stays(samples) and _PAUSE in monitor.memory(samples[-1][0] - _REACH, 2 * _REACH):
                     return Verdict.REFUSED
             except (ConnectionError, FileNotFoundError, ProcessLookupError):
                 continue  # QEMU does not listen yet, or not any more
@@ -172,7 +172,7 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
     raise AssertionError(f"neither a boot nor a dead loop within {_LIMIT:g} s: {samples}")
 
 
-def _stays(samples: deque[tuple[int, float]]) -> bool:
+def stays(samples: deque[tuple[int, float]]) -> bool:
     """Whether the CPU was in one place for the last _CPU_SECONDS; forgets what is older."""
     here, now = samples[-1]
     while len(samples) > _SAMPLES and now - samples[1][1] >= _CPU_SECONDS:

@@ -9,13 +9,14 @@ In each group is a guest of the same host for which nothing was changed, and whi
 
 import hashlib
 import struct
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.boot.conftest import Guest
-from tests.boot.measured_kit import Host, Verdict, verdicts
+from tests.boot.measured_kit import Host, Verdict, stays, verdicts
 
 _UNCHANGED = "nothing changed"
 # QEMU target/i386/sev.c, SevHashTable: GUID and length of the table, then entries of GUID, length, SHA-256.
@@ -156,3 +157,21 @@ def test_firmware_in_flash_refuses_the_same(host: Host, guest: Guest, tmp_path: 
         "a shim": replace(flash, blobs={"shim": flash.kernel or b""}),
     }
     assert verdicts(hosts, tmp_path) == _all_refused(hosts)
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "verdict"),
+    [
+        (0, 0.05, True),
+        (8, 0.05, False),  # code that goes on
+        (0, 0.0, False),  # a machine so busy that QEMU does not run
+        (0, 0.001, False),  # … or hardly
+    ],
+)
+def test_only_used_processor_time_makes_a_dead_loop(step: int, seconds: float, verdict: bool) -> None:
+    """The judge itself: one place for long enough, by QEMU's own clock."""
+    samples: deque[tuple[int, float]] = deque()
+    for i in range(40):
+        samples.append((0x1F00_0000 + i * step, i * seconds))
+        found = stays(samples)
+    assert found is verdict
