@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the modules beside it work.
 
-fetch ── toolchain ──┬── source:linux ── kernel_config ── kernel ──┐
-                     ├── source:edk2 ── firmware ──────────────────┤
-                     ├── agent ── initramfs ───────────────────────┼── runtime ── artifacts ── build
-                     ├── launcher ─────────────────────────────────┤
-                     └── kata ─────────────────────────────────────┘
-test · test_fast · bench · lock
+fetch ─ toolchain ─┬─ source:linux ── kernel_config ── kernel ──┬─ digests ── runtime ─┐
+                   ├─ source:edk2 ── firmware ──────────────────┤                      │
+                   ├─ agent ── initramfs ───────────────────────┘                      │
+                   ├─ launcher ────────────────────────────────────────────────────────┤
+                   └─ kata ────────────────────────────────────────────────────────────┴─ manifest─ artifacts
+build · idblock · test · test_fast · repro · rebuild · accept · bench · lock
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tools.pipeline import agent, doit_glue, firmware
 from tools.pipeline.doit_glue import Task
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, checks, guest, inputs, outputs
+from tools.pipeline.tasks import bench, checks, guest, identity, inputs, outputs, repro
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
@@ -57,6 +57,11 @@ def task_kernel() -> Iterator[Task]:
     yield from guest.kernels(PROJECT)
 
 
+def task_kernel_whole() -> Iterator[Task]:
+    """Compare kernels that were linked with ones that are compiled whole."""
+    yield from guest.whole_kernels(PROJECT)
+
+
 def task_firmware() -> Iterator[Task]:
     """Build OVMF."""
     yield from guest.firmwares(PROJECT)
@@ -77,6 +82,11 @@ def task_launcher() -> Task:
     return outputs.launcher(PROJECT)
 
 
+def task_digests() -> Iterator[Task]:
+    """Compute the launch digests."""
+    yield from outputs.digests(PROJECT)
+
+
 def task_runtime() -> Iterator[Task]:
     """Render runtime.toml."""
     yield from outputs.runtime(PROJECT)
@@ -87,9 +97,19 @@ def task_kata() -> Iterator[Task]:
     yield from outputs.kata(PROJECT)
 
 
+def task_manifest() -> Iterator[Task]:
+    """List inputs, steps and outputs."""
+    yield from outputs.manifests(PROJECT)
+
+
 def task_artifacts() -> Iterator[Task]:
     """Fill the output folders."""
     yield from outputs.artifacts(PROJECT)
+
+
+def task_idblock() -> Task:
+    """Sign an ID block for the built artifacts."""
+    return identity.idblock(PROJECT)
 
 
 def task_test() -> Task:
@@ -100,6 +120,21 @@ def task_test() -> Task:
 def task_test_fast() -> Task:
     """Run linters and unit tests."""
     return checks.test_fast(PROJECT)
+
+
+def task_rebuild() -> Task:
+    """Rebuild from a published manifest."""
+    return repro.rebuild(PROJECT)
+
+
+def task_accept() -> Task:
+    """Take the artifacts' digests for the expected ones."""
+    return repro.accept(PROJECT)
+
+
+def task_repro() -> Iterator[Task]:
+    """Build twice from nothing in environments that differ, and compare."""
+    yield from repro.repro(PROJECT)
 
 
 def task_bench() -> Iterator[Task]:

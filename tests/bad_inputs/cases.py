@@ -55,7 +55,19 @@ _GUEST = [
     _case(GUEST, "vcpus = 1", "vcpu = 1", at=": machine.vcpus: ", says="missing; add it"),
     _case(GUEST, '"512M"', '"lots"', at=": machine.memory: ", says="'lots' is not a size such as 512M or 2G"),
     _case(GUEST, 'mode = "snp"', 'mode = "tdx"', at=": sev.mode: ", says="is not one of: snp, sev-es, sev"),
-    _case(GUEST, "0x30000", "0", at=": sev.snp.policy: ", says="lacks bit 17, which must be one; add 0x20000"),
+    _case(GUEST, "migrate = false", "migrate = 0", at=": sev.snp.policy.migrate: ", says="not an integer", real=True),
+    _case(GUEST, "smt = true", "smp = true", at=": sev.snp.policy.smt: ", says="missing; add it (true or false)"),
+    _case(GUEST, "cxl = false", "cxl = false\ntdx = true", at=": sev.snp.policy.tdx: ", says="unknown key; known here: aes"),
+    _case(GUEST, '"0.0"', '"1.51.7"', at=": sev.snp.policy.min-abi: ", says="'1.51.7' is not a version such as 1.51"),
+    _case(GUEST, '"0.0"', '"256.0"', at=": sev.snp.policy.min-abi: ", says="'256.0' is beyond 255.255"),
+    _case(GUEST, '"0.0"', "0.0", at=": sev.snp.policy.min-abi: ", says="must be a version such as 1.51, not a float"),
+    _case(GUEST, "debug = false", "debug = true", at=": sev.snp.policy.debug: ", says="must be false for production profiles"),
+    _case(GUEST, "[sev.sev-es.policy]", "[sev.sev-es.polizy]", at=": sev.sev-es.policy: ", says="missing; add it (a table)"),
+    _case(GUEST, "[sev.sev.policy]", "[sev.sev]\npolicy = 1\n[x]", at=": sev.sev.policy: ", says="must be a table, not an"),
+    _case(GUEST, '"sev-artifacts"', '"sev artifacts"', at=": sev.snp.id-block.family-id: ", says="neither 1 to 16 ASCII"),
+    _case(GUEST, '"guest"', '"' + "0" * 31 + '"', at=": sev.snp.id-block.image-id: ", says="nor 32 hexadecimal digits"),
+    _case(GUEST, "svn = 0", "svn = 4294967296", at=": sev.snp.id-block.svn: ", says="is not in 0…4294967295"),
+    _case(GUEST, "svn = 0", 'svn = "0"', at=": sev.snp.id-block.svn: ", says="must be an integer, not a string"),
     _case(GUEST, "kernel-hashes = true", "kernel-hashes = false", at=": sev.kernel-hashes: ", says="without it"),
     _case(GUEST, "rng = true", "rng = true\nx.y = 1", at=": devices.x: ", says="unknown key; known here: agent"),
 ]
@@ -152,6 +164,11 @@ _FIRMWARE = [
           command="source:edk2"),
     _case(FIRMWARE_SERIES, "0001-", "../0001-", at=":", says="bad patch name", command="source:edk2"),
 ]
+_DIGESTS = [
+    _case(GUEST, '"EPYC-v4"', '"host"', at=": machine.cpu: ", says="no launch digest can be computed for CPU model 'host'; known: EPYC",
+          command="digests:production"),
+    _case(GUEST, '"EPYC-v4"', '"EPYC-Milan-v9"', at=": machine.cpu: ", says="CPU model 'EPYC-Milan-v9'", command="digests:production"),
+]
 _TEMPLATE = [
     _case(TEMPLATE, "{{ guest.cpu | toml }}", "{{ guest.cqu | toml }}", at=":", says="has no attribute 'cqu'",
           command="runtime:production"),
@@ -166,4 +183,4 @@ _TEMPLATE = [
 ]
 # fmt: on
 
-CASES = [*_GUEST, *_PROFILES, *_LOCKS, *_WANTED, *_MANIFEST, *_KERNEL, *_FIRMWARE, *_TEMPLATE]
+CASES = [*_GUEST, *_PROFILES, *_LOCKS, *_WANTED, *_MANIFEST, *_KERNEL, *_FIRMWARE, *_DIGESTS, *_TEMPLATE]

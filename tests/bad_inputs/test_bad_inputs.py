@@ -107,6 +107,9 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
         path = copy / "build" / name
         path.parent.mkdir(parents=True)
         path.write_text(name)
+    digests = copy / "build/digests/production/launch-digests.json"
+    digests.parent.mkdir(parents=True)
+    digests.write_text('{"configured": {"digests": {"snp": "00", "sev-es": "00", "sev": "00"}}}')
     return copy
 
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, noop, overhead, report, sizes
+from tests.bench import boot, digests, noop, overhead, report, repro, sizes
 from tests.bench.report import Part
 from tools.launcher.errors import LauncherError
 from tools.pipeline import ui
@@ -23,8 +23,10 @@ def main() -> int:
     parts: dict[str, Callable[[Project], Part]] = {
         "sizes": sizes.measure,
         "noop": lambda project: noop.measure(project, runs=options.runs),
+        "digests": lambda project: digests.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
+        "repro": repro.measure,
     }
     try:
         project = Project.load()
@@ -45,8 +47,8 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", choices=["sizes", "noop", "boot", "overhead", "docs"])
-    parser.add_argument("--runs", type=_count, default=5, help="how often noop and boot measure (5)")
+    parser.add_argument("name", choices=["sizes", "noop", "digests", "boot", "overhead", "repro", "docs"])
+    parser.add_argument("--runs", type=_count, default=5, help="how often noop, digests and boot measure (5)")
     parser.add_argument("--pairs", type=_count, default=1, help="pairs of builds that overhead compares (1)")
     return parser
 

@@ -18,7 +18,7 @@ _LIMIT = 1.0  # seconds; the issue's goal
 def measure(project: Project, *, runs: int) -> Part:
     """Alternate `./doit build` and `make bzImage`, both with everything built."""
     folder = report.folder(project)
-    step = steps.kernel_step(project)
+    step = steps.bare(steps.kernel_step(project))
     tree = folder / "direct" / step.name
     steps.ensure_direct(step, tree)
     # Same sandbox, same mounts, same variables; only the program is make's last call alone.

@@ -18,7 +18,7 @@ DOCS = "docs/benchmarks.md"
 _BEGIN = "<!-- begin: written by ./doit bench_docs -->"
 _END = "<!-- end -->"
 # The order of the table, whatever the order of the runs.
-_ORDER = ("sizes", "noop", "boot", "overhead")
+_ORDER = ("sizes", "noop", "digests", "boot", "overhead", "repro")
 _HEAD = ("What", "Measured", "Beside", "Goal", "Met")
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tools.pipeline import ambient, digest, firmware, kernel, sandbox, ui
@@ -16,6 +16,7 @@ from tools.pipeline.errors import BuildError
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
 from tools.pipeline.sandbox import Judge
+from tools.pipeline.seal import Seal
 from tools.pipeline.store import Result, Step, Store
 from tools.pipeline.tasks import guest
 
@@ -48,7 +49,7 @@ class _Catching(Project):
     @property
     def store(self) -> Store:
         """The catcher, on the checkout's own store."""
-        return _Catcher(root=self.build, jobs=ambient.cpu_count())
+        return _Catcher(**{field.name: getattr(super().store, field.name) for field in fields(Store)})
 
 
 def _caught(project: Project, build: Callable[[Project], None]) -> Step:
@@ -74,6 +75,13 @@ def kernel_step(project: Project) -> Step:
         raise BuildError("is not there", where=str(config), hint="run ./doit build")
     cpio = project.root / guest.CPIO
     return _caught(project, lambda p: kernel.build(p, profile, config=config, cpio=cpio, target=target))
+
+
+def bare(step: Step) -> Step:
+    """The step without what only the pipeline wants of it: the kernel's objects in an archive."""
+    if step.name != "kernel":
+        return step
+    return replace(step, argv=("/bin/sh", "-euc", kernel.COMPILE), outputs=("bzImage",))
 
 
 def firmware_step(project: Project) -> Step:
@@ -110,7 +118,9 @@ def run_timed(argv: list[str], *, cwd: Path | None, log: Path, title: str, bare:
 
 def command_in(step: Step, folder: Path) -> sandbox.Command:
     """The step's sandbox command as the store makes it, with `folder`/build and `folder`/out."""
-    return Store(root=folder, jobs=ambient.cpu_count())._command(step, folder)
+    # Only its number of jobs matters here.
+    store = Store(root=folder, shelves=folder, seal=Seal(key=b""), jobs=ambient.cpu_count())
+    return store._command(step, folder)
 
 
 def run_direct(step: Step, folder: Path) -> float:

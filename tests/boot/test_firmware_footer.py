@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.launcher.errors import LauncherError
+from tools.launcher.firmware_check import check_measured
 from tools.pipeline.errors import BuildError
 from tools.pipeline.ovmf_footer import HASHES_GUID, Area, SectionType, check_firmware
 
@@ -44,5 +46,9 @@ def test_the_same_firmware_damaged_is_refused(firmware_path: Path, tmp_path: Pat
         path.write_bytes(data)
         with pytest.raises(BuildError, match=r"\A[^\n]+\Z"):
             check_firmware(path, file_size=1 << 20)
+        # The launcher computes no digest from it either.
+        with pytest.raises(LauncherError, match=r"\AOVMF.fd: [^\n]+\Z"):
+            check_measured(data, where="OVMF.fd")
     path.write_bytes(image)
     check_firmware(path, file_size=1 << 20)
+    check_measured(image, where="OVMF.fd")

@@ -48,7 +48,7 @@ def _wrap(base: str, creator: Any) -> Any:
 
 def _each(base: str, made: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for task in made:
-        yield _record(f"{base}:{task['name']}", task)
+        yield _record(task.get("basename") or f"{base}:{task['name']}", task)
 
 
 for _name in sorted(name for name in vars(dodo) if name.startswith("task_")):

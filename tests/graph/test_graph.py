@@ -14,7 +14,9 @@ import pytest
 from tests.checkout import copy_all
 from tools.pipeline.tree import Tree
 
-_OUTPUT = {"runtime:production", "artifacts:production"}
+_LISTED = {"manifest:production", "artifacts:production"}
+_OUTPUT = {"runtime:production"} | _LISTED
+_MEASURED = {"digests:production"}
 _KERNEL = {"kernel_config:production", "kernel:production"}
 _FIRMWARE = {"source:edk2", "firmware:RELEASE-1MB"}
 
@@ -83,19 +85,19 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
             "kernel-patches/6.12/0001-virtio_ring-always-use-the-DMA-API-in-an-encrypted-guest.patch",
             "force_dma_api",
             "force_dmb_api",
-            {"source:linux"} | _KERNEL,
+            {"source:linux"} | _KERNEL | _MEASURED,
         ),
-        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL),
+        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL | _MEASURED),
         ("recipes/kernel/debug.config", "CONFIG_", "CONFIH_", None),
-        ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"}),
-        ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"}),
+        ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"} | _MEASURED),
+        ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"} | _MEASURED),
         ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", set()),
-        ("recipes/guest.toml", '"512M"', '"513M"', {"kata:production"}),
-        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"}),
+        ("recipes/guest.toml", '"512M"', '"513M"', {"kata:production"} | _MEASURED),
+        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"} | _MEASURED),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
-        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"}),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE),
-        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE),
+        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"} | _MEASURED),
+        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE | _MEASURED),
+        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE | _MEASURED),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",
 )  # fmt: skip
@@ -112,19 +114,26 @@ def test_one_byte_reruns_exactly_what_depends_on_it(
 def test_a_launcher_change_reruns_launcher_and_output(graph: Graph) -> None:
     """The launcher is in no other artifact, so not even runtime.toml is rendered again."""
     graph.append("tools/launcher/units.py", "# a comment\n")
-    assert graph.run("build") == ["artifacts:production", "launcher"]
+    assert graph.run("build") == sorted({"launcher"} | _LISTED)
+
+
+def test_new_expected_digests_are_compared(graph: Graph) -> None:
+    """Nothing is built again for them."""
+    path = graph.root / "recipes/expected.sha256"
+    path.write_text(f"{'0' * 64}  out/vmlinuz\n")
+    assert graph.run("build") == ["artifacts:production"]
 
 
 def test_a_drop_in_for_kata_is_rendered_alone(graph: Graph) -> None:
     """Nothing that starts guests depends on it."""
     graph.change_byte("recipes/kata/dropin.toml.j2", "Read docs", "read docs")
-    assert graph.run("build") == ["artifacts:production", "kata:production"]
+    assert graph.run("build") == sorted({"kata:production"} | _LISTED)
 
 
 def test_a_new_file_is_noticed(graph: Graph) -> None:
     """A source file that is added to the agent is part of it, named or not."""
     (graph.root / "initramfs/agent/src/new.rs").write_text("// new\n")
-    assert graph.run("build") == sorted({"agent", "initramfs"} | _OUTPUT)
+    assert graph.run("build") == sorted({"agent", "initramfs"} | _MEASURED | _OUTPUT)
 
 
 def test_a_lost_target_is_made_again(graph: Graph) -> None:
@@ -137,9 +146,11 @@ def test_profiles_share_what_they_can(graph: Graph) -> None:
     """After the production build, the debug one needs its own kernel and output only."""
     assert graph.run("build_debug") == [
         "artifacts:debug",
+        "digests:debug",
         "kata:debug",
         "kernel:debug",
         "kernel_config:debug",
+        "manifest:debug",
         "runtime:debug",
     ]
 

@@ -390,7 +390,7 @@ def test_doctor_without_artifacts_or_qemu(tmp_path: Path, call: Call) -> None:
 def test_check(out: Out, call: Call) -> None:
     answer = call("check", "--config", out.config)
     assert (answer.status, answer.err) == (0, "")
-    assert answer.out == f"{out.config}: production 0.1.0, 3 artifacts in order\n"
+    assert answer.out == f"{out.config}: production 0.1.0, 3 artifacts and their launch digests in order\n"
     (out.folder / "vmlinuz").write_bytes(b"")
     answer = call("check", "--config", out.config)
     assert answer.status == 2

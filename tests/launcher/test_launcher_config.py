@@ -45,7 +45,8 @@ def test_an_initramfs_built_into_the_kernel(tmp_path: Path) -> None:
 # fmt: off
 BAD = [
     ("schema", REMOVED, "schema: missing"),
-    ("schema", 2, "this sev-launch reads 1"),
+    ("schema", 1, "this sev-launch reads 2"),
+    ("schema", 3, "this sev-launch reads 2"),
     ("schema", "1", "must be an integer"),
     ("schema", True, "must be an integer"),
     ("profile", "test", "none of production, debug"),
@@ -104,6 +105,13 @@ BAD = [
     ("devices/rootfs-serial", "x" * 21, "disk serial (1 to 20"),
     ("devices/console", "vga", "none of none, serial"),
     ("devices/rng", "on", "must be true or false"),
+    ("launch-digest", REMOVED, "launch-digest: missing"),
+    ("launch-digest/snp", REMOVED, "launch-digest.snp: missing"),
+    ("launch-digest/snp", "0" * 64, "96 lower-case hexadecimal digits"),
+    ("launch-digest/sev-es", "0" * 96, "64 lower-case hexadecimal digits"),
+    ("launch-digest/sev", "A" * 64, "64 lower-case hexadecimal digits"),
+    ("launch-digest/sev", 0, "must be a string"),
+    ("launch-digest/tdx", "0" * 96, "launch-digest.tdx: unknown key"),
 ]
 # fmt: on
 

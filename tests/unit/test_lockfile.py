@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline import lock, lockfile, wanted
+from tools.pipeline import lock_text, lockfile, wanted
 from tools.pipeline.errors import UserError
 from tools.pipeline.lockfile import Archive, Kind, PoolFile
 
@@ -199,22 +199,22 @@ def test_good_locks_are_read_exactly(tmp_path: Path) -> None:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     sources = lockfile.read_sources_lock(_write(tmp_path, "sources.lock", SOURCES))
-    text = lock.render_sources(reversed(sources))
+    text = lock_text.render_sources(reversed(sources))
     assert lockfile.read_sources_lock(_write(tmp_path, "again", text)) == sources
-    assert lock.render_sources(sources) == text
+    assert lock_text.render_sources(sources) == text
     locked = lockfile.read_toolchain_lock(_write(tmp_path, "toolchain.lock", TOOLCHAIN))
-    text = lock.render_toolchain(locked)
+    text = lock_text.render_toolchain(locked)
     assert lockfile.read_toolchain_lock(_write(tmp_path, "again", text)) == locked
 
 
 def test_the_committed_locks_answer_the_committed_recipes() -> None:
     sources = lockfile.read_sources_lock(ROOT / lockfile.SOURCES_LOCK)
     wanted.check_sources_fresh(wanted.read_wanted_sources(ROOT / wanted.SOURCES_TOML), sources)
-    assert (ROOT / lockfile.SOURCES_LOCK).read_text(encoding="utf-8") == lock.render_sources(sources)
+    assert (ROOT / lockfile.SOURCES_LOCK).read_text(encoding="utf-8") == lock_text.render_sources(sources)
     toolchain = wanted.read_toolchain(ROOT / wanted.TOOLCHAIN_TOML)
     locked = lockfile.read_toolchain_lock(ROOT / lockfile.TOOLCHAIN_LOCK)
     wanted.check_toolchain_fresh(toolchain, locked)
-    assert (ROOT / lockfile.TOOLCHAIN_LOCK).read_text(encoding="utf-8") == lock.render_toolchain(locked)
+    assert (ROOT / lockfile.TOOLCHAIN_LOCK).read_text(encoding="utf-8") == lock_text.render_toolchain(locked)
     for tree in toolchain.trees:
         assert set(tree.packages) <= {p.pin.name for p in locked.of_tree(tree.name)}
 

@@ -38,6 +38,8 @@ def test_the_repositorys_own_recipes(repository: Path) -> None:
     assert guest.mode is SevMode.SNP
     assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x5, 0x1)
     assert guest.kernel_hashes is True
+    assert guest.identity.family_id == b"sev-artifacts\0\0\0"
+    assert (len(guest.identity.image_id), guest.identity.svn) == (16, 0)
     assert guest.agent_port == "org.sev-artifacts.agent.0"
 
 
@@ -83,9 +85,51 @@ def test_the_copy_that_the_refusals_start_from_is_good(copied: Path, repository:
             "kernel-hashes = false",
             "sev.kernel-hashes: must be true; without it",
         ),
-        (GUEST, "0x30000", "0x10000", "sev.snp.policy: 0x10000 lacks bit 17, which must be one; add 0x20000"),
-        (GUEST, "0x30000", "0x1_0000_0000_0000_0000", "sev.snp.policy: 0x10000000000000000 is not in 0…"),
-        (GUEST, "0x5", "0x1", "sev.sev-es.policy: 0x1 lacks bit 2 (ES); add 0x4"),
+        (
+            GUEST,
+            "[sev.snp.policy]",
+            "[sev.snp]\npolicy = 1\n[x]",
+            "sev.snp.policy: must be a table, not an int",
+        ),
+        (
+            GUEST,
+            'min-abi = "0.0"',
+            'min-abi = "0"',
+            "sev.snp.policy.min-abi: '0' is not a version such as 1.51",
+        ),
+        (GUEST, "smt = true\n", "", "sev.snp.policy.smt: missing; add it (true or false)"),
+        (GUEST, "smt = true", "smt = 1", "sev.snp.policy.smt: must be true or false, not an integer"),
+        (
+            GUEST,
+            "send = true",
+            "es = true\nsend = true",
+            "sev.sev-es.policy.es: unknown key; known here: debug",
+        ),
+        (
+            GUEST,
+            "debug = false",
+            "debug = true",
+            "sev.snp.policy.debug: must be false for production",
+        ),
+        (
+            GUEST,
+            "debug = false\nkey-sharing",
+            "debug = true\nkey-sharing",
+            "sev.sev-es.policy.debug: must be false for production profiles (builtin, production); for one",
+        ),
+        (GUEST, '"guest"', '"an id of more than sixteen"', "sev.snp.id-block.image-id: 'an id of more than"),
+        (GUEST, '"guest"', '""', "sev.snp.id-block.image-id: must not be empty"),
+        (GUEST, '"sev-artifacts"', '"é"', "sev.snp.id-block.family-id: 'é' is neither 1 to 16 ASCII"),
+        (GUEST, '"sev-artifacts"', "1", "sev.snp.id-block.family-id: must be a string, not an integer"),
+        (GUEST, "svn = 0", "svn = -1", "sev.snp.id-block.svn: -1 is not in 0…4294967295"),
+        (GUEST, "svn = 0", "svn = 0x1_0000_0000", "sev.snp.id-block.svn: 4294967296 is not in 0…4294967295"),
+        (
+            GUEST,
+            "svn = 0",
+            "svn = 0\nversion = 1",
+            "sev.snp.id-block.version: unknown key; known here: family-id",
+        ),
+        (GUEST, "[sev.snp.id-block]", "[sev.snp.idblock]", "sev.snp.id-block: missing; add it (a table)"),
         (GUEST, "legacy-vm-type = false", "", "sev.sev-es.legacy-vm-type: missing"),
         (GUEST, "rng = true", 'rng = "on"', "devices.rng: must be true or false, not a string"),
         (GUEST, '"rootfs"', '"a-serial-that-is-longer-than-virtio-blk-knows"', "devices.rootfs-serial: "),

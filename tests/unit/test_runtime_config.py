@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from tools.pipeline import recipes, runtime_config
+from tools.pipeline import policy, recipes, runtime_config
 from tools.pipeline.errors import UserError
 from tools.pipeline.recipes import Recipes
 from tools.pipeline.runtime_config import Artifact
+
+DIGESTS = {"snp": "ab" * 48, "sev-es": "cd" * 32, "sev": "ef" * 32}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,7 @@ def render(template: str, loaded: Recipes, artifacts: dict[str, Artifact], **cha
         guest=loaded.guest,
         artifacts=artifacts,
         version=change.get("version", "1.2"),
+        digests=DIGESTS,
     )
 
 
@@ -56,7 +59,7 @@ def test_says_what_the_recipes_say(template: str, loaded: Recipes, artifacts: di
     got = tomllib.loads(render(template, loaded, artifacts))
     guest, profile = loaded.guest, loaded.profile("production")
     assert got == {
-        "schema": 1,
+        "schema": 2,
         "version": "1.2",
         "profile": "production",
         "artifacts": {
@@ -79,7 +82,21 @@ def test_says_what_the_recipes_say(template: str, loaded: Recipes, artifacts: di
             "console": "none",
             "rng": True,
         },
+        "launch-digest": DIGESTS,
     }
+
+
+def test_the_policies_names_stand_above_their_bits(
+    template: str, loaded: Recipes, artifacts: dict[str, Artifact]
+) -> None:
+    lines = render(template, loaded, artifacts).splitlines()
+    for section, bits, layout in (
+        ("[sev.snp]", 0x30000, policy.SNP),
+        ("[sev.sev-es]", 5, policy.SEV_ES),
+        ("[sev.sev]", 1, policy.SEV),
+    ):
+        at = lines.index(section)
+        assert lines[at + 1 : at + 3] == [f"# {policy.spell(bits, layout)}", f"policy = {bits:#x}"]
 
 
 def test_can_be_moved_and_is_commented(

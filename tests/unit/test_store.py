@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps run once for the same inputs, again for any other, and a killed one leaves nothing to trust."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,11 @@ import pytest
 
 from tools.pipeline import digest
 from tools.pipeline.errors import BuildError
-from tools.pipeline.store import Input, Step, Store
+from tools.pipeline.seal import Seal
+from tools.pipeline.store import Input, Result, Step, Store
 from tools.pipeline.tree import Tree
 
+KEY = b"k" * 32
 # Counts its runs in a file of the host that is mounted for that purpose alone.
 SCRIPT = 'echo run >>/src/counter; cat /inputs/in >/out/result; echo "${WORD:-none} $1" >>/out/result'
 
@@ -26,7 +30,14 @@ SCRIPT = 'echo run >>/src/counter; cat /inputs/in >/out/result; echo "${WORD:-no
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""
-    return Store(root=tmp_path / "build dir", jobs=2)
+    return open_store(tmp_path)
+
+
+def open_store(tmp_path: Path, *, key: bytes = KEY, jobs: int = 2) -> Store:
+    """The store of this test, as another process or another checkout would open it."""
+    return Store(
+        root=tmp_path / "build dir", shelves=tmp_path / "cache dir/steps", seal=Seal(key=key), jobs=jobs
+    )
 
 
 @pytest.fixture
@@ -61,6 +72,11 @@ def _make_inputs_writable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "bwrap_argv", changed)
 
 
+def results(store: Store, name: str = "demo") -> list[Path]:
+    """Finished results of a step."""
+    return sorted(p for p in (store.shelves / name).iterdir() if not p.name.startswith("."))
+
+
 def runs(tmp_path: Path) -> int:
     counter = tmp_path / "counted/counter"
     return counter.read_text().count("run") if counter.exists() else 0
@@ -74,7 +90,7 @@ def test_runs_once(store: Store, step: Step, tmp_path: Path) -> None:
     assert second == first
     assert runs(tmp_path) == 1
     # Another process, another store object: the key is all that counts.
-    assert Store(root=store.root, jobs=7).run(step) == first
+    assert open_store(tmp_path, jobs=7).run(step) == first
     assert runs(tmp_path) == 1
 
 
@@ -131,6 +147,30 @@ def test_a_changed_input_runs_again(store: Store, step: Step, tmp_path: Path) ->
     assert runs(tmp_path) == 2
 
 
+def forge(folder: Path, data: bytes, *, key: bytes) -> None:
+    """Plant another result with a record that fits it, sealed with a key."""
+    (folder / "result").write_bytes(data)
+    record = json.loads((folder / "step.json").read_text())["record"]
+    record["outputs"]["result"] = digest.of_bytes(data)
+    Seal(key=key).write(folder / "step.json", record)
+
+
+def test_a_planted_result_needs_the_key(store: Store, step: Step) -> None:
+    """The control of the test below: with the right key, the forgery is believed."""
+    first = store.run(step)
+    forge(first.folder, b"tampered", key=KEY)
+    assert store.run(step).path("result").read_bytes() == b"tampered"
+
+
+def test_a_result_of_another_step_is_not_taken(store: Store, step: Step, tmp_path: Path) -> None:
+    """Genuine, sealed, but put under another key."""
+    other = replace(step, argv=(*step.argv[:-1], "other"))
+    genuine = store.run(step).folder
+    genuine.rename(genuine.with_name(other.key()))
+    assert store.run(other).path("result").read_text() == "input\nnone other\n"
+    assert runs(tmp_path) == 2
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -139,14 +179,21 @@ def test_a_changed_input_runs_again(store: Store, step: Step, tmp_path: Path) ->
         pytest.param(lambda f: (f / "step.json").unlink(), id="no-mark"),
         pytest.param(lambda f: (f / "step.json").write_text("{"), id="half-mark"),
         pytest.param(lambda f: (f / "step.json").write_text('{"outputs": {}}'), id="empty-mark"),
+        pytest.param(lambda f: forge(f, b"tampered", key=b"K" * 32), id="planted"),
     ],
 )
 def test_a_spoiled_result_is_made_again(
-    store: Store, step: Step, tmp_path: Path, spoil: Callable[[Path], object]
+    store: Store,
+    step: Step,
+    tmp_path: Path,
+    spoil: Callable[[Path], object],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     first = store.run(step)
     spoil(first.folder)
+    capfd.readouterr()
     second = store.run(step)
+    assert "making it again" in capfd.readouterr().err
     assert second == first
     assert second.path("result").read_text() == "input\nnone argument\n"
     assert runs(tmp_path) == 2
@@ -155,7 +202,7 @@ def test_a_spoiled_result_is_made_again(
 def test_a_step_that_leaves_no_output_is_an_error(store: Store, step: Step) -> None:
     with pytest.raises(BuildError, match=r"^demonstrating: the step succeeded but left no other$"):
         store.run(replace(step, outputs=("result", "other")))
-    assert not list((store.root / "store/demo").iterdir())
+    assert results(store) == []
 
 
 def test_a_failed_step_leaves_no_result_and_says_where_to_look(store: Store, step: Step) -> None:
@@ -166,7 +213,7 @@ def test_a_failed_step_leaves_no_result_and_says_where_to_look(store: Store, ste
         f"demonstrating: the step ended with status 9; whole log: {store.root}/log/demo.log; "
         f"run it again: sh {replay}"
     )
-    assert not list((store.root / "store/demo").iterdir())
+    assert results(store) == []
     assert subprocess.run(["/bin/sh", replay], check=False).returncode == 9
     assert store.run(step).path("result").read_text() == "input\nnone argument\n"
 
@@ -181,7 +228,7 @@ def test_each_run_starts_from_empty_folders(store: Store, step: Step) -> None:
 
 def test_a_success_leaves_no_scratch(store: Store, step: Step) -> None:
     store.run(replace(step, argv=("/bin/sh", "-c", "touch /build/big; touch /out/result")))
-    assert not list((store.root / "scratch").iterdir())
+    assert not (store.shelves / "demo/.scratch").exists()
 
 
 def test_old_results_are_dropped_and_used_ones_kept(store: Store, step: Step, tmp_path: Path) -> None:
@@ -192,22 +239,21 @@ def test_old_results_are_dropped_and_used_ones_kept(store: Store, step: Step, tm
     # Being used makes the first one the younger.
     store.run(steps[0])
     third = store.run(steps[2]).folder
-    assert sorted((store.root / "store/demo").iterdir()) == sorted([folders[0], third])
+    assert results(store) == sorted([folders[0], third])
     assert runs(tmp_path) == 3
 
 
 def test_what_a_killed_run_was_deleting_goes_away(store: Store, step: Step) -> None:
-    shelf = store.root / "store/demo"
-    for rest in (shelf / ".doomed-0", store.root / "scratch/.doomed-demo", store.root / "scratch/demo"):
+    shelf = store.shelves / "demo"
+    for rest in (shelf / ".doomed-0", shelf / ".doomed-.scratch", shelf / ".scratch"):
         (rest / "deep").mkdir(parents=True)
         (rest / "deep/step.json").write_text("{}")
     result = store.run(replace(step, keep=1))
-    assert list(shelf.iterdir()) == [result.folder]
-    assert not list((store.root / "scratch").iterdir())
+    assert sorted(shelf.iterdir()) == sorted([result.folder, shelf / ".lock"])
 
 
 def test_the_mark_says_what_went_in(store: Store, step: Step) -> None:
-    mark = json.loads((store.run(step).folder / "step.json").read_text())
+    mark = json.loads((store.run(step).folder / "step.json").read_text())["record"]
     assert mark["step"]["argv"] == list(step.argv)
     assert mark["step"]["tool"] == step.tool.digest
     assert mark["step"]["environment"]["SOURCE_DATE_EPOCH"] == "1735689600"
@@ -225,6 +271,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from tools.pipeline import sandbox
+from tools.pipeline.seal import Seal
 from tools.pipeline.store import Input, Step, Store
 from tools.pipeline.tree import Tree
 
@@ -238,7 +285,8 @@ step = Step(
     tool=Tree(path=Path(tree), digest=tree_digest),
     inputs=(Input(host=Path(counted), inside="/src", digest="c"),), outputs=("result",),
 )
-print(Store(root=Path(root), jobs=1).run(step).path("result").read_text(), end="")
+store = Store(root=Path(root), shelves=Path(root) / "steps", seal=Seal(key=b"k" * 32), jobs=1)
+print(store.run(step).path("result").read_text(), end="")
 """
 
 
@@ -269,6 +317,7 @@ def test_killed_in_the_middle(
     counted = tmp_path / "counted"
     counted.mkdir()
     script = f"{SLOW} # {tmp_path}"
+    store = replace(store, shelves=store.root / "steps")
     argv = [sys.executable, "-c", CHILD, store.root, counted, build_tree.path, build_tree.digest, script]
     with subprocess.Popen(argv, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         _wait_for((counted / "started").exists)
@@ -277,10 +326,78 @@ def test_killed_in_the_middle(
         process.send_signal(moment)
         assert process.wait() != 0
     _wait_for(lambda: not _processes_that_mention(f"# {tmp_path}"))
-    assert not list((store.root / "store/slow").iterdir())
-    assert (store.root / "scratch/slow/out/result").read_text() == "half\n"
+    assert results(store, "slow") == []
+    assert (store.shelves / "slow/.scratch/out/result").read_text() == "half\n"
     (counted / "go").touch()
     done = subprocess.run(argv, cwd=repository, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "whole\n")
-    assert len(list((store.root / "store/slow").iterdir())) == 1
-    assert not list((store.root / "scratch").iterdir())
+    assert len(results(store, "slow")) == 1
+    assert not (store.shelves / "slow/.scratch").exists()
+
+
+@pytest.fixture
+def folder_step(step: Step) -> Step:
+    """A step whose output is a folder."""
+    script = "echo run >>/src/counter; mkdir /out/tree; echo a >/out/tree/a; ln -s a /out/tree/b"
+    return replace(step, name="maker", argv=("/bin/sh", "-euc", script), outputs=("tree",))
+
+
+def user(made: Result, step: Step) -> Step:
+    """A step that reads that folder."""
+    return replace(
+        step,
+        name="user",
+        argv=("/bin/sh", "-euc", "cat /inputs/tree/a >/out/result"),
+        inputs=(made.input("tree", inside="/inputs/tree"),),
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda tree: (tree / "a").write_text("evil\n"), id="changed"),
+        pytest.param(lambda tree: (tree / "c").write_text("more"), id="added"),
+        pytest.param(lambda tree: (tree / "b").unlink(), id="removed"),
+        pytest.param(lambda tree: (tree / "a").chmod(0o755), id="executable"),
+        pytest.param(shutil.rmtree, id="gone"),
+    ],
+)
+def test_a_spoiled_folder_is_made_again_before_a_step_sees_it(
+    store: Store, folder_step: Step, step: Step, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    """Only then: a folder that no step needs is not even read."""
+    spoil(store.run(folder_step).path("tree"))
+    fresh = open_store(tmp_path)  # as another process: this one has checked the folder that it made
+    made = fresh.run(folder_step)
+    result = fresh.run(user(made, step))
+    assert result.path("result").read_text() == "a\n"
+    assert runs(tmp_path) == 2
+
+
+def test_an_unspoiled_folder_is_used(store: Store, folder_step: Step, step: Step, tmp_path: Path) -> None:
+    """The control of the test above."""
+    store.run(folder_step)
+    fresh = open_store(tmp_path)
+    fresh.run(user(fresh.run(folder_step), step))
+    assert runs(tmp_path) == 1
+
+
+def test_a_folder_in_use_is_not_dropped(store: Store, folder_step: Step, step: Step) -> None:
+    """Another checkout may drop old results while a step here works on one."""
+    made = store.run(replace(folder_step, keep=1))
+    other = replace(folder_step, keep=1, argv=(*folder_step.argv[:-1], f"{folder_step.argv[-1]}; :"))
+    with (made.folder / "step.json").open("rb") as guard:
+        fcntl.flock(guard, fcntl.LOCK_SH)
+        store.run(other)
+        assert made.folder.is_dir()
+    store.run(replace(other, argv=(*other.argv[:-1], f"{other.argv[-1]}; : :")))
+    assert not made.folder.exists()
+
+
+def test_the_tool_tree_is_checked_before_a_step_runs(store: Store, step: Step) -> None:
+    """Once the step is found, nothing runs and nothing is checked."""
+    checked: list[Tree] = []
+    careful = replace(store, check_tool=checked.append)
+    careful.run(step)
+    careful.run(step)
+    assert checked == [step.tool]

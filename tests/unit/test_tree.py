@@ -5,6 +5,7 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from tools.pipeline import deb, digest, tree
 from tools.pipeline.cache import Cache
 from tools.pipeline.errors import BuildError
 from tools.pipeline.lockfile import Architecture, Archive, Package, Pin, PoolFile, ToolchainLock
+from tools.pipeline.seal import Seal
 from tools.pipeline.wanted import Layout, Toolchain, WantedTree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +86,7 @@ class Workshop:
     def __init__(self, where: Path) -> None:
         self.cache = Cache(root=where / "cache")
         self.trees = where / "trees"
+        self.seal = Seal(key=b"k" * 32)
         self.packages: list[Package] = []
         self.links: tuple[tuple[str, str], ...] = ()
 
@@ -109,7 +112,7 @@ class Workshop:
         toolchain = Toolchain(suite="s", architecture=Architecture.AMD64, layout=layout, trees=(wanted,))
         lock = ToolchainLock(suite="s", wanted=(("t", ("a",)),), packages=tuple(self.packages))
         return tree.ensure_tree(
-            "t", toolchain=toolchain, lock=lock, cache=self.cache, trees=self.trees, jobs=jobs
+            "t", toolchain=toolchain, lock=lock, cache=self.cache, trees=self.trees, seal=self.seal, jobs=jobs
         )
 
 
@@ -155,7 +158,7 @@ def test_good_tree(shop: Workshop) -> None:
     times = {p.lstat().st_mtime for p in [root, *root.rglob("*")]}
     assert times == {deb.MTIME}
     assert made.digest == digest.of_folder(root)
-    tree.check_tree(made)
+    assert tree.is_intact(made)
 
 
 def test_second_call_makes_nothing(shop: Workshop) -> None:
@@ -347,10 +350,27 @@ def test_missing_and_corrupted_cache_entries(shop: Workshop) -> None:
 def test_changed_tree_is_noticed(shop: Workshop) -> None:
     shop.add("a", package_file(member("./usr/x", b"1")))
     made = shop.ensure()
-    tree.check_tree(made)
+    assert tree.is_intact(made)
     (made.path / "usr/x").write_bytes(b"2")
-    with pytest.raises(BuildError, match="was changed after it was set up"):
-        tree.check_tree(made)
+    assert not tree.is_intact(made)
+
+
+def test_a_planted_tree_is_not_taken(shop: Workshop) -> None:
+    """Complete, with a record that fits it, but sealed by somebody else."""
+    shop.add("a", package_file(member("./usr/x", b"1")))
+    made = shop.ensure()
+    record = made.path.parent / "tree.json"
+    genuine = record.read_bytes()
+    (made.path / "usr/x").write_bytes(b"2")
+    forged = {**json.loads(genuine)["record"], "digest": digest.of_folder(made.path)}
+    Seal(key=b"K" * 32).write(record, forged)
+    again = shop.ensure()
+    assert again == made
+    assert (again.path / "usr/x").read_bytes() == b"1"
+    # The control: with the right key it would have been believed.
+    (made.path / "usr/x").write_bytes(b"2")
+    Seal(key=b"k" * 32).write(record, forged)
+    assert shop.ensure().digest == forged["digest"]
 
 
 def test_incomplete_tree_is_not_taken(shop: Workshop) -> None:
@@ -360,7 +380,7 @@ def test_incomplete_tree_is_not_taken(shop: Workshop) -> None:
     (made.path / "usr/x").unlink()
     again = shop.ensure()
     assert again == made
-    tree.check_tree(again)
+    assert tree.is_intact(again)
 
 
 INTERRUPTED = """
@@ -415,7 +435,7 @@ def test_concurrent_set_ups_agree(shop: Workshop) -> None:
         thread.join()
     assert len(results) == 3
     assert len(set(results)) == 1
-    tree.check_tree(results[0])
+    assert tree.is_intact(results[0])
     assert sorted(p.name for p in shop.trees.iterdir()) == [".lock-t", results[0].path.parent.name]
 
 

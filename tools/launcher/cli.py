@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from . import artifacts, command, kvmcache, standalone
+from . import artifacts, command, digest_file, kvmcache, owner, standalone
 from .command import Accel, Files, QemuProgram
-from .config import Console, RuntimeConfig
+from .config import Console, Mode, RuntimeConfig
 from .doctor import doctor
 from .errors import GuestError, LauncherError, UserError
 from .host import HostFacts, find_qemu, gather
@@ -22,6 +23,7 @@ from .launch import (
     check_protection,
     configure,
     kernel_cmdline,
+    note_digest,
     plan_for,
     prepare_rootfs,
     read_firmware,
@@ -109,14 +111,25 @@ def _guest(
                 hint="`sev-launch doctor` tells more; --unprotected runs it without any protection",
             )
         cbit = facts.encryption.cbit if facts.encryption is not None else None
+    cmdline = kernel_cmdline(config, options, ui)
+    given = owner.read(options.owner, config, expected_digest=_expected_digest(config, options, cmdline))
     return Guest(
         config=config,
         qemu=qemu,
         firmware=firmware,
         protection=None if options.unprotected else mode,
         cbit=None if options.unprotected else cbit,
-        cmdline=kernel_cmdline(config, options, ui),
+        cmdline=cmdline,
+        owner=given,
     )
+
+
+def _expected_digest(config: RuntimeConfig, options: Options, cmdline: str) -> bytes | None:
+    """The launch digest of this very guest where an ID block will be compared with it; None without one."""
+    if options.owner.id_block is None or config.sev.mode is not Mode.SNP:
+        return None
+    own = digest_file.launch_digests(config, cmdline=cmdline)
+    return bytes.fromhex(digest_file.configured(config, own)[Mode.SNP])
 
 
 def _check_console(config: RuntimeConfig, options: Options) -> None:
@@ -132,9 +145,9 @@ def _check(options: Options, _: Ui) -> int:
     config = configure(options)
     for artifact in config.artifacts:
         artifacts.verify(config, artifact)
-    read_firmware(config)
-    count = len(config.artifacts)
-    write_stdout(f"{config.path}: {config.profile} {config.version}, {count} artifacts in order\n")
+    digest_file.check(config)
+    what = f"{len(config.artifacts)} artifacts and their launch digests in order"
+    write_stdout(f"{config.path}: {config.profile} {config.version}, {what}\n")
     return 0
 
 
@@ -162,6 +175,7 @@ def _show(options: Options, ui: Ui) -> int:
         ui.alarm("unprotected: nothing would be encrypted")
         known = facts.kvm_error is None and kvmcache.recall(qemu, config) is True
         accel = options.accel or (Accel.KVM if known else Accel.TCG)
+    note_digest(config, options, ui)
     plan = plan_for(guest, accel=accel, files=_shown_files(config, options))
     chosen = command.build(plan)
     if options.json:
@@ -197,4 +211,10 @@ def _shown_files(config: RuntimeConfig, options: Options) -> Files:
         hashes="hashes.bin" if options.unprotected else None,
         console_log=str(options.console_log or "console.log") if serial else None,
         firmware_log="firmware.log" if serial else None,
+        dh_cert=_shown(options.owner.dh_cert),
+        session=_shown(options.owner.session),
     )
+
+
+def _shown(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .config import Mode, RuntimeConfig
+from .owner import NOTHING, Owner
 
 Option = tuple[str, ...]
 Version = tuple[int, int, int]
@@ -47,6 +48,8 @@ class Files:
     hashes: str | None = None
     console_log: str | None = None
     firmware_log: str | None = None
+    dh_cert: str | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class Plan:
     protection: Mode | None
     cbit: int | None = None
     hashes_addr: int | None = None
+    owner: Owner = NOTHING
 
 
 def build(plan: Plan) -> list[Option]:
@@ -129,24 +133,28 @@ def _machine(plan: Plan) -> list[Option]:
     common = f"cbitpos={plan.cbit},reduced-phys-bits={sev.reduced_phys_bits}"
     match plan.protection:
         case Mode.SNP:
+            snp = f"sev-snp-guest,id=snp0,{common},policy={sev.snp_policy:#x},kernel-hashes=on"
             options += [
                 ("-object", f"memory-backend-memfd,id=ram1,size={memory},share=true,prealloc=false"),
-                ("-object", f"sev-snp-guest,id=snp0,{common},policy={sev.snp_policy:#x},kernel-hashes=on"),
+                ("-object", snp + plan.owner.snp_properties),
             ]
         case Mode.SEV_ES | Mode.SEV:
             es = plan.protection is Mode.SEV_ES
             policy = sev.sev_es_policy if es else sev.sev_policy
             # Always pinned: the legacy VM type leaves other values in the VMSA, so another digest.
             legacy = "on" if sev.legacy_vm_type else "off"
-            options.append(
-                (
-                    "-object",
-                    f"sev-guest,id=sev0,{common},policy={policy:#x},kernel-hashes=on,legacy-vm-type={legacy}",
-                )
-            )
+            guest = f"sev-guest,id=sev0,{common},policy={policy:#x},kernel-hashes=on,legacy-vm-type={legacy}"
+            options.append(("-object", guest + _session(plan.files)))
         case None:
             pass
     return options
+
+
+def _session(files: Files) -> str:
+    """The owner's certificate and session, whose files hold base64 (sev_read_file_base64 in sev.c)."""
+    if files.dh_cert is None or files.session is None:
+        return ""
+    return f",dh-cert-file={_value(files.dh_cert)},session-file={_value(files.session)}"
 
 
 def _machine_value(plan: Plan) -> str:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime config (runtime.toml, schema 1): parsed once, checked whole, frozen.
+"""The runtime config (runtime.toml, schema 2): parsed once, checked whole, frozen.
 
 docs/runtime-config.md documents every key; a key that is not there is an error here.
 """
@@ -12,10 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import policy
 from .errors import UserError
 from .units import parse_memory
 
-SCHEMA = 1
+SCHEMA = 2
 CONFIG_NAME = "runtime.toml"
 _CONFIG_MAX = 1 << 20
 # COMMAND_LINE_SIZE of x86 Linux is 2048 with the trailing NUL (arch/x86/include/asm/setup.h).
@@ -23,6 +24,7 @@ CMDLINE_MAX = 2047
 VCPUS_MAX = 255
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA384 = re.compile(r"[0-9a-f]{96}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # virtio-blk's serial number field has 20 bytes (VIRTIO_BLK_ID_BYTES).
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}")
@@ -97,7 +99,10 @@ class Devices:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """The whole of runtime.toml; `path` is where it was read from."""
+    """The whole of runtime.toml; `path` is where it was read from.
+
+    `launch_digests` are those of the file as it stands, were it started in each mode, in hexadecimal.
+    """
 
     path: Path
     profile: Profile
@@ -109,6 +114,7 @@ class RuntimeConfig:
     cmdline: str
     sev: Sev
     devices: Devices
+    launch_digests: dict[Mode, str]
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -192,7 +198,7 @@ def load_config(path: Path) -> RuntimeConfig:
 
 
 def parse_config(data: dict[str, Any], *, path: Path) -> RuntimeConfig:
-    """Check a parsed TOML document against schema 1; `path` is only for messages and file lookups."""
+    """Check a parsed TOML document against schema 2; `path` is only for messages and file lookups."""
     top = _Table(data, path=path, name="")
     schema = top.integer("schema", low=1, high=1 << 31)
     if schema != SCHEMA:
@@ -215,6 +221,7 @@ def parse_config(data: dict[str, Any], *, path: Path) -> RuntimeConfig:
         cmdline=_cmdline(top.table("kernel")),
         sev=_sev(top.table("sev"), profile=profile),
         devices=_devices(top.table("devices")),
+        launch_digests=_launch_digests(top.table("launch-digest")),
     )
     top.end()
     return config
@@ -277,24 +284,12 @@ def _sev(table: _Table, *, profile: Profile) -> Sev:
             "kernel-hashes", "must be true: the firmware starts nothing that is not in the hashes table"
         )
     snp, es, legacy = table.table("snp"), table.table("sev-es"), table.table("sev")
-    snp_policy = snp.integer("policy", low=0, high=(1 << 63) - 1)
-    es_policy = es.integer("policy", low=0, high=0xFFFFFFFF)
+    snp_policy = _policy(snp, policy.SNP, profile=profile)
+    es_policy = _policy(es, policy.SEV_ES, profile=profile)
     legacy_vm_type = es.boolean("legacy-vm-type")
-    sev_policy = legacy.integer("policy", low=0, high=0xFFFFFFFF)
+    sev_policy = _policy(legacy, policy.SEV, profile=profile)
     for each in (snp, es, legacy, table):
         each.end()
-    if not snp_policy & 1 << 17:
-        raise snp.fail("policy", f"{snp_policy:#x} lacks bit 17, which is reserved and must be 1")
-    if not es_policy & 1 << 2:
-        raise es.fail("policy", f"{es_policy:#x} lacks bit 2 (ES), so this would be plain SEV")
-    if sev_policy & 1 << 2:
-        raise legacy.fail("policy", f"{sev_policy:#x} has bit 2 (ES), which belongs to mode sev-es")
-    if profile is Profile.PRODUCTION:
-        if snp_policy & 1 << 19:
-            raise snp.fail("policy", f"{snp_policy:#x} has bit 19 (DEBUG), not for the production profile")
-        for each, policy in ((es, es_policy), (legacy, sev_policy)):
-            if not policy & 1:
-                raise each.fail("policy", f"{policy:#x} lacks bit 0 (NODBG), not for the production profile")
     return Sev(
         mode=mode,
         snp_policy=snp_policy,
@@ -303,6 +298,21 @@ def _sev(table: _Table, *, profile: Profile) -> Sev:
         sev_policy=sev_policy,
         reduced_phys_bits=reduced,
     )
+
+
+def _policy(table: _Table, layout: policy.Layout, *, profile: Profile) -> int:
+    # TOML's integers end at 63 bits.
+    bits = table.integer("policy", low=0, high=(1 << min(layout.width, 63)) - 1)
+    for reason in policy.wrong(bits, layout):
+        raise table.fail("policy", f"{bits:#x} {reason}")
+    if profile is Profile.PRODUCTION and policy.allows_debug(bits, layout):
+        flag = layout.flag("debug")
+        assert flag is not None
+        has = "has" if flag.when_set else "lacks"
+        raise table.fail(
+            "policy", f"{bits:#x} {has} bit {flag.bit} ({flag.spec}), not for the production profile"
+        )
+    return bits
 
 
 def _devices(table: _Table) -> Devices:
@@ -316,3 +326,15 @@ def _devices(table: _Table) -> Devices:
     )
     table.end()
     return devices
+
+
+def _launch_digests(table: _Table) -> dict[Mode, str]:
+    digests = {}
+    for mode in Mode:
+        # SNP's digest is a SHA-384, that of SEV and SEV-ES a SHA-256.
+        pattern, length = (_SHA384, 96) if mode is Mode.SNP else (_SHA256, 64)
+        digests[mode] = table.text(
+            str(mode), pattern=pattern, meaning=f"{length} lower-case hexadecimal digits"
+        )
+    table.end()
+    return digests

@@ -154,7 +154,8 @@ def _host(facts: HostFacts, report: _Report) -> None:
         report.add(
             "kvm_amd.debug_swap",
             None,
-            f"{swap}: sets bit 5 of the VMSA's features, which moves the launch digest",
+            # Since 6.10 the features are those that QEMU asks for (sev_guest_init(), KVM_SEV_INIT2).
+            f"{swap}: before Linux 6.10 it sets bit 5 of the VMSA's features and so moves the launch digest",
         )
     else:
         report.add("kvm_amd.debug_swap", None, swap or "no such parameter")

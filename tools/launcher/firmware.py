@@ -24,14 +24,45 @@ SECTION_NAMES = {1: "SEC_MEM", 2: "SECRETS", 3: "CPUID", 4: "SVSM_CAA", 0x10: "K
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """A named range of guest-physical addresses, in bytes."""
+
+    name: str
+    base: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """First address after it."""
+        return self.base + self.size
+
+    def overlaps(self, other: "Section") -> bool:
+        """Whether the two share a byte."""
+        return self.base < other.end and other.base < self.end
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.base:#x}+{self.size:#x})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Firmware:
-    """Addresses are guest-physical; `sections` are the names in the SEV-SNP metadata."""
+    """Addresses are guest-physical; `layout` is the SEV metadata in its own order, which SNP measures."""
 
     hashes_base: int
     hashes_size: int
     es_reset: int | None
-    has_secret_area: bool
-    sections: frozenset[str]
+    secret: Section | None
+    layout: tuple[Section, ...]
+
+    @property
+    def has_secret_area(self) -> bool:
+        """Whether a secret can be injected."""
+        return self.secret is not None
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """Names in the SEV metadata."""
+        return frozenset(section.name for section in self.layout)
 
     @property
     def snp_missing(self) -> tuple[str, ...]:
@@ -58,12 +89,13 @@ def parse_firmware(image: bytes, *, where: str) -> Firmware:
             f"hashes table area is invalid (base={base:#x} size={size:#x})", where=where, hint=hint
         )
     reset = entries.get(_ES_RESET)
+    secret = entries.get(_SECRET)
     return Firmware(
         hashes_base=base,
         hashes_size=size,
         es_reset=None if reset is None else _unpack("<I", reset, where=where, what="SEV-ES reset block")[0],
-        has_secret_area=_SECRET in entries,
-        sections=_sections(image, entries.get(_METADATA), where=where),
+        secret=None if secret is None else _secret(secret, where=where),
+        layout=_layout(image, entries.get(_METADATA), where=where),
     )
 
 
@@ -71,6 +103,11 @@ def _unpack(layout: str, data: bytes, *, where: str, what: str) -> tuple[int, ..
     if len(data) < struct.calcsize(layout):
         raise UserError(f"{what} in the footer is too short", where=where)
     return struct.unpack_from(layout, data)
+
+
+def _secret(entry: bytes, *, where: str) -> Section:
+    base, size = _unpack("<II", entry, where=where, what="secret area")
+    return Section(name="secret area", base=base, size=size)
 
 
 def _footer(image: bytes, *, where: str) -> dict[bytes, bytes]:
@@ -90,14 +127,16 @@ def _footer(image: bytes, *, where: str) -> dict[bytes, bytes]:
         length, guid = _ENTRY.unpack_from(image, position - _ENTRY.size)
         if length < _ENTRY.size or position - length < start:
             raise UserError(f"a footer entry's length {length} is impossible", where=where)
-        entries.setdefault(guid, image[position - length : position - _ENTRY.size])
+        if guid in entries:
+            raise UserError("the footer has an entry twice", where=where)
+        entries[guid] = image[position - length : position - _ENTRY.size]
         position -= length
     return entries
 
 
-def _sections(image: bytes, entry: bytes | None, *, where: str) -> frozenset[str]:
+def _layout(image: bytes, entry: bytes | None, *, where: str) -> tuple[Section, ...]:
     if entry is None:
-        return frozenset()
+        return ()
     # The entry holds the metadata's distance from the end of the image.
     (distance,) = _unpack("<I", entry, where=where, what="SEV metadata")
     start = len(image) - distance
@@ -106,5 +145,7 @@ def _sections(image: bytes, entry: bytes | None, *, where: str) -> frozenset[str
     length, version, count = struct.unpack_from("<III", image, start + 4)
     if version != 1 or length != 16 + 12 * count or start + length > len(image):
         raise UserError("the SEV metadata's header is malformed", where=where)
-    kinds = (struct.unpack_from("<III", image, start + 16 + 12 * i)[2] for i in range(count))
-    return frozenset(SECTION_NAMES.get(kind, f"{kind:#x}") for kind in kinds)
+    return tuple(
+        Section(name=SECTION_NAMES.get(kind, f"{kind:#x}"), base=base, size=size)
+        for base, size, kind in struct.iter_unpack("<III", image[start + 16 : start + length])
+    )

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import artifacts, command, kvmcache, rootfs, verity
+from . import artifacts, cmdline, command, kvmcache, rootfs
 from .command import Accel, Files, Plan, QemuProgram
-from .config import CMDLINE_MAX, Console, Mode, Profile, RuntimeConfig, load_config
+from .config import Console, Mode, Profile, RuntimeConfig, load_config
 from .errors import GuestError, UserError
 from .firmware import Firmware, parse_firmware
 from .hashes import hashes_table
 from .host import HostFacts, obstacles, require_version
 from .link import Link, Request
 from .options import Options
+from .owner import NOTHING, Owner, b64
 from .protocol import Process, RootKind
 from .qemu import Qemu, tail
 from .rundir import RunDir
@@ -30,7 +31,9 @@ from .ui import UNPROTECTED, Ui
 TIMEOUTS = {Accel.KVM: 120.0, Accel.TCG: 300.0}
 KVM_TRIAL = 20.0
 _SOCKET = "agent.sock"
+_PRINTS_IT = "`sev-launch digest` with the same options prints it"
 _CONSOLE, _FIRMWARE_LOG, _HASHES, _ROOTFS = "console.log", "firmware.log", "hashes.bin", "rootfs.img"
+_DH_CERT, _SESSION = "dh-cert.b64", "session.b64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Guest:
     protection: Mode | None
     cbit: int | None
     cmdline: str
+    owner: Owner = NOTHING
 
 
 def configure(options: Options) -> RuntimeConfig:
@@ -58,22 +62,25 @@ def configure(options: Options) -> RuntimeConfig:
 
 
 def kernel_cmdline(config: RuntimeConfig, options: Options, ui: Ui) -> str:
-    """The command line of the config, plus what --append and --verity say; nothing else may touch it."""
-    parts = [config.cmdline]
-    if options.append:
-        parts.append(options.append)
-    if options.verity is not None and options.rootfs is not None:
-        parts.append(verity.read_verity(options.rootfs, root_hash=options.verity).cmdline)
-    text = " ".join(part for part in parts if part)
-    if len(text) > CMDLINE_MAX:
-        raise UserError(f"the kernel command line has {len(text)} bytes, the kernel takes {CMDLINE_MAX}")
-    keys = [word.partition("=")[0] for word in text.split() if word.startswith("sev_agent.")]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise UserError(f"{key} stands twice on the kernel command line; the agent refuses that")
+    """The command line that is launched; says so when it is not the config's."""
+    text = cmdline.compose(config, append=options.append, verity=options.verity, rootfs=options.rootfs)
     if text != config.cmdline:
-        ui.note("the kernel command line differs from the config's: the launch digest changes by it")
+        ui.note(
+            "the kernel command line differs from the config's: the launch digest changes by it; "
+            f"{_PRINTS_IT}"
+        )
     return text
+
+
+def note_digest(config: RuntimeConfig, options: Options, ui: Ui) -> None:
+    """Say which other options move the launch digest of a protected guest."""
+    if options.unprotected:
+        return
+    if options.mode is not None:
+        ui.note(f"--mode {options.mode}: the launch digest is that of this mode; {_PRINTS_IT}")
+    if options.cpus is not None and config.sev.mode is not Mode.SEV:
+        count = "1 vCPU" if options.cpus == 1 else f"{options.cpus} vCPUs"
+        ui.note(f"--cpus {options.cpus}: the launch digest is that of {count}; {_PRINTS_IT}")
 
 
 def announce(config: RuntimeConfig, options: Options, ui: Ui) -> None:
@@ -81,8 +88,7 @@ def announce(config: RuntimeConfig, options: Options, ui: Ui) -> None:
     if options.unprotected:
         ui.alarm(UNPROTECTED)
         return
-    if options.cpus is not None and config.sev.mode is not Mode.SEV:
-        ui.note(f"--cpus {options.cpus}: the launch digest is that of {options.cpus} vCPUs")
+    note_digest(config, options, ui)
     if config.profile is Profile.DEBUG:
         ui.warn("debug profile: the guest writes its kernel log where this host reads it")
 
@@ -127,6 +133,7 @@ def plan_for(guest: Guest, *, accel: Accel, files: Files) -> Plan:
         protection=guest.protection,
         cbit=guest.cbit,
         hashes_addr=guest.firmware.hashes_base if guest.protection is None else None,
+        owner=guest.owner,
     )
 
 
@@ -149,9 +156,18 @@ class Staging:
             console_log=None if self.console_log is None else str(self.console_log),
             firmware_log=_FIRMWARE_LOG if serial else None,
             hashes=_HASHES if guest.protection is None else None,
+            dh_cert=self._stage(_DH_CERT, guest.owner.dh_cert),
+            session=self._stage(_SESSION, guest.owner.session),
         )
         if guest.protection is None:
             (folder / _HASHES).write_bytes(build_hashes(guest))
+
+    def _stage(self, name: str, data: bytes | None) -> str | None:
+        """What was checked, as the base64 file that QEMU reads."""
+        if data is None:
+            return None
+        (self.folder / name).write_text(b64(data))
+        return name
 
     def add_rootfs(self, image: rootfs.Rootfs) -> None:
         """Give the guest its disk. A link with a plain name: no path of the user's needs quoting for QEMU."""

@@ -5,16 +5,17 @@
 import argparse
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from . import standalone
+from .arguments import cmdline_text, default_config, whole
 from .command import Accel
-from .config import CONFIG_NAME, VCPUS_MAX, Mode
+from .config import VCPUS_MAX, Mode
 from .errors import UserError
+from .owner import Wish
 from .ui import NAME
 from .units import parse_memory
 
@@ -65,6 +66,7 @@ class Options:
     json: bool
     cbit: int | None
     retry: bool
+    owner: Wish
     argv: tuple[str, ...]
 
 
@@ -73,15 +75,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, hint=f"see {self.prog} --help")
-
-
-def default_config() -> Path:
-    """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one."""
-    for parent in Path(__file__).parents:
-        # In a zipapp __file__ runs through the archive: /…/out/sev-launch/package/options.py
-        if parent.is_file() and zipfile.is_zipfile(parent):
-            return parent.resolve().parent / CONFIG_NAME
-    return Path("out", CONFIG_NAME).absolute()
 
 
 def parse(words: Sequence[str]) -> Options:
@@ -103,6 +96,8 @@ def parse(words: Sequence[str]) -> Options:
     accel = getattr(given, "accel", None)
     if accel not in (None, "kvm") and not given.unprotected:
         raise UserError(f"--accel {accel} goes with --unprotected only: encryption needs KVM")
+    wish = Wish(**{name: getattr(given, name, None) for name in Wish.__dataclass_fields__})
+    wish.check_alone(unprotected=getattr(given, "unprotected", False))
     uid, gid = given.user if run else (0, 0)
     return Options(
         command=given.command,
@@ -127,6 +122,7 @@ def parse(words: Sequence[str]) -> Options:
         json=getattr(given, "json", False),
         cbit=getattr(given, "cbit", None),
         retry=getattr(given, "retry", False),
+        owner=wish,
         argv=argv or (),
     )
 
@@ -169,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(sub)
         if name != "doctor":
             _add_guest(sub)
+            _add_owner(sub)
         if name == "run":
             _add_workload(sub)
         else:
@@ -176,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "show":
             sub.add_argument(
                 "--cbit",
-                type=_whole(1, 63),
+                type=whole(1, 63),
                 metavar="N",
                 help="the C-bit of another host (default: this CPU's)",
             )
@@ -225,16 +222,36 @@ def _add_guest(sub: argparse.ArgumentParser) -> None:
         help="dm-verity root hash of the EROFS image; changes the launch digest through the command line",
     )
     group.add_argument(
-        "--cpus", type=_whole(1, VCPUS_MAX), metavar="N", help="vCPUs; changes the digest of SEV-ES and SNP"
+        "--cpus", type=whole(1, VCPUS_MAX), metavar="N", help="vCPUs; changes the digest of SEV-ES and SNP"
     )
     group.add_argument("--memory", type=_memory, metavar="SIZE", help="RAM, as in 512M or 2G")
     group.add_argument(
         "--append",
-        type=_cmdline_text,
+        type=cmdline_text,
         metavar="TEXT",
         help="add to the kernel command line; changes the launch digest",
     )
     group.add_argument("--console-log", type=Path, metavar="FILE", help="kernel console (debug profile only)")
+
+
+def _add_owner(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group("from the guest's owner (docs/id-block.md); not in the launch digest")
+    group.add_argument("--id-block", type=Path, metavar="FILE", help="SNP: ID block, plain or base64")
+    group.add_argument(
+        "--id-auth", type=Path, metavar="FILE", help="SNP: its ID authentication information, plain or base64"
+    )
+    group.add_argument(
+        "--host-data", metavar="HEX|@FILE", help="SNP: 32 bytes that attestation reports will carry"
+    )
+    group.add_argument(
+        "--dh-cert",
+        type=Path,
+        metavar="FILE",
+        help="SEV, SEV-ES: the owner's Diffie-Hellman certificate, base64",
+    )
+    group.add_argument(
+        "--session", type=Path, metavar="FILE", help="SEV, SEV-ES: the owner's session data, base64"
+    )
 
 
 def _add_workload(sub: argparse.ArgumentParser) -> None:
@@ -257,19 +274,6 @@ def _add_workload(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--hostname", type=_hostname, metavar="NAME", help="default: sev-guest")
 
 
-class _whole:  # noqa: N801  reads as a converter
-    """Converter for a whole number between two bounds."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self._low = low
-        self._high = high
-
-    def __call__(self, text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,6}", text) is None or not self._low <= int(text) <= self._high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {self._low} to {self._high}")
-        return int(text)
-
-
 def _memory(text: str) -> int:
     try:
         return parse_memory(text)
@@ -281,12 +285,6 @@ def _seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) is None or not 0 < float(text) <= _TIMEOUT_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.001 to 86400")
     return float(text)
-
-
-def _cmdline_text(text: str) -> str:
-    if re.fullmatch(r"[\x20-\x7e]+", text) is None:
-        raise argparse.ArgumentTypeError("must be printable ASCII")
-    return text
 
 
 def _workdir(text: str) -> str:

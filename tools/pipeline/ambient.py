@@ -44,6 +44,41 @@ def cache_dir() -> Path:
     return Path(base) / "sev-artifacts"
 
 
+def state_dir() -> Path | None:
+    """Where this user's own state is kept (XDG Base Directory Specification); None without a home."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not Path(base).is_absolute():
+        home = os.environ.get("HOME", "")
+        if not Path(home).is_absolute():
+            return None
+        base = str(Path(home) / ".local/state")
+    return Path(base) / "sev-artifacts"
+
+
+def effective_uid() -> int:
+    """Who we are, for what only root can do."""
+    return os.geteuid()
+
+
+def now() -> float:
+    """Seconds since the epoch, for a check that shifts the clock; never for an artifact."""
+    return time.time()
+
+
+def random_bytes(count: int) -> bytes:
+    """Random bytes for a key that never reaches an artifact."""
+    return os.urandom(count)
+
+
+def sandbox_clock() -> tuple[Path, str] | None:
+    """The library and the offset (as in +210d) that shift the clock of every build step, normally None.
+
+    Set by the reproducibility check alone: artifacts must not differ by it.
+    """
+    library, _, offset = os.environ.get("SEV_ARTIFACTS_CLOCK", "").partition(" ")
+    return (Path(library), offset) if library and offset else None
+
+
 def mirror_override() -> list[str]:
     """Base URLs in SEV_ARTIFACTS_MIRROR, separated by white space; empty when unset."""
     return os.environ.get("SEV_ARTIFACTS_MIRROR", "").split()

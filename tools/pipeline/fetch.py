@@ -24,6 +24,8 @@ from tools.pipeline.errors import BuildError
 from tools.pipeline.lockfile import LocalFile, Pin
 from tools.pipeline.mirrors import SETTING, Mirrors
 
+_NAMED = 5  # failed files that an error names besides the first: it is one line
+
 
 def ensure(
     pins: Iterable[Pin],
@@ -101,7 +103,9 @@ def check_available(
 def _raise(failures: list[Failure]) -> NoReturn:
     failures.sort(key=lambda f: (f.pin.lock, f.pin.name))
     first = failures[0]
-    others = [f"{f.pin.name} {f.pin.version}" for f in failures[1:]]
+    others = [f"{f.pin.name} {f.pin.version}" for f in failures[1 : _NAMED + 1]]
+    if len(failures) > _NAMED + 1:
+        others.append(f"{len(failures) - _NAMED - 1} more")
     tried = "; ".join(f"{place}: {answer}" for place, answer in first.answers)
     more = f" — and likewise {', '.join(others)}" if others else ""
     raise BuildError(

@@ -43,6 +43,11 @@ def check_pins(project: Project) -> None:
             project.source(name)
 
 
+def log(recipe: FirmwareRecipe) -> str:
+    """The name of the log of a firmware's build."""
+    return f"firmware-{recipe.name}"
+
+
 def script(project: Project) -> Path:
     """What runs in the sandbox to build the firmware."""
     return project.root / _FOLDER / "build.sh"
@@ -126,7 +131,7 @@ def _check_all_judged(archive: Path, judged: tuple[DebianPatch, ...]) -> None:
 def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
     """Build the firmware to `target` after checking the footer that QEMU and the launch digest rely on."""
     step = Step(
-        name=f"firmware-{recipe.name}",
+        name=log(recipe),
         title=f"firmware, {recipe.target}, {recipe.size}",
         argv=(
             "/bin/sh",

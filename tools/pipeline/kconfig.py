@@ -9,7 +9,10 @@ Kconfig drops requests without a word: a misspelt or renamed symbol, unmet depen
 the other way. The audit turns each into an error that names fragment and line, before anything is compiled.
 """
 
+import errno
+import os
 import re
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -161,6 +164,19 @@ _IF = re.compile(r"if\s+(.*)")
 def tree_reader(tree: Path) -> Callable[[str], str]:
     """Give a function that reads a Kconfig file of `tree` by its relative path."""
     return lambda name: (tree / name).read_text(encoding="utf-8")
+
+
+def archive_reader(archive: Path) -> Callable[[str], str]:
+    """The same for a tar of the tree's Kconfig files."""
+    with tarfile.open(archive, "r:") as members:
+        texts = {m.name.removeprefix("./"): file.read() for m in members if (file := members.extractfile(m))}
+
+    def read(name: str) -> str:
+        if name not in texts:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return texts[name].decode("utf-8")
+
+    return read
 
 
 def read_symbols(

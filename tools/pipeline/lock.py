@@ -7,17 +7,16 @@ sources.toml ──┐        ┌── sources.lock
 toolchain.toml ┘        └── toolchain.lock
 """
 
-import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline import ambient, digest, fetch, lockfile, ui, wanted
+from tools.pipeline import ambient, digest, fetch, lock_text, lockfile, ui, wanted
 from tools.pipeline.apt import Apt, Found
 from tools.pipeline.errors import BuildError, UserError
 from tools.pipeline.lockfile import (
@@ -27,20 +26,12 @@ from tools.pipeline.lockfile import (
     Origin,
     Package,
     Pin,
-    PoolFile,
     Source,
     ToolchainLock,
     Urls,
 )
 from tools.pipeline.mirrors import Mirrors
 from tools.pipeline.wanted import Toolchain, WantedSource
-
-_HEADER = """\
-# SPDX-FileCopyrightText: The sev-artifacts authors
-# SPDX-License-Identifier: Apache-2.0
-#
-# Written by ./doit lock from {origin}; do not edit.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +75,8 @@ def lock(*, root: Path, folder: Path, mirrors: Mirrors, check: bool = False) -> 
     changes = _changes(old, new.pins)
     if not check:
         for name, text in (
-            (lockfile.SOURCES_LOCK, render_sources(new.sources)),
-            (lockfile.TOOLCHAIN_LOCK, render_toolchain(new.toolchain)),
+            (lockfile.SOURCES_LOCK, lock_text.render_sources(new.sources)),
+            (lockfile.TOOLCHAIN_LOCK, lock_text.render_toolchain(new.toolchain)),
         ):
             digest.write_if_changed(root / name, text.encode())
     return changes
@@ -176,65 +167,6 @@ def _changes(old: Mapping[tuple[str, str], Pin], new: Iterable[Pin]) -> list[str
     return lines
 
 
-def _value(value: str | int | Sequence[str]) -> str:
-    """TOML for a value; for the strings that the readers let through, JSON's notation is TOML's."""
-    if isinstance(value, (str, int)):
-        return json.dumps(value, ensure_ascii=False)
-    return "[" + ", ".join(json.dumps(item, ensure_ascii=False) for item in value) + "]"
-
-
-def _block(header: str, fields: Mapping[str, str | int | Sequence[str]]) -> str:
-    return f"\n{header}\n" + "".join(f"{key} = {_value(value)}\n" for key, value in fields.items())
-
-
-def _origin_fields(origin: Origin) -> dict[str, str | int | Sequence[str]]:
-    if isinstance(origin, PoolFile):
-        return {"archive": origin.archive.value, "path": origin.path}
-    return {"urls": origin.urls} if isinstance(origin, Urls) else {"path": origin.path}
-
-
-def render_sources(sources: Iterable[Source]) -> str:
-    """The text of sources.lock: sorted by name, the same for the same pins."""
-    text = _HEADER.format(origin="sources.toml") + f"schema = {lockfile.SCHEMA}\n"
-    for source in sorted(sources, key=lambda s: s.pin.name):
-        own: dict[str, str | int | Sequence[str]] = {}
-        if source.kind is Kind.DEBIAN_SOURCE:
-            own = {"package": source.package, "file": source.file}
-        fields = {
-            "name": source.pin.name,
-            "version": source.pin.version,
-            "licence": source.licence,
-            "kind": source.kind.value,
-            **own,
-            **_origin_fields(source.pin.origin),
-            "size": source.pin.size,
-            "sha256": source.pin.sha256,
-        }
-        text += _block("[[source]]", fields)
-    return text
-
-
-def render_toolchain(locked: ToolchainLock) -> str:
-    """The text of toolchain.lock: sorted by name, the same for the same pins."""
-    text = _HEADER.format(origin="toolchain.toml")
-    text += f'schema = {lockfile.SCHEMA}\nsuite = "{locked.suite}"\n'
-    text += "\n# What the trees were resolved for.\n[trees]\n"
-    for name, packages in sorted(locked.wanted):
-        text += _block(f"[trees.{name}]", {"packages": packages}).removeprefix("\n")
-    for package in sorted(locked.packages, key=lambda p: p.pin.name):
-        fields = {
-            "name": package.pin.name,
-            "version": package.pin.version,
-            "architecture": package.architecture.value,
-            "trees": package.trees,
-            **_origin_fields(package.pin.origin),
-            "size": package.pin.size,
-            "sha256": package.pin.sha256,
-        }
-        text += _block("[[package]]", fields)
-    return text
-
-
 def lock_python(*, root: Path) -> list[str]:
     """Resolve requirements.in into requirements.lock with hashes; return the changes, one line each.
 
@@ -275,7 +207,7 @@ def lock_python(*, root: Path) -> list[str]:
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise BuildError(f"{' '.join(argv[1:4])} failed: {last}", where="requirements.in")
-        head = "".join(f"{line}\n" for line in _HEADER.splitlines()[:2])
+        head = "".join(f"{line}\n" for line in lock_text.HEADER.splitlines()[:2])
         head += "# Written by ./doit lock from requirements.in.\n"
         digest.write_if_changed(target, (head + result.read_text(encoding="utf-8")).encode())
     after = _requirements(target)

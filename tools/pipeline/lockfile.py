@@ -185,12 +185,13 @@ def read_sources_lock(path: Path) -> tuple[Source, ...]:
     check_schema(top)
     tables = top.tables("source")
     top.close()
-    sources = tuple(sorted((_source(table) for table in tables), key=lambda s: s.pin.name))
+    sources = tuple(sorted((read_source(table) for table in tables), key=lambda s: s.pin.name))
     _no_duplicates((s.pin for s in sources), file=SOURCES_LOCK)
     return sources
 
 
-def _source(table: toml_reader.Table) -> Source:
+def read_source(table: toml_reader.Table) -> Source:
+    """A source from its table; every doubt is a UserError."""
     name = table.string("name", pattern=NAME, says="a name")
     kind = table.choice("kind", Kind)
     licence = read_licence(table)
@@ -267,7 +268,7 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     known = tuple(name for name, _ in wanted)
     tables = top.tables("package")
     top.close()
-    packages = tuple(sorted((_package(table, known) for table in tables), key=lambda p: p.pin.name))
+    packages = tuple(sorted((read_package(table, known) for table in tables), key=lambda p: p.pin.name))
     _no_duplicates((p.pin for p in packages), file=TOOLCHAIN_LOCK)
     for name in known:
         if not any(name in p.trees for p in packages):
@@ -275,7 +276,8 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     return ToolchainLock(suite=suite, wanted=tuple(wanted), packages=packages)
 
 
-def _package(table: toml_reader.Table, known: Sequence[str]) -> Package:
+def read_package(table: toml_reader.Table, known: Sequence[str]) -> Package:
+    """A package from its table; `known` are the trees that it may be in."""
     name = table.string("name", pattern=PACKAGE, says="a Debian package name")
     architecture = table.choice("architecture", Architecture)
     trees = table.strings("trees")

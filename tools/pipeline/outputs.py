@@ -5,7 +5,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.pipeline import digest, kata, runtime_config, sandbox, toml_template, ui
+from tools.pipeline import (
+    digest,
+    expected,
+    kata,
+    launch_digests,
+    runtime_config,
+    sandbox,
+    toml_template,
+    ui,
+)
 from tools.pipeline.kata import Variant
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
@@ -17,15 +26,21 @@ _CONFIG = "runtime.toml"
 
 
 def write_config(
-    project: Project, profile: Profile, *, parts: Mapping[str, tuple[str, Path]], target: Path
+    project: Project,
+    profile: Profile,
+    *,
+    parts: Mapping[str, tuple[str, Path]],
+    digests: Path,
+    target: Path,
 ) -> None:
-    """Render runtime.toml for the measured artifacts in `parts`."""
+    """Render runtime.toml for the measured artifacts in `parts` and their launch-digests.json."""
     text = runtime_config.render(
         toml_template.read(project.root, runtime_config.TEMPLATE),
         profile=profile,
         guest=project.recipes.guest,
         artifacts={key: Artifact.of(path, file=name) for key, (name, path) in parts.items()},
         version=project.version(),
+        digests=launch_digests.read_configured(digests),
     )
     digest.write_if_changed(target, text.encode())
 
@@ -63,7 +78,7 @@ def assemble(project: Project, profile: Profile, *, files: Mapping[str, Path], f
     _check(project, folder)
     sums = "".join(f"{digest.of_file(folder / name)}  {name}\n" for name in sorted(files))
     digest.write_if_changed(folder / SUMS, sums.encode())
-    _report(profile, folder, sorted(files))
+    _report(profile, folder, sorted(files), verdict=expected.verdict(project.root, folder))
 
 
 def _check(project: Project, folder: Path) -> None:
@@ -76,13 +91,15 @@ def _check(project: Project, folder: Path) -> None:
     sandbox.output_of(command)
 
 
-def _report(profile: Profile, folder: Path, names: list[str]) -> None:
+def _report(profile: Profile, folder: Path, names: list[str], *, verdict: str) -> None:
     ui.line("")
     ui.line(ui.paint(f"   {folder.name}/  ({profile.name} profile)", "1"))
     width = max(20, *(len(name) for name in names))
     for name in names:
         path = folder / name
         ui.line(f"   {name:<{width}} {ui.size(path.stat().st_size):>9}  sha256 {digest.of_file(path)}")
+    ui.line("")
+    ui.line(f"   {verdict}")
     ui.line("")
     if profile.name == DEFAULT_PROFILE:
         ui.line(f"   next: {folder.name}/sev-launch doctor    what this host can do")

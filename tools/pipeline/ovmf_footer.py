@@ -187,9 +187,11 @@ def _check_sections(sections: tuple[Section, ...], *, ram_end: int, where: str) 
             raise BuildError(f"SEV metadata has no {kind.name} section", where=where)
         if count > 1 and kind != SectionType.SEC_MEM:
             raise BuildError(f"SEV metadata has {count} {kind.name} sections", where=where)
+    # The PSP fills one page each (SNP firmware ABI, SNP_LAUNCH_UPDATE, page types SECRETS, CPUID); launch
+    # digests are computed for one page with the hashes table.
+    single = {SectionType.SECRETS, SectionType.CPUID, SectionType.KERNEL_HASHES}
     for section in sections:
-        # The PSP fills one page each (SNP firmware ABI, SNP_LAUNCH_UPDATE, page types SECRETS, CPUID).
-        if section.type in {SectionType.SECRETS, SectionType.CPUID} and section.area.size != PAGE:
+        if section.type in single and section.area.size != PAGE:
             raise BuildError(f"section {section.type.name} ({section.area}) is not one page", where=where)
 
 

@@ -3,13 +3,15 @@
 """Where things lie in a checkout, with parsed recipes and locks: what task creators hand on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from tools.pipeline import ambient, lockfile, mirrors, recipes, toml_reader, tree, wanted
+from tools.pipeline import ambient, lockfile, mirrors, recipes, seal, toml_reader, tree, ui, wanted
 from tools.pipeline.cache import Cache
 from tools.pipeline.errors import BuildError, UserError
 from tools.pipeline.lockfile import Pin, Source, ToolchainLock
 from tools.pipeline.recipes import Profile, Recipes
+from tools.pipeline.seal import Seal
 from tools.pipeline.store import Input, Store
 from tools.pipeline.tree import Tree
 from tools.pipeline.wanted import Toolchain
@@ -54,10 +56,21 @@ class Project:
         """Everything intermediate; may be deleted at any time."""
         return self.root / "build"
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        """Results of build steps."""
-        return Store(root=self.build, jobs=ambient.cpu_count())
+        """Results of build steps; one for the process, so that what it has checked is checked once."""
+        return Store(
+            root=self.build,
+            shelves=ambient.cache_dir() / "steps",
+            seal=self.seal,
+            jobs=ambient.cpu_count(),
+            check_tool=self._check_tool,
+        )
+
+    @cached_property
+    def seal(self) -> Seal:
+        """This user's mark on what lies in the cache; without a home it is this checkout's."""
+        return seal.load(ambient.state_dir() or self.build)
 
     @property
     def cache(self) -> Cache:
@@ -118,12 +131,33 @@ class Project:
             lock=self.toolchain_lock,
             cache=self.cache,
             trees=self._trees,
+            seal=self.seal,
             jobs=ambient.cpu_count(),
         )
 
     def find_tree(self, name: str) -> Tree | None:
         """The tool tree of that name if it is set up already."""
-        return tree.find_tree(name, toolchain=self.toolchain, lock=self.toolchain_lock, trees=self._trees)
+        return tree.find_tree(
+            name, toolchain=self.toolchain, lock=self.toolchain_lock, trees=self._trees, seal=self.seal
+        )
+
+    @cached_property
+    def _intact(self) -> set[Path]:
+        return set()
+
+    def _check_tool(self, used: Tree) -> None:
+        """Make sure, once a process, that a tool tree is what was set up; set it up again when it is not."""
+        if used.path in self._intact:
+            return
+        with ui.working("checking the tool tree"):
+            intact = tree.is_intact(used)
+        if not intact:
+            ui.line(f"   note: {used.path.parent} was changed after it was set up; setting it up again")
+            names = [w.name for w in self.toolchain.trees if self.find_tree(w.name) == used]
+            tree.remove(used.path.parent)
+            for name in names:
+                self.tree(name)
+        self._intact.add(used.path)
 
     @property
     def _trees(self) -> Path:

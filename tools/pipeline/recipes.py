@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tools.pipeline import toml_reader
+from tools.pipeline import idblock, policy, toml_reader
 from tools.pipeline.errors import UserError
+from tools.pipeline.idblock import Identity
 from tools.pipeline.toml_reader import Table
 
 SCHEMA = 1
@@ -18,7 +19,6 @@ DEFAULT_PROFILE = "production"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 _CPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _SERIES = r"[0-9]{1,3}\.[0-9]{1,3}"
-_POLICY_MAX = (1 << 64) - 1
 # x86 boot protocol, cmdline_size of a 6.12 kernel: 2047 bytes without the NUL (COMMAND_LINE_SIZE 2048).
 _CMDLINE = r"[ -~]{1,2047}"
 
@@ -74,7 +74,7 @@ class Console(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Guest:
-    """recipes/guest.toml: the machine, whatever the profile."""
+    """recipes/guest.toml: the machine, whatever the profile. Policies are bits, made from their names."""
 
     machine: str
     cpu: str
@@ -84,6 +84,7 @@ class Guest:
     reduced_phys_bits: int
     kernel_hashes: bool
     snp_policy: int
+    identity: Identity
     sev_es_policy: int
     sev_es_legacy_vm_type: bool
     sev_policy: int
@@ -160,6 +161,7 @@ def load(root: Path, *, sources: Collection[str]) -> Recipes:
                 where=f"recipes/profiles/{found.name}.toml: kernel.series",
                 hint="pin the other kernel as a source of its own",
             )
+    _check_debug(guest, profiles)
     if DEFAULT_PROFILE not in [p.name for p in profiles]:
         raise UserError("no such file", where=f"recipes/profiles/{DEFAULT_PROFILE}.toml", hint="restore it")
     return Recipes(guest=guest, profiles=tuple(profiles))
@@ -173,6 +175,10 @@ def _guest(table: Table) -> Guest:
     _schema(table)
     machine, sev, devices = table.table("machine"), table.table("sev"), table.table("devices")
     snp, sev_es, plain = sev.table("snp"), sev.table("sev-es"), sev.table("sev")
+    if not sev.boolean("kernel-hashes"):
+        raise sev.error(
+            "kernel-hashes", "must be true", "without it neither kernel nor initramfs is measured at launch"
+        )
     guest = Guest(
         machine=machine.string("type", pattern="q35", says="q35, the machine that the firmware is built for"),
         cpu=machine.string("cpu", pattern=_CPU, says="a QEMU CPU model"),
@@ -180,16 +186,16 @@ def _guest(table: Table) -> Guest:
         memory=_memory(machine),
         mode=sev.choice("mode", SevMode),
         reduced_phys_bits=sev.integer("reduced-phys-bits", low=1, high=63),
-        kernel_hashes=sev.boolean("kernel-hashes"),
-        snp_policy=snp.integer("policy", low=0, high=_POLICY_MAX),
-        sev_es_policy=sev_es.integer("policy", low=0, high=(1 << 32) - 1),
+        kernel_hashes=True,
+        snp_policy=policy.read(snp.table("policy"), policy.SNP),
+        identity=_identity(snp.table("id-block")),
+        sev_es_policy=policy.read(sev_es.table("policy"), policy.SEV_ES),
         sev_es_legacy_vm_type=sev_es.boolean("legacy-vm-type"),
-        sev_policy=plain.integer("policy", low=0, high=(1 << 32) - 1),
+        sev_policy=policy.read(plain.table("policy"), policy.SEV),
         agent_port=devices.string("agent-port", pattern=r"[a-z0-9.-]{1,60}", says="a port name"),
         rootfs_serial=devices.string("rootfs-serial", pattern=r"[a-z0-9]{1,20}", says="a disk serial"),
         rng=devices.boolean("rng"),
     )
-    _check_policies(guest, sev=sev, snp=snp, sev_es=sev_es)
     for part in (snp, sev_es, plain, machine, sev, devices, table):
         part.close()
     return guest
@@ -204,17 +210,33 @@ def _memory(machine: Table) -> str:
     return text
 
 
-def _check_policies(guest: Guest, *, sev: Table, snp: Table, sev_es: Table) -> None:
-    # SEV-SNP firmware ABI, "Guest Policy": bit 17 is reserved and must be one, or SNP_LAUNCH_START fails.
-    if not guest.snp_policy >> 17 & 1:
-        raise snp.error("policy", f"{guest.snp_policy:#x} lacks bit 17, which must be one", "add 0x20000")
-    # SEV API, "Guest Policy": bit 2 demands SEV-ES; without it the guest would start as plain SEV.
-    if not guest.sev_es_policy >> 2 & 1:
-        raise sev_es.error("policy", f"{guest.sev_es_policy:#x} lacks bit 2 (ES)", "add 0x4")
-    if not guest.kernel_hashes:
-        raise sev.error(
-            "kernel-hashes", "must be true", "without it neither kernel nor initramfs is measured at launch"
-        )
+def _identity(table: Table) -> Identity:
+    identity = Identity(
+        family_id=_id(table, "family-id"),
+        image_id=_id(table, "image-id"),
+        svn=table.integer("svn", low=0, high=idblock.SVN_MAX),
+    )
+    table.close()
+    return identity
+
+
+def _id(table: Table, key: str) -> bytes:
+    try:
+        return idblock.parse_id(table.string(key))
+    except ValueError as error:
+        raise table.error(key, str(error)) from None
+
+
+def _check_debug(guest: Guest, profiles: Collection[Profile]) -> None:
+    """A production guest that the host may debug would be one that the host can read."""
+    production = [p.name for p in profiles if p.kind is ProfileKind.PRODUCTION]
+    for mode, bits in (("snp", guest.snp_policy), ("sev-es", guest.sev_es_policy), ("sev", guest.sev_policy)):
+        if production and policy.allows_debug(bits, policy.LAYOUTS[mode]):
+            raise UserError(
+                f"must be false for production profiles ({', '.join(production)})",
+                where=f"recipes/guest.toml: sev.{mode}.policy.debug",
+                hint="for one guest of the debug profile, change the bits in its runtime.toml",
+            )
 
 
 def _profile(table: Table, *, name: str, root: Path, sources: Collection[str]) -> Profile:

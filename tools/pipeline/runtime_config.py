@@ -27,9 +27,15 @@ class Artifact:
 
 
 def render(
-    template: str, *, profile: Profile, guest: Guest, artifacts: Mapping[str, Artifact], version: str
+    template: str,
+    *,
+    profile: Profile,
+    guest: Guest,
+    artifacts: Mapping[str, Artifact],
+    version: str,
+    digests: Mapping[str, str],
 ) -> str:
-    """The text of runtime.toml.
+    """The text of runtime.toml; `digests` are the launch digests by mode, in hexadecimal.
 
     Raises UserError, with the template's line where it is known, when the template is wrong or gives no
     valid TOML.
@@ -41,4 +47,5 @@ def render(
         guest=guest,
         artifacts=list(artifacts.items()),
         version=version,
+        digests=digests,
     )

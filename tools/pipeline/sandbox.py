@@ -31,6 +31,10 @@ ENVIRONMENT: Mapping[str, str] = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 
+PERSONALITY = ("setarch", "x86_64", "--")
+"""Puts a step under the plain x86-64 personality: what `uname` says must not come from the caller's, and
+edk2's makefiles choose their compiler by it. For trees that have util-linux."""
+
 _TAIL = 20  # lines of a failed step's log that are shown
 
 
@@ -52,13 +56,14 @@ class Command:
     mounts: tuple[Mount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     chdir: str = "/build"
+    personality: tuple[str, ...] = ()
 
 
 def bwrap_argv(command: Command) -> list[str]:
     """The whole command line, host side."""
     # fmt: off
     argv = [
-        _bwrap(),
+        bwrap_program(),
         "--unshare-all",
         "--die-with-parent",
         "--new-session",
@@ -75,11 +80,28 @@ def bwrap_argv(command: Command) -> list[str]:
         "--tmpfs", "/inputs",
     ]
     # fmt: on
-    for name, value in sorted({**ENVIRONMENT, **command.environment}.items()):
+    mounts, environment = _clock()
+    for name, value in sorted({**ENVIRONMENT, **command.environment, **environment}.items()):
         argv += ["--setenv", name, value]
-    for mount in command.mounts:
+    for mount in (*command.mounts, *mounts):
         argv += ["--bind" if mount.writable else "--ro-bind", os.fspath(mount.host), mount.inside]
-    return [*argv, "--chdir", command.chdir, "--", *command.argv]
+    return [*argv, "--chdir", command.chdir, "--", *command.personality, *command.argv]
+
+
+def _clock() -> tuple[tuple[Mount, ...], Mapping[str, str]]:
+    """What shifts the clock inside, when the reproducibility check asks for it; else nothing."""
+    shift = ambient.sandbox_clock()
+    if shift is None:
+        return (), {}
+    library, offset = shift
+    inside = "/inputs/libfaketime.so.1"
+    return (Mount(host=library, inside=inside),), {"LD_PRELOAD": inside, **clock_settings(offset)}
+
+
+def clock_settings(offset: str) -> Mapping[str, str]:
+    """libfaketime's settings for a clock that is `offset` (as in +210d) ahead."""
+    # The times of files stay real, and so does the clock that only measures.
+    return {"FAKETIME": offset, "NO_FAKE_STAT": "1", "DONT_FAKE_MONOTONIC": "1"}
 
 
 Judge = Callable[[str, int], object]
@@ -151,7 +173,8 @@ def _wait(argv: list[str], output: int) -> int:
         raise
 
 
-def _bwrap() -> str:
+def bwrap_program() -> str:
+    """Where bubblewrap is; UserError when it is nowhere."""
     path = shutil.which("bwrap")
     if path is None:
         raise UserError(
@@ -206,7 +229,8 @@ def available() -> None:
     """Raise UserError with the remedy when this machine does not let us make sandboxes."""
     # fmt: off
     probe = subprocess.run(
-        [_bwrap(), "--unshare-all", "--uid", "1000", "--gid", "1000", "--ro-bind", "/", "/", "--", "true"],
+        [bwrap_program(), "--unshare-all", "--uid", "1000", "--gid", "1000", "--ro-bind", "/", "/",
+         "--", "true"],
         stdin=subprocess.DEVNULL, capture_output=True, env={"PATH": "/usr/bin:/bin"}, check=False,
     )
     # fmt: on

@@ -36,7 +36,7 @@ def step(
         tool=tool,
         inputs=(archive, *extra),
         outputs=(FOLDER,),
-        keep=1,  # a kernel tree is 1.5 GB
+        keep=2,  # a kernel tree is 1.5 GB
     )
 
 

@@ -3,27 +3,35 @@
 """Build steps whose results are kept by the digest of everything that went into them.
 
     inputs (path inside → digest) ┐
-    argv, environment, tool tree  ├─ key ── build/store/NAME/KEY/ ── outputs
+    argv, environment, tool tree  ├─ key ── CACHE/steps/NAME/KEY/ ── outputs
     this code                     ┘
 
 A killed build loses only the step that was running: a step's folder gets its final name after the step
-has succeeded, and is found again by its key.
+has succeeded, and is found again by its key, from any checkout. The cache is believed in nothing: a result's
+record is sealed by a key that lies elsewhere, files are hashed when they are used, and folders before a
+step sees them; what does not fit is made again.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tools.pipeline import digest, sandbox
+from tools.pipeline import digest, sandbox, ui
 from tools.pipeline.errors import BuildError
+from tools.pipeline.seal import Seal
 from tools.pipeline.tree import Tree
 
 _OWN_CODE = ("sandbox.py", "store.py")
 _MARK = "step.json"
 _DOOMED = ".doomed-"
+_SCRATCH = ".scratch"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,8 @@ class Input:
     host: Path
     inside: str
     digest: str
+    ready: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    """Called before a step sees the input: makes sure that the digest is true."""
 
     @staticmethod
     def file(host: Path, inside: str) -> "Input":
@@ -56,7 +66,8 @@ class Step:
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    keep: int = 3  # how many results of this name stay in the store
+    log: str = ""  # what its log is called; normally its name
+    keep: int = 8  # how many results of this name stay in the cache
 
     def description(self) -> dict[str, object]:
         """Everything that the result depends on, in a stable order."""
@@ -73,15 +84,23 @@ class Step:
 
     def key(self) -> str:
         """SHA-256 of the description."""
-        return digest.of_bytes(json.dumps(self.description(), sort_keys=True).encode())
+        return _key(self.description())
+
+
+def _key(description: Mapping[str, object]) -> str:
+    return digest.of_bytes(json.dumps(description, sort_keys=True).encode())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished step: its folder, and the digest of each output."""
+    """A finished step: its folder, and the digest of each output.
+
+    A file is as its digest says. A folder is only when `ready[name]()` has been called, which takes seconds.
+    """
 
     folder: Path
     digests: Mapping[str, str]
+    ready: Mapping[str, Callable[[], None]] = field(default_factory=dict, compare=False, repr=False)
 
     def path(self, name: str) -> Path:
         """Where an output lies."""
@@ -91,48 +110,133 @@ class Result:
         """An output as the input of another step. Its digest is that of its content, so a step that
         gives the same bytes again does not set off what comes after it.
         """
-        return Input(host=self.folder / name, inside=inside, digest=self.digests[name])
+        ready = self.ready.get(name)
+        return Input(host=self.folder / name, inside=inside, digest=self.digests[name], ready=ready)
+
+
+def _believe(_: Tree) -> None:
+    """For trees that somebody has just checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Where results, logs and scratch folders lie; all below the checkout's build folder."""
+    """Where results lie (`shelves`, below the cache, shared by checkouts), and logs (`root`, the checkout's).
+
+    `check_tool` is called before a step runs and raises, or repairs, when the tool tree is not what its
+    digest says.
+    """
 
     root: Path
+    shelves: Path
+    seal: Seal
     jobs: int
+    check_tool: Callable[[Tree], None] = _believe
+    _checked: set[Path] = field(default_factory=set, compare=False, repr=False)
 
     def run(self, step: Step, *, judge: sandbox.Judge | None = None) -> Result:
         """The step's outputs; runs the step unless they are there already."""
-        shelf = self.root / "store" / step.name
-        final = shelf / step.key()
-        found = _load(final, step)
-        if found is not None:
-            os.utime(final)
-            return found
-        shelf.mkdir(parents=True, exist_ok=True)
-        scratch = self.root / "scratch" / step.name
+        # Once: what is edited while the step runs must not be recorded as what it ran with.
+        description = step.description()
+        final = self.shelves / step.name / _key(description)
+        result = self._load(final, step, description, judge)
+        if result is None:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(final.parent / _LOCK, waiting=f"waiting for another build of: {step.title}"):
+                result = self._load(final, step, description, judge)
+                result = result or self._make(final, step, description, judge)
+        note = {**description, "log": step.log or step.name, "outputs": result.digests}
+        digest.write_if_changed(self.note(step.log or step.name), json.dumps(note, sort_keys=True).encode())
+        return result
+
+    def note(self, log: str) -> Path:
+        """Where this checkout keeps, for its manifest, what the step of that log was and gave."""
+        return self.root / "steps" / f"{log}.json"
+
+    def _make(
+        self, final: Path, step: Step, description: Mapping[str, object], judge: sandbox.Judge | None
+    ) -> Result:
+        scratch = final.parent / _SCRATCH
         _remove(scratch)
         (scratch / "build").mkdir(parents=True)
         (scratch / "out").mkdir()
-        sandbox.run(
-            self._command(step, scratch),
-            title=step.title,
-            log=self.root / "log" / f"{step.name}.log",
-            replay=self.root / "replay" / f"{step.name}.sh",
-            judge=judge,
-        )
+        self.check_tool(step.tool)
+        with ExitStack() as used:
+            for item in step.inputs:
+                if item.ready is not None:
+                    item.ready()
+                    used.enter_context(_in_use(item.host.parent / _MARK))
+            sandbox.run(
+                self._command(step, scratch),
+                title=step.title,
+                log=self.root / "log" / f"{step.log or step.name}.log",
+                replay=self.root / "replay" / f"{step.log or step.name}.sh",
+                judge=judge,
+            )
         result = scratch / "out"
         for name in step.outputs:
             if not os.path.lexists(result / name):
                 raise BuildError(f"the step succeeded but left no {name}", where=step.title)
         digests = {name: _digest(result / name) for name in sorted(step.outputs)}
-        mark = {"step": step.description(), "outputs": digests}
-        digest.write_atomically(result / _MARK, json.dumps(mark, indent=1, sort_keys=True).encode())
+        self.seal.write(result / _MARK, {"step": description, "outputs": digests})
         _remove(final)
         result.rename(final)
+        self._checked.update(final / name for name in digests)
         _remove(scratch)
-        _prune(shelf, keep=step.keep)
-        return Result(folder=final, digests=digests)
+        _prune(final.parent, keep=step.keep, spare=final)
+        return self._result(final, step, description, digests, judge)
+
+    def _load(
+        self, folder: Path, step: Step, description: Mapping[str, object], judge: sandbox.Judge | None
+    ) -> Result | None:
+        """The result in `folder` if it is sealed, complete, of this step, and its files are unchanged."""
+        if not folder.is_dir():
+            return None
+        record = self.seal.read(folder / _MARK)
+        digests = record["outputs"] if record is not None and record.get("step") == description else None
+        if not isinstance(digests, dict) or sorted(digests) != sorted(step.outputs):
+            ui.line(f"   note: {folder} holds no result of ours; making it again")
+            return None
+        for name, expected in digests.items():
+            path = folder / name
+            # Folders are hashed when a step needs them: for a source tree it takes longer than many a step.
+            if not (path.is_dir() or (path.is_file() and digest.of_file(path) == expected)):
+                ui.line(f"   note: {path} is not what was built; making it again")
+                return None
+        with suppress(OSError):
+            os.utime(folder)  # used just now; a cache that is mounted read-only is fine too
+        return self._result(folder, step, description, digests, judge)
+
+    def _result(
+        self,
+        folder: Path,
+        step: Step,
+        description: Mapping[str, object],
+        digests: Mapping[str, str],
+        judge: sandbox.Judge | None,
+    ) -> Result:
+        def again() -> Result:
+            return self._make(folder, step, description, judge)
+
+        ready = {
+            name: partial(self._ready, folder / name, expected, step.title, again)
+            for name, expected in digests.items()
+            if (folder / name).is_dir()
+        }
+        return Result(folder=folder, digests=digests, ready=ready)
+
+    def _ready(self, path: Path, expected: str, title: str, again: Callable[[], Result]) -> None:
+        """Make sure, once a process, that a folder is what was built; make it again when it is not."""
+        if path in self._checked:
+            return
+        with ui.working(f"checking the cached result of: {title}"):
+            right = path.is_dir() and digest.of_folder(path) == expected
+        if not right:
+            ui.line(f"   note: {path} is not what was built; making it again")
+            with _locked(path.parent.parent / _LOCK, waiting=f"waiting for another build of: {title}"):
+                made = again()
+            if made.digests[path.name] != expected:
+                raise BuildError("made other bytes from the same inputs", where=title)
+        self._checked.add(path)
 
     def _command(self, step: Step, scratch: Path) -> sandbox.Command:
         mounts = [sandbox.Mount(host=i.host, inside=i.inside) for i in step.inputs]
@@ -146,34 +250,46 @@ class Store:
             ),
             # The number of jobs is no part of the key: it must not change a byte, and `repro` checks that.
             environment={**step.environment, "JOBS": str(self.jobs)},
+            personality=sandbox.PERSONALITY,
         )
 
 
-def _load(folder: Path, step: Step) -> Result | None:
-    """The result in `folder` if it is complete and its files are what the step made."""
-    try:
-        digests = json.loads((folder / _MARK).read_bytes())["outputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(digests, dict) or sorted(digests) != sorted(step.outputs):
-        return None
-    for name, expected in digests.items():
-        path = folder / name
-        # Hashing a whole source tree takes longer than many a step: folders count as they were recorded.
-        if not (path.is_dir() or (path.is_file() and digest.of_file(path) == expected)):
-            return None
-    return Result(folder=folder, digests=digests)
+@contextmanager
+def _locked(path: Path, *, waiting: str) -> Iterator[None]:
+    """The kernel's lock: whoever waits finds the result made, and what a killed process left is nobody's."""
+    with path.open("ab") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with ui.working(waiting):
+                fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _in_use(mark: Path) -> Iterator[None]:
+    """Keep another checkout's build from dropping a folder while a step works on it."""
+    with mark.open("rb") as guard:
+        fcntl.flock(guard, fcntl.LOCK_SH)
+        yield
 
 
 def _digest(path: Path) -> str:
     return digest.of_folder(path) if path.is_dir() and not path.is_symlink() else digest.of_file(path)
 
 
-def _prune(shelf: Path, *, keep: int) -> None:
-    results = [p for p in shelf.iterdir() if not p.name.startswith(_DOOMED)]
+def _prune(shelf: Path, *, keep: int, spare: Path) -> None:
+    results = [p for p in shelf.iterdir() if not p.name.startswith(".") and p != spare]
     results.sort(key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
-    for old in results[keep:]:
-        _remove(old)
+    for old in results[keep - 1 :]:
+        try:
+            with (old / _MARK).open("rb") as guard:
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(old)
+        except BlockingIOError:
+            continue
+        except FileNotFoundError:
+            _remove(old)
     # What a killed run did not finish deleting.
     for rest in sorted(shelf.glob(f"{_DOOMED}*")):
         shutil.rmtree(rest)

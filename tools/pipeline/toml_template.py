@@ -6,6 +6,7 @@ import json
 import tomllib
 from pathlib import Path
 
+from tools.pipeline import policy
 from tools.pipeline.errors import UserError
 
 
@@ -32,6 +33,7 @@ def render(template: str, *, where: str, **values: object) -> str:
         autoescape=False,  # noqa: S701 (TOML, not HTML: the toml filter quotes)
     )
     environment.filters["toml"] = _toml
+    environment.filters["policy"] = _policy
     try:
         text = environment.from_string(template).render(**values)
     except jinja2.TemplateSyntaxError as error:
@@ -56,6 +58,11 @@ def _line_of(error: Exception) -> str:
             found = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return found
+
+
+def _policy(bits: int, mode: str) -> str:
+    """A policy's names, for the comment above its bits."""
+    return policy.spell(bits, policy.LAYOUTS[mode])
 
 
 def _toml(value: object) -> str:

@@ -7,7 +7,8 @@
                                                                                       /tree.json
 
 KEY is the digest of everything that decides the bytes: the packages' digests, the layout and this code. A
-tree is made under a temporary name and renamed when it is complete.
+tree is made under a temporary name and renamed when it is complete. Its record is sealed (seal.py), and the
+whole tree is hashed again before a step runs in it.
 """
 
 import fcntl
@@ -27,6 +28,7 @@ from tools.pipeline.cache import Cache
 from tools.pipeline.deb import Member
 from tools.pipeline.errors import BuildError
 from tools.pipeline.lockfile import Package, ToolchainLock
+from tools.pipeline.seal import Seal
 from tools.pipeline.wanted import Layout, Toolchain, WantedTree
 
 _OWN_CODE = ("deb.py", "tree.py")
@@ -56,7 +58,7 @@ def key(wanted: WantedTree, layout: Layout, packages: Iterable[Package]) -> str:
 
 
 def ensure_tree(
-    name: str, *, toolchain: Toolchain, lock: ToolchainLock, cache: Cache, trees: Path, jobs: int
+    name: str, *, toolchain: Toolchain, lock: ToolchainLock, cache: Cache, trees: Path, seal: Seal, jobs: int
 ) -> Tree:
     """The named tree below `trees`, made now unless it is there; the packages must be in the cache.
 
@@ -65,28 +67,30 @@ def ensure_tree(
     wanted = toolchain.tree(name)
     packages = lock.of_tree(name)
     final = _folder(name, toolchain=toolchain, lock=lock, trees=trees)
-    found = _load(final)
+    found = _load(final, seal)
     if found is not None:
         return found
     trees.mkdir(parents=True, exist_ok=True)
     with (trees / f".lock-{name}").open("ab") as guard:
         # The kernel's lock: whoever waits finds the tree made, and what a killed process left is nobody's.
         fcntl.flock(guard, fcntl.LOCK_EX)
-        found = _load(final)
+        found = _load(final, seal)
         if found is not None:
             return found
         for rest in trees.glob(f".{name}.*"):
             remove(rest)
-        _make(final, wanted, toolchain.layout, packages=packages, cache=cache, jobs=jobs)
+        _make(final, wanted, toolchain.layout, packages=packages, cache=cache, seal=seal, jobs=jobs)
         _prune(trees, name)
-    made = _load(final)
+    made = _load(final, seal)
     assert made is not None
     return made
 
 
-def find_tree(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) -> Tree | None:
+def find_tree(
+    name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path, seal: Seal
+) -> Tree | None:
     """The named tree if it has been made."""
-    return _load(_folder(name, toolchain=toolchain, lock=lock, trees=trees))
+    return _load(_folder(name, toolchain=toolchain, lock=lock, trees=trees), seal)
 
 
 def _folder(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) -> Path:
@@ -100,6 +104,7 @@ def _make(
     *,
     packages: tuple[Package, ...],
     cache: Cache,
+    seal: Seal,
     jobs: int,
 ) -> None:
     """Set the tree up under a temporary name and rename it."""
@@ -114,8 +119,7 @@ def _make(
             "packages": len(packages),
             "tree": name,
         }
-        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        digest.write_atomically(scratch / _RECORD, text.encode())
+        seal.write(scratch / _RECORD, record)
         scratch.chmod(0o755)
         if final.exists():
             remove(final)  # incomplete, or it would have been used
@@ -134,14 +138,9 @@ def _prune(trees: Path, name: str) -> None:
         remove(record.parent)
 
 
-def check_tree(tree: Tree) -> None:
-    """Hash the whole tree again (about 2 s); BuildError if it is not what was set up."""
-    if digest.of_folder(tree.path) != tree.digest:
-        raise BuildError(
-            "the tool tree was changed after it was set up",
-            where=str(tree.path.parent),
-            hint="remove this folder",
-        )
+def is_intact(tree: Tree) -> bool:
+    """Hash the whole tree again (about 2 s): whether it is what was set up."""
+    return tree.path.is_dir() and digest.of_folder(tree.path) == tree.digest
 
 
 def remove(folder: Path) -> None:
@@ -150,12 +149,11 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(folder: Path) -> Tree | None:
-    try:
-        record = json.loads((folder / _RECORD).read_bytes())
-        tree_digest = record["digest"]
-    except (OSError, ValueError, KeyError, TypeError):
+def _load(folder: Path, seal: Seal) -> Tree | None:
+    record = seal.read(folder / _RECORD)
+    if record is None:
         return None
+    tree_digest = record.get("digest")
     if not isinstance(tree_digest, str) or not (folder / "root" / "usr").is_dir():
         return None
     with suppress(OSError):

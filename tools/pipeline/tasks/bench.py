@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks: tests/bench/ in a process of its own, which runs doit again.
 
-build ─┬─ bench:sizes ─ bench:noop ─ bench:boot ─ bench:overhead ── build/bench/results.json
+build ─┬─ bench:sizes ─ bench:noop ─ bench:digests ─ bench:boot ─ bench:overhead ── build/bench/results.json
        └─ (bench_docs: the last results into docs/benchmarks.md)
 """
 
@@ -40,6 +40,14 @@ def bench(project: Project) -> Iterator[Task]:
         "io": {"capture": False},
     }
     yield {
+        "name": "digests",
+        "doc": "the whole table of launch digests, beside as many calls of sev-snp-measure",
+        "actions": [_with_runs(project, "digests")],
+        "params": [_RUNS],
+        "task_dep": ["build"],
+        "io": {"capture": False},
+    }
+    yield {
         "name": "boot",
         "doc": "power-on to agent ready under emulation, beside Debian's cloud kernel",
         "actions": [_with_runs(project, "boot")],
@@ -53,6 +61,12 @@ def bench(project: Project) -> Iterator[Task]:
         "actions": [_with_pairs(project)],
         "params": [_PAIRS],
         "task_dep": ["build"],
+        "io": {"capture": False},
+    }
+    yield {
+        "name": "repro",
+        "doc": "what the last ./doit repro took, beside one plain build (runs it if there was none)",
+        "actions": [action(partial(_bench, project, "repro"))],
         "io": {"capture": False},
     }
 

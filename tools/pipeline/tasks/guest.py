@@ -85,8 +85,8 @@ def _source(
         "file_dep": [*files, inputs.stamp(project, "build")],
         "task_dep": ["fetch:sources"],
         "uptodate": [config_changed({pin: project.source(pin).pin.sha256 for pin in pins})],
-        "targets": [stamp],
-        "clean": remove(stamp, project.build / "store" / f"source-{name}"),
+        "targets": [stamp, project.store.note(f"source-{name}")],
+        "clean": remove(stamp),
         "io": {"capture": False},
     }
 
@@ -108,7 +108,7 @@ def kernel_config(project: Project) -> Iterator[Task]:
             "uptodate": [
                 config_changed({"fragments": repr(profile.kernel.fragments), "carry": profile.carry})
             ],
-            "targets": [target],
+            "targets": [target, project.store.note(kernel.config_log(profile))],
             "clean": remove(target),
             "io": {"capture": False},
         }
@@ -132,10 +132,25 @@ def kernels(project: Project) -> Iterator[Task]:
                 _source_stamp(project, profile.kernel.source),
                 inputs.stamp(project, "build"),
             ],
-            "targets": [target],
+            "targets": [target, *[project.store.note(log) for log in kernel.logs(profile)]],
             "clean": remove(target),
             "io": {"capture": False},
         }
+
+
+def whole_kernels(project: Project) -> Iterator[Task]:
+    """kernel_whole:PROFILE for each profile whose kernel is linked from another's objects."""
+    for profile in project.recipes.profiles:
+        if profile.carry is Carry.BUILTIN:
+            config, cpio, linked = _config(project, profile), project.root / CPIO, bzimage(project, profile)
+            check = partial(kernel.check_whole, project, profile, config=config, cpio=cpio, linked=linked)
+            yield {
+                "name": profile.name,
+                "doc": f"compile the {profile.name} kernel whole and compare it with the linked one",
+                "actions": [action(check)],
+                "task_dep": [f"kernel:{profile.name}"],
+                "io": {"capture": False},
+            }
 
 
 def firmwares(project: Project) -> Iterator[Task]:
@@ -153,7 +168,7 @@ def firmwares(project: Project) -> Iterator[Task]:
                 _source_stamp(project, recipe.source),
                 inputs.stamp(project, "build"),
             ],
-            "targets": [target],
+            "targets": [target, project.store.note(firmware.log(recipe))],
             "clean": remove(target),
             "io": {"capture": False},
         }
@@ -166,7 +181,7 @@ def agents(project: Project) -> Task:
         "doc": "compile the guest agent (Rust, static)",
         "actions": [action(partial(agent.build, project, target))],
         "file_dep": [*agent.sources(project), *_code(project, "agent"), inputs.stamp(project, "build")],
-        "targets": [target],
+        "targets": [target, project.store.note("agent")],
         "clean": remove(target),
         "io": {"capture": False},
     }
@@ -186,7 +201,39 @@ def initramfs(project: Project) -> Task:
             *_code(project, "agent", "initramfs"),
             inputs.stamp(project, "build"),
         ],
-        "targets": [cpio, compressed],
+        "targets": [cpio, compressed, project.store.note("initramfs")],
         "clean": remove(cpio, compressed),
         "io": {"capture": False},
     }
+
+
+def step_notes(project: Project, profile: Profile) -> list[Path]:
+    """What the profile's build steps were and gave: targets of the tasks above."""
+    logs = [
+        f"source-{profile.kernel.source}",
+        f"source-{profile.firmware.source}",
+        "agent",
+        "initramfs",
+        firmware.log(profile.firmware),
+        kernel.config_log(profile),
+        *kernel.logs(profile),
+    ]
+    return [project.store.note(log) for log in sorted(logs)]
+
+
+def files(project: Project, profile: Profile) -> list[Path]:
+    """Every file of the checkout that the profile's kernel, firmware and initramfs are made from, sorted."""
+    patches = kernel.patch_folder(project, profile.kernel)
+    folder = project.root / "initramfs"
+    return sorted(
+        {
+            *kernel.fragments(project, profile),
+            patches / "series",
+            *sorted(patches.glob("*.patch")),
+            firmware.script(project),
+            *firmware.patch_files(project),
+            folder / "manifest.toml",
+            *[folder / name for name in agent.manifest(project).files()],
+            *agent.sources(project),
+        }
+    )

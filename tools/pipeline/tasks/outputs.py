@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people get.
 
-tools/launcher ── launcher ────────────────────────────┐
-kernel, firmware, initramfs ─┬─ runtime:PROFILE ───────┼── artifacts:PROFILE ── out/
-guest.toml, runtime.toml.j2 ─┘                         │
-guest.toml, dropin.toml.j2 ──── kata:PROFILE ──────────┘
+tools/launcher ── launcher ─────────────────────────────────┐
+kernel, firmware, initramfs ─┬─ digests:PROFILE ─┬──────────┤
+guest.toml, profile ─────────┤                   └─ runtime:PROFILE ─┬─ manifest:PROFILE ── artifacts:PROFILE
+                             │   runtime.toml.j2 ────┘               │
+                             └─ kata:PROFILE ────────────────────────┘
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import digest, launcher_pack, outputs
+from tools.pipeline import digest, expected, firmware, launch_digests, launcher_pack, manifest, outputs
 from tools.pipeline.doit_glue import Task, action, remove
 from tools.pipeline.kata import TEMPLATE, Variant
 from tools.pipeline.project import Project
@@ -50,25 +51,62 @@ def _parts(project: Project, profile: Profile) -> dict[str, tuple[str, Path]]:
     return parts
 
 
+def _digests_file(project: Project, profile: Profile) -> Path:
+    return project.build / "digests" / profile.name / launch_digests.NAME
+
+
 def _config_file(project: Project, profile: Profile) -> Path:
     return project.build / "runtime" / profile.name / "runtime.toml"
+
+
+def digests(project: Project) -> Iterator[Task]:
+    """digests:PROFILE, the launch digests that the processor will report."""
+    for profile in project.recipes.profiles:
+        target = _digests_file(project, profile)
+        parts = _parts(project, profile)
+        code = ("cpu_models", "launch_digest", "launch_digests", "ovmf_footer")
+        yield {
+            "name": profile.name,
+            "doc": f"compute the launch digests of the {profile.name} profile",
+            "actions": [action(partial(launch_digests.write, project, profile, parts=parts, target=target))],
+            "file_dep": [
+                *[path for _, path in parts.values()],
+                project.root / "recipes/guest.toml",
+                project.root / "recipes/profiles" / f"{profile.name}.toml",
+                *[project.root / "tools/pipeline" / f"{name}.py" for name in code],
+                # The library, by version and SHA-256.
+                project.root / "requirements.lock",
+            ],
+            "uptodate": [config_changed(project.version())],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }
 
 
 def runtime(project: Project) -> Iterator[Task]:
     """runtime:PROFILE, the runtime config."""
     for profile in project.recipes.profiles:
-        target = _config_file(project, profile)
+        target, measured = _config_file(project, profile), _digests_file(project, profile)
         parts = _parts(project, profile)
         yield {
             "name": profile.name,
             "doc": f"render runtime.toml of the {profile.name} profile",
-            "actions": [action(partial(outputs.write_config, project, profile, parts=parts, target=target))],
+            "actions": [
+                action(
+                    partial(
+                        outputs.write_config, project, profile, parts=parts, digests=measured, target=target
+                    )
+                )
+            ],
             "file_dep": [
                 *[path for _, path in parts.values()],
+                measured,
                 project.root / "recipes/runtime.toml.j2",
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
                 project.root / "tools/pipeline/runtime_config.py",
+                project.root / "tools/pipeline/policy.py",
                 project.root / "tools/pipeline/toml_template.py",
                 project.root / "tools/pipeline/outputs.py",
             ],
@@ -105,6 +143,7 @@ def kata(project: Project) -> Iterator[Task]:
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
                 project.root / "tools/pipeline/kata.py",
                 project.root / "tools/pipeline/toml_template.py",
+                project.root / "tools/pipeline/policy.py",
                 project.root / "tools/pipeline/outputs.py",
             ],
             "targets": targets,
@@ -113,13 +152,76 @@ def kata(project: Project) -> Iterator[Task]:
         }
 
 
+def _outputs(project: Project, profile: Profile) -> dict[str, Path]:
+    """What the profile ships besides the manifest: name in the output folder → where it is built."""
+    return {
+        **dict(_parts(project, profile).values()),
+        "sev-launch": project.root / LAUNCHER,
+        launch_digests.NAME: _digests_file(project, profile),
+        "runtime.toml": _config_file(project, profile),
+        **_drop_ins(project, profile),
+    }
+
+
+def _manifest_file(project: Project, profile: Profile) -> Path:
+    return project.build / "manifest" / profile.name / manifest.NAME
+
+
+def manifests(project: Project) -> Iterator[Task]:
+    """manifest:PROFILE, what went in and what came out."""
+    for profile in project.recipes.profiles:
+        target = _manifest_file(project, profile)
+        made = _outputs(project, profile)
+        names = [profile.kernel.source, *firmware.pins(profile.firmware)]
+        sources = [source for source in project.sources if source.pin.name in names]
+        files = [*guest.files(project, profile), *_own_files(project, profile)]
+        notes = guest.step_notes(project, profile)
+        write = partial(
+            manifest.write,
+            project,
+            profile,
+            sources=sources,
+            files=files,
+            notes=notes,
+            outputs=made,
+            target=target,
+        )
+        yield {
+            "name": profile.name,
+            "doc": f"list inputs, steps and outputs of the {profile.name} profile",
+            "actions": [action(write)],
+            "file_dep": [
+                *made.values(), *files, *notes,
+                project.root / "tools/pipeline/manifest.py",
+                project.root / "tools/pipeline/lock_text.py",
+                inputs.stamp(project, "build"),
+            ],
+            "uptodate": [config_changed({s.pin.name: repr(s) for s in sources})],
+            "targets": [target],
+            "clean": remove(target),
+            "io": {"capture": False},
+        }  # fmt: skip
+
+
+def _own_files(project: Project, profile: Profile) -> list[Path]:
+    """Files of the checkout that only the output folder is made from."""
+    recipes = project.root / "recipes"
+    return [
+        project.root / "pyproject.toml",
+        recipes / "guest.toml",
+        recipes / "runtime.toml.j2",
+        recipes / "sources.toml",
+        recipes / "toolchain.toml",
+        recipes / "profiles" / f"{profile.name}.toml",
+        *launcher_pack.sources(project.root / "tools/launcher"),
+        *([project.root / TEMPLATE] if _drop_ins(project, profile) else []),
+    ]
+
+
 def artifacts(project: Project) -> Iterator[Task]:
     """artifacts:PROFILE, the complete output folder."""
     for profile in project.recipes.profiles:
-        files = dict(_parts(project, profile).values())
-        files["sev-launch"] = project.root / LAUNCHER
-        files["runtime.toml"] = _config_file(project, profile)
-        files |= _drop_ins(project, profile)
+        files = {**_outputs(project, profile), manifest.NAME: _manifest_file(project, profile)}
         folder = project.out(profile)
         yield {
             "name": profile.name,
@@ -128,6 +230,7 @@ def artifacts(project: Project) -> Iterator[Task]:
             "file_dep": [
                 *files.values(),
                 project.root / "tools/pipeline/outputs.py",
+                *[path for path in [project.root / expected.EXPECTED] if path.exists()],
                 inputs.stamp(project, "build"),
             ],
             "targets": [folder / name for name in [*files, outputs.SUMS]],

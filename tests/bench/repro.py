@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the reproducibility check costs beside one plain build from nothing, which is its first half."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.bench.report import Part, Row
+from tools.pipeline import ui
+from tools.pipeline.errors import BuildError
+from tools.pipeline.project import Project
+from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.pipeline.repro import check
+
+
+def measure(project: Project) -> Part:
+    """Times of the last `./doit repro`, which is run now if there is none (half an hour)."""
+    path = project.build / "repro" / DEFAULT_PROFILE / check.RESULT
+    if not path.is_file():
+        done = subprocess.run([sys.executable, "-m", "doit", "repro"], cwd=project.root, check=False)
+        if done.returncode != 0 or not path.is_file():
+            raise BuildError(f"ended with status {done.returncode}", where="./doit repro")
+    result: dict[str, Any] = json.loads(path.read_bytes())
+    plain, varied = result["seconds"]["plain"], result["seconds"]["varied"]
+    rows = []
+    for kind, what in (("wall", "time"), ("cpu", "CPU time")):
+        total = plain[kind] + varied[kind]
+        rows.append(
+            Row(
+                what=f"`./doit repro`, {what}; beside it one plain build from nothing",
+                measured=ui.duration(total),
+                beside=f"{ui.duration(plain[kind])} (factor {total / plain[kind]:.1f})",
+                goal="none",
+                met=None,
+            )
+        )
+    return Part(rows=tuple(rows), data={"plain": plain, "varied": varied, "files": len(result["files"])})

@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""idblock: signs what is built; never runs by itself, because it takes the owner's key."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from doit.exceptions import BaseFail
+
+from tools.pipeline import identity
+from tools.pipeline.doit_glue import Task, action
+from tools.pipeline.identity import Wish
+from tools.pipeline.project import Project
+from tools.pipeline.recipes import DEFAULT_PROFILE
+
+
+def _param(name: str, text: str, default: str = "") -> dict[str, Any]:
+    # Everything is a string here: doit's own conversions answer a mistake with its own status and usage.
+    return {"name": name, "long": name.replace("_", "-"), "type": str, "default": default, "help": text}
+
+
+_PARAMS = [
+    _param("key", "PEM file with the P-384 private key that signs the ID block"),
+    _param("author_key", "PEM file with the P-384 private key that signs the ID key"),
+    _param("profile", "profile whose artifacts are meant", DEFAULT_PROFILE),
+    _param("family_id", "16 ASCII characters or 32 hexadecimal digits; default: recipes/guest.toml"),
+    _param("image_id", "16 ASCII characters or 32 hexadecimal digits; default: recipes/guest.toml"),
+    _param("svn", "guest security version number; default: recipes/guest.toml"),
+    _param("cpu", "QEMU CPU model; default: recipes/guest.toml"),
+    _param("vcpus", "number of vCPUs; default: recipes/guest.toml"),
+    _param("digest", "launch digest in hex, instead of that of the built artifacts"),
+    _param("out", "folder to write to; default: build/idblock/PROFILE"),
+]
+
+
+def idblock(project: Project) -> Task:
+    """ID block and ID authentication information of what is built."""
+    return {
+        "doc": "sign an ID block for the built artifacts: ./doit idblock --key FILE (docs/id-block.md)",
+        "actions": [_action(project)],
+        "params": _PARAMS,
+        "io": {"capture": False},
+    }
+
+
+def _action(project: Project) -> Callable[..., bool | BaseFail]:
+    # doit hands a task's parameters to arguments of the same name, which it looks up in the signature.
+    def run(
+        *,
+        key: str,
+        author_key: str,
+        profile: str,
+        family_id: str,
+        image_id: str,
+        svn: str,
+        cpu: str,
+        vcpus: str,
+        digest: str,
+        out: str,
+    ) -> bool | BaseFail:
+        wish = Wish(
+            key=key,
+            author_key=author_key,
+            profile=profile,
+            family_id=family_id,
+            image_id=image_id,
+            svn=svn,
+            cpu=cpu,
+            vcpus=vcpus,
+            digest=digest,
+            out=out,
+        )
+        return action(partial(identity.make, project, wish))()
+
+    return run
