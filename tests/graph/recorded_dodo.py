@@ -48,6 +48,7 @@ def _wrap(base: str, creator: Any) -> Any:
 
 def _each(base: str, made: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for task in made:
+        # A task with a base name of its own is no subtask.
         yield _record(task.get("basename") or f"{base}:{task['name']}", task)
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out
-from tools.launcher import launch
+from tools.launcher import digest_file, launch
 from tools.launcher.command import Accel, QemuProgram, argv, build
 from tools.launcher.config import Mode, load_config
 from tools.launcher.cpuid import MemoryEncryption
@@ -44,6 +44,7 @@ class Given:
     """Files as ./doit idblock and an SEV guest owner's tool write them; `folder` has a comma in its name."""
 
     folder: Path
+    digest: bytes  # of the guest that is started, which the ID block is for
 
     def write(self, name: str, data: bytes) -> Path:
         path = self.folder / name
@@ -67,22 +68,25 @@ class Given:
         return ["--dh-cert", f"{self.folder}/godh.b64", "--session", f"{self.folder}/session.b64"]
 
 
-def signed(*, author: bool, policy: int = 0x30000) -> tuple[bytes, bytes]:
+def signed(*, author: bool, policy: int = 0x30000, digest: bytes = DIGEST) -> tuple[bytes, bytes]:
     """A real pair."""
     key, author_key = (SigningKey(ec.generate_private_key(ec.SECP384R1())) for _ in range(2))
     identity = Identity(family_id=bytes(16), image_id=bytes(16), svn=0)
-    block = idblock.id_block(digest=DIGEST, identity=identity, policy=policy)
+    block = idblock.id_block(digest=digest, identity=identity, policy=policy)
     by = Author(key=author_key.public, id_key_signature=author_key.sign(key.public.packed))
     auth = idblock.id_auth(block_signature=key.sign(block), id_key=key.public, author=by if author else None)
     return block, auth
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Given:
+def given(tmp_path: Path, out: Out) -> Given:
+    config = load_config(out.config)
+    own = digest_file.launch_digests(config, cmdline=config.cmdline)
     folder = tmp_path / "the owner's, files"
     folder.mkdir()
-    made = Given(folder=folder)
-    block, auth = signed(author=True)
+    digest = bytes.fromhex(digest_file.configured(config, own)[Mode.SNP])
+    made = Given(folder=folder, digest=digest)
+    block, auth = signed(author=True, digest=digest)
     made.write("id-block.bin", block)
     made.write("id-auth.bin", auth)
     made.write("godh.b64", base64.encodebytes(DH_CERT))
@@ -115,7 +119,7 @@ def test_id_block(shown: Callable[..., Answer], given: Given) -> None:
     assert sev_object(answer) == f"{SNP}{pair},author-key-enabled=on"
     # Nothing is said: the launch digest does not change by it.
     assert answer.err == ""
-    block, auth = signed(author=False)
+    block, auth = signed(author=False, digest=given.digest)
     given.write("id-block.bin", block)
     given.write("id-auth.bin", auth)
     assert sev_object(shown(*given.pair)) == f"{SNP},id-block={b64(block)},id-auth={b64(auth)}"
@@ -144,8 +148,10 @@ def test_host_data(shown: Callable[..., Answer], given: Given) -> None:
 
 
 @pytest.mark.parametrize(("mode", "start"), [("sev-es", ES), ("sev", SEV)])
-def test_session_files(shown: Callable[..., Answer], given: Given, mode: str, start: str) -> None:
-    answer = shown("--json", "--mode", mode, *given.legacy)
+def test_session_files(shown: Callable[..., Answer], given: Given, out: Out, mode: str, start: str) -> None:
+    out.data["sev"]["mode"] = mode
+    out.write()
+    answer = shown("--json", *given.legacy)
     values = [option[1] for option in json.loads(answer.out)["options"] if option[0] == "-object"]
     # A comma in a path is written twice for QEMU.
     folder = str(given.folder).replace(",", ",,")
@@ -165,9 +171,7 @@ def test_a_run_stages_what_was_checked(out: Out, given: Given, tmp_path: Path) -
     guest = launch.Guest(
         config=config,
         qemu=QemuProgram(path="/usr/bin/qemu", version=(10, 0, 13), sandbox=True),
-        firmware=Firmware(
-            hashes_base=1, hashes_size=176, es_reset=1, has_secret_area=True, sections=frozenset()
-        ),
+        firmware=Firmware(hashes_base=1, hashes_size=176, es_reset=1, secret=None, layout=()),
         protection=Mode.SEV_ES,
         cbit=51,
         cmdline="x",
@@ -252,7 +256,7 @@ def test_a_policy_of_its_own_goes_with_a_block_of_its_own(
     out.write()
     line = refused(shown(*given.pair))
     assert "was signed for policy 0x30000, this guest's is 0x30133; sign one for this policy" in line
-    block, auth = signed(author=False, policy=0x30133)
+    block, auth = signed(author=False, policy=0x30133, digest=given.digest)
     given.write("id-block.bin", block)
     given.write("id-auth.bin", auth)
     assert shown(*given.pair).status == 0
@@ -261,12 +265,14 @@ def test_a_policy_of_its_own_goes_with_a_block_of_its_own(
 def test_another_launch_digest_is_refused_where_it_is_known(out: Out, given: Given) -> None:
     config = load_config(out.config)
     wish = Wish(id_block=given.folder / "id-block.bin", id_auth=given.folder / "id-auth.bin")
-    for known in (None, DIGEST):
+    for known in (None, given.digest):
         assert read(wish, config, expected_digest=known).id_block is not None
     other = bytes(48)
     with pytest.raises(UserError) as info:
         read(wish, config, expected_digest=other)
-    assert f"was signed for launch digest {DIGEST.hex()}, this guest's is {other.hex()}" in str(info.value)
+    assert f"was signed for launch digest {given.digest.hex()}, this guest's is {other.hex()}" in str(
+        info.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -352,7 +358,9 @@ def test_a_protected_run_hands_it_to_qemu(
     log = out.folder / "log"
     monkeypatch.setenv("STANDIN_LOG", str(log))
     words = given.pair if mode is Mode.SNP else given.legacy
-    run = ["run", "--mode", mode, "--config", out.config, "--qemu", standin, "--rootfs", tar]
+    out.data["sev"]["mode"] = str(mode)
+    out.write()
+    run = ["run", "--config", out.config, "--qemu", standin, "--rootfs", tar]
     answer = call(*run, *words, "--", "echo", "hi")
     assert (answer.status, answer.out, answer.err) == (0, "hi\n", "")
     said = next(word for word in json.loads(log.read_text())["argv"] if "kernel-hashes" in word)
