@@ -5,7 +5,8 @@
 fetch ─ toolchain ─┬─ source:linux ── kernel_config ── kernel ──┬─ digests ── runtime ─┐
                    ├─ source:edk2 ── firmware ──────────────────┤                      │
                    ├─ agent ── initramfs ───────────────────────┘                      │
-                   └─ launcher ────────────────────────────────────────────────────────┴─ manifest─ artifacts
+                   ├─ launcher ────────────────────────────────────────────────────────┤
+                   └─ kata ────────────────────────────────────────────────────────────┴─ manifest─ artifacts
 build · idblock · test · test_fast · repro · rebuild · accept · bench · lock
 """
 
@@ -89,6 +90,11 @@ def task_digests() -> Iterator[Task]:
 def task_runtime() -> Iterator[Task]:
     """Render runtime.toml."""
     yield from outputs.runtime(PROJECT)
+
+
+def task_kata() -> Iterator[Task]:
+    """Render drop-ins for Kata Containers."""
+    yield from outputs.kata(PROJECT)
 
 
 def task_manifest() -> Iterator[Task]:

@@ -17,6 +17,7 @@ SERIES = "kernel-patches/6.12/series"
 PATCH = "kernel-patches/6.12/0001-virtio_ring-always-use-the-DMA-API-in-an-encrypted-guest.patch"
 FRAGMENT = "recipes/kernel/virtio.config"
 TEMPLATE = "recipes/runtime.toml.j2"
+KATA = "recipes/kata/dropin.toml.j2"
 JUDGED = "recipes/firmware/edk2-patches.toml"
 FIRMWARE_SERIES = "recipes/firmware/patches/series"
 
@@ -175,6 +176,10 @@ _TEMPLATE = [
     _case(TEMPLATE, "{{ guest.cpu | toml }}", "{{ guest.cpu }}", at=": ", says="gives no valid TOML",
           command="runtime:production"),
     _case("pyproject.toml", 'version = "0.1.0"', "version = 1", at=": project.version: ", says="must be a version"),
+    _case(KATA, "{{ guest.vcpus }}", "{{ guest.cpus }}", at=":", says="has no attribute 'cpus'",
+          command="kata:production"),
+    _case(KATA, "{{ kernel_params | toml }}", "{{ kernel_params }}", at=": ", says="gives no valid TOML",
+          command="kata:production"),
 ]
 # fmt: on
 

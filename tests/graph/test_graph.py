@@ -92,8 +92,8 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
         ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"} | _MEASURED),
         ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"} | _MEASURED),
         ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", set()),
-        ("recipes/guest.toml", '"512M"', '"513M"', _MEASURED),
-        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", _MEASURED),
+        ("recipes/guest.toml", '"512M"', '"513M"', {"kata:production"} | _MEASURED),
+        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"} | _MEASURED),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"} | _MEASURED),
         ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE | _MEASURED),
@@ -124,6 +124,12 @@ def test_new_expected_digests_are_compared(graph: Graph) -> None:
     assert graph.run("build") == ["artifacts:production"]
 
 
+def test_a_drop_in_for_kata_is_rendered_alone(graph: Graph) -> None:
+    """Nothing that starts guests depends on it."""
+    graph.change_byte("recipes/kata/dropin.toml.j2", "Read docs", "read docs")
+    assert graph.run("build") == sorted({"kata:production"} | _LISTED)
+
+
 def test_a_new_file_is_noticed(graph: Graph) -> None:
     """A source file that is added to the agent is part of it, named or not."""
     (graph.root / "initramfs/agent/src/new.rs").write_text("// new\n")
@@ -141,6 +147,7 @@ def test_profiles_share_what_they_can(graph: Graph) -> None:
     assert graph.run("build_debug") == [
         "artifacts:debug",
         "digests:debug",
+        "kata:debug",
         "kernel:debug",
         "kernel_config:debug",
         "manifest:debug",

@@ -5,8 +5,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.pipeline import digest, expected, launch_digests, runtime_config, sandbox, ui
-from tools.pipeline.errors import UserError
+from tools.pipeline import (
+    digest,
+    expected,
+    kata,
+    launch_digests,
+    runtime_config,
+    sandbox,
+    toml_template,
+    ui,
+)
+from tools.pipeline.kata import Variant
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
 from tools.pipeline.runtime_config import Artifact
@@ -25,12 +34,8 @@ def write_config(
     target: Path,
 ) -> None:
     """Render runtime.toml for the measured artifacts in `parts` and their launch-digests.json."""
-    try:
-        template = (project.root / runtime_config.TEMPLATE).read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 at byte {error.start}", where=runtime_config.TEMPLATE) from None
     text = runtime_config.render(
-        template,
+        toml_template.read(project.root, runtime_config.TEMPLATE),
         profile=profile,
         guest=project.recipes.guest,
         artifacts={key: Artifact.of(path, file=name) for key, (name, path) in parts.items()},
@@ -40,9 +45,25 @@ def write_config(
     digest.write_if_changed(target, text.encode())
 
 
+def write_kata(project: Project, profile: Profile, *, parts: Mapping[str, str], folder: Path) -> None:
+    """Render the drop-ins for Kata Containers; `parts` are the file names in the output folder by role."""
+    template = toml_template.read(project.root, kata.TEMPLATE)
+    for variant in Variant:
+        text = kata.render(
+            template,
+            variant=variant,
+            profile=profile,
+            guest=project.recipes.guest,
+            kernel=parts["kernel"],
+            firmware=parts["firmware"],
+        )
+        digest.write_if_changed(folder / variant.file, text.encode())
+
+
 def assemble(project: Project, profile: Profile, *, files: Mapping[str, Path], folder: Path) -> None:
     """Copy the artifacts to the output folder, each by rename, runtime.toml after what it names.
 
+    A name may have a folder before it: kata/NAME.
     Whoever starts a guest while this runs gets the old set, the new one, or a refusal by digest. The
     packed launcher itself then checks the folder, in the sandbox, by its own schema.
     """
@@ -50,8 +71,10 @@ def assemble(project: Project, profile: Profile, *, files: Mapping[str, Path], f
     for name in names:
         mode = 0o755 if name == _EXECUTABLE else 0o644
         digest.write_if_changed(folder / name, files[name].read_bytes(), mode=mode)
-    for stray in sorted(set(folder.iterdir()) - {folder / name for name in [*files, SUMS]}):
-        ui.line(f"   note: {stray.name} in {folder.name}/ is not of this build")
+    known = {folder / name for name in [*files, SUMS]}
+    known |= {path.parent for path in known}
+    for stray in sorted(set(folder.rglob("*")) - known):
+        ui.line(f"   note: {stray.relative_to(folder)} in {folder.name}/ is not of this build")
     _check(project, folder)
     sums = "".join(f"{digest.of_file(folder / name)}  {name}\n" for name in sorted(files))
     digest.write_if_changed(folder / SUMS, sums.encode())
@@ -71,9 +94,10 @@ def _check(project: Project, folder: Path) -> None:
 def _report(profile: Profile, folder: Path, names: list[str], *, verdict: str) -> None:
     ui.line("")
     ui.line(ui.paint(f"   {folder.name}/  ({profile.name} profile)", "1"))
+    width = max(20, *(len(name) for name in names))
     for name in names:
         path = folder / name
-        ui.line(f"   {name:<20} {ui.size(path.stat().st_size):>9}  sha256 {digest.of_file(path)}")
+        ui.line(f"   {name:<{width}} {ui.size(path.stat().st_size):>9}  sha256 {digest.of_file(path)}")
     ui.line("")
     ui.line(f"   {verdict}")
     ui.line("")

@@ -4,8 +4,9 @@
 
 tools/launcher ── launcher ─────────────────────────────────┐
 kernel, firmware, initramfs ─┬─ digests:PROFILE ─┬──────────┤
-guest.toml, profile ─────────┘                   └─ runtime:PROFILE ── manifest:PROFILE ── artifacts:PROFILE
-                                 runtime.toml.j2 ────┘
+guest.toml, profile ─────────┤                   └─ runtime:PROFILE ─┬─ manifest:PROFILE ── artifacts:PROFILE
+                             │   runtime.toml.j2 ────┘               │
+                             └─ kata:PROFILE ────────────────────────┘
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from doit.tools import config_changed
 
 from tools.pipeline import digest, expected, firmware, launch_digests, launcher_pack, manifest, outputs
 from tools.pipeline.doit_glue import Task, action, remove
+from tools.pipeline.kata import TEMPLATE, Variant
 from tools.pipeline.project import Project
 from tools.pipeline.recipes import Carry, Profile
 from tools.pipeline.tasks import guest, inputs
@@ -105,11 +107,47 @@ def runtime(project: Project) -> Iterator[Task]:
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
                 project.root / "tools/pipeline/runtime_config.py",
                 project.root / "tools/pipeline/policy.py",
+                project.root / "tools/pipeline/toml_template.py",
                 project.root / "tools/pipeline/outputs.py",
             ],
             "uptodate": [config_changed(project.version())],
             "targets": [target],
             "clean": remove(target),
+            "io": {"capture": False},
+        }
+
+
+def _drop_ins(project: Project, profile: Profile) -> dict[str, Path]:
+    """Name in the output folder → where it is rendered. None for a kernel that brings an agent of its own."""
+    if profile.carry is not Carry.BESIDE:
+        return {}
+    folder = project.build / "kata" / profile.name
+    return {f"kata/{variant.file}": folder / variant.file for variant in Variant}
+
+
+def kata(project: Project) -> Iterator[Task]:
+    """kata:PROFILE, drop-ins for Kata Containers' configuration."""
+    for profile in project.recipes.profiles:
+        targets = list(_drop_ins(project, profile).values())
+        if not targets:
+            continue
+        names = {role: name for role, (name, _) in _parts(project, profile).items()}
+        folder = targets[0].parent
+        yield {
+            "name": profile.name,
+            "doc": f"render drop-ins for Kata Containers, {profile.name} profile",
+            "actions": [action(partial(outputs.write_kata, project, profile, parts=names, folder=folder))],
+            "file_dep": [
+                project.root / TEMPLATE,
+                project.root / "recipes/guest.toml",
+                project.root / "recipes/profiles" / f"{profile.name}.toml",
+                project.root / "tools/pipeline/kata.py",
+                project.root / "tools/pipeline/toml_template.py",
+                project.root / "tools/pipeline/policy.py",
+                project.root / "tools/pipeline/outputs.py",
+            ],
+            "targets": targets,
+            "clean": remove(folder),
             "io": {"capture": False},
         }
 
@@ -121,6 +159,7 @@ def _outputs(project: Project, profile: Profile) -> dict[str, Path]:
         "sev-launch": project.root / LAUNCHER,
         launch_digests.NAME: _digests_file(project, profile),
         "runtime.toml": _config_file(project, profile),
+        **_drop_ins(project, profile),
     }
 
 
@@ -175,6 +214,7 @@ def _own_files(project: Project, profile: Profile) -> list[Path]:
         recipes / "toolchain.toml",
         recipes / "profiles" / f"{profile.name}.toml",
         *launcher_pack.sources(project.root / "tools/launcher"),
+        *([project.root / TEMPLATE] if _drop_ins(project, profile) else []),
     ]
 
 
