@@ -5,7 +5,6 @@
 import argparse
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NoReturn
 
 from . import standalone
 from .command import Accel
-from .config import CONFIG_NAME, VCPUS_MAX, Mode
+from .config import VCPUS_MAX, Mode, default_config
 from .errors import UserError
 from .ui import NAME
 from .units import parse_memory
@@ -73,15 +72,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, hint=f"see {self.prog} --help")
-
-
-def default_config() -> Path:
-    """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one."""
-    for parent in Path(__file__).parents:
-        # In a zipapp __file__ runs through the archive: /…/out/sev-launch/package/options.py
-        if parent.is_file() and zipfile.is_zipfile(parent):
-            return parent.resolve().parent / CONFIG_NAME
-    return Path("out", CONFIG_NAME).absolute()
 
 
 def parse(words: Sequence[str]) -> Options:

@@ -2,28 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands that start no guest: each brings its own options and needs none of the others'."""
 
-import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from . import verify
+from .subcommand import Command
 
-from .ui import Ui
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command: its name, a line for people, what it adds to its parser, and what it does.
-
-    `run` returns the exit status and raises LauncherError like everything here.
-    """
-
-    name: str
-    text: str
-    add: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Ui], int]
-    examples: str = ""
-
-
-COMMANDS: tuple[Command, ...] = ()
+COMMANDS: tuple[Command, ...] = (verify.COMMAND,)
 """In the order in which --help lists them."""
 
 

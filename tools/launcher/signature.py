@@ -1,0 +1,289 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Signature and certificate chain of an attestation report: ARK → ASK or ASVK → VCEK or VLEK → report.
+
+The one module of the launcher that needs more than Python: the package `cryptography`. certificates.py
+imports it late, and does without when it is not there. Certificates: AMD 57230, VCEK Certificate and KDS Interface
+Specification, chapter 3. The report's own signature: AMD 56860, chapter 10.
+"""
+
+import re
+import warnings
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+
+from .certificates import AMD_ROOTS, Given, Role
+from .checks import Check, failed, passed, unchecked
+from .errors import UserError
+from .report import ECDSA_P384_SHA384, Product, Report, SigningKey
+
+_PSS = "1.2.840.113549.1.1.10"
+_RSA_BITS = 4096
+_SALT = 48  # that of SHA-384, in every certificate of AMD's
+_SUBJECT = {SigningKey.VCEK: "SEV-VCEK", SigningKey.VLEK: "SEV-VLEK"}
+# Extensions of VCEK and VLEK certificates (57230, table 8): security patch levels, chip, cloud provider.
+_AMD = "1.3.6.1.4.1.3704.1"
+_LEVELS = {"bootloader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8", "fmc": "3.9"}
+_RESERVED_LEVELS = ("3.4", "3.5", "3.6", "3.7")
+_PRODUCT_NAME, _HWID, _CSP_ID = "2", "4", "5"
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# What the parser raises for bytes that are no certificate, or one that it does not understand.
+_BROKEN = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+def check(report: Report, given: Given, *, at: datetime) -> list[Check]:
+    """Signature, certificate, chain, root and dates; UserError for a file that is no certificate."""
+    certificates = _load_all(given)
+    leaf = certificates.get(Role.LEAF)
+    return [
+        _signature(report, leaf),
+        _certificate(report, leaf),
+        _chain(certificates),
+        _root(certificates.get(Role.ARK), given),
+        _dates(certificates, at),
+    ]
+
+
+def load(data: bytes, *, where: str) -> list[x509.Certificate]:
+    """The certificates of a file: PEM, one or several, or one in DER."""
+    parts = _PEM.findall(data)
+    try:
+        with warnings.catch_warnings():
+            # VCEK certificates have the serial number 0.
+            warnings.simplefilter("ignore")
+            if parts:
+                found = [x509.load_pem_x509_certificate(part) for part in parts]
+            else:
+                found = [x509.load_der_x509_certificate(data)]
+        for certificate in found:
+            # Lazily parsed: what is broken in them must be found here.
+            _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
+    except _BROKEN:
+        raise UserError("no X.509 certificate in PEM or DER", where=where) from None
+    return found
+
+
+def _load_all(given: Given) -> dict[Role, x509.Certificate]:
+    found: dict[Role, x509.Certificate] = {}
+    for role, file in given.files.items():
+        certificates = load(file.data, where=file.where)
+        if len(certificates) != 1:
+            raise UserError(f"has {len(certificates)} certificates, {role} is one", where=file.where)
+        found[role] = certificates[0]
+    if given.chain is not None:
+        where = given.chain.where
+        certificates = load(given.chain.data, where=where)
+        roots = [certificate for certificate in certificates if certificate.subject == certificate.issuer]
+        others = [certificate for certificate in certificates if certificate.subject != certificate.issuer]
+        if len(roots) != 1 or len(others) != 1:
+            raise UserError(
+                f"has {len(certificates)} certificates, of which {len(roots)} self-issued: "
+                "AMD's cert_chain is one ASK or ASVK and one ARK",
+                where=where,
+            )
+        found[Role.ASK] = others[0]
+        found.setdefault(Role.ARK, roots[0])
+    return found
+
+
+def _signature(report: Report, leaf: x509.Certificate | None) -> Check:
+    name = "signature"
+    assert leaf is not None
+    if report.signature_algo != ECDSA_P384_SHA384:
+        return failed(name, f"SIGNATURE_ALGO is {report.signature_algo}; 1 is ECDSA P-384 with SHA-384")
+    key = leaf.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        return failed(name, "the certificate's key is no P-384 key")
+    holds = True
+    try:
+        key.verify(utils.encode_dss_signature(*report.signature), report.signed, ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
+        holds = False
+    signer = report.signing_key.name
+    return passed(
+        name,
+        holds,
+        f"over bytes 0 to 0x29f, by the key of the {signer} certificate",
+        otherwise=f"not by the key of the {signer} certificate, or the report was changed",
+    )
+
+
+def _certificate(report: Report, leaf: x509.Certificate | None) -> Check:
+    """Whether the certificate is for the chip and the TCB that the report names."""
+    name = "certificate"
+    assert leaf is not None
+    wrong: list[str] = []
+    subject = _common_name(leaf)
+    if subject != _SUBJECT.get(report.signing_key):
+        wrong.append(
+            f"its subject is {subject}, the report says that it is signed by {report.signing_key.name}"
+        )
+    product = _text(leaf, _PRODUCT_NAME)
+    line = next((p for p in Product if product is not None and re.match(rf"{p.value}(-|$)", product)), None)
+    if line is None:
+        wrong.append(f"its product {product!r} is none of {', '.join(p.value for p in Product)}")
+    elif report.product is not None and line is not report.product:
+        wrong.append(f"it is for {product}, the report for {report.product.value}")
+    for part, level in report.reported_tcb.parts.items():
+        certified = _level(leaf, _LEVELS[part])
+        if certified != level:
+            shown = "missing" if certified is None else certified
+            wrong.append(f"its {part} level is {shown}, the report's {level}")
+    if any(_raw(leaf, oid) is not None and _level(leaf, oid) != 0 for oid in _RESERVED_LEVELS):
+        wrong.append("a reserved level in it is not zero")
+    chip, more = _chip(report, leaf)
+    wrong += more
+    return passed(
+        name,
+        not wrong,
+        f"{subject} for {product}, {chip}, TCB {report.reported_tcb} as in the report",
+        otherwise="; ".join(wrong),
+    )
+
+
+def _turin(report: Report) -> bool:
+    return report.reported_tcb.fmc is not None
+
+
+def _chip(report: Report, leaf: x509.Certificate) -> tuple[str, list[str]]:
+    """What the certificate binds the key to, and what is wrong with that."""
+    hwid, provider = _raw(leaf, _HWID), _text(leaf, _CSP_ID)
+    if report.signing_key is SigningKey.VLEK:
+        if provider is None or hwid is not None:
+            return "", ["a VLEK certificate names a cloud provider and no chip, this one does not"]
+        return f"cloud provider {provider}", []
+    size = 8 if _turin(report) else 64
+    # The key server leaves out the OCTET STRING that the specification asks for.
+    if hwid is not None and hwid[:2] == bytes((0x04, size)) and len(hwid) == size + 2:
+        hwid = hwid[2:]
+    if hwid is None or len(hwid) != size or provider is not None:
+        return "", [f"a VCEK certificate has a HWID of {size} bytes and no CSP_ID, this one has not"]
+    if not any(report.chip_id):
+        return "", ["CHIP_ID in the report is masked by the host and cannot be compared with the HWID"]
+    if hwid.ljust(len(report.chip_id), b"\0") != report.chip_id:
+        return "", ["its HWID is another chip's than CHIP_ID in the report"]
+    return f"chip {hwid[:8].hex()}…", []
+
+
+def _chain(certificates: dict[Role, x509.Certificate]) -> Check:
+    name = "certificate chain"
+    missing = [str(role) for role in (Role.ASK, Role.ARK) if role not in certificates]
+    if missing:
+        return unchecked(name, f"no {' and no '.join(missing)} given: --ask and --ark, or --chain")
+    leaf, ask, ark = (certificates[role] for role in (Role.LEAF, Role.ASK, Role.ARK))
+    wrong = [
+        f"{_common_name(certificate)} {why}"
+        for certificate, issuer in ((ark, ark), (ask, ark), (leaf, ask))
+        if (why := _why_not_issued(certificate, issuer)) is not None
+    ]
+    wrong += [f"{_common_name(ca)} is no certificate authority" for ca in (ark, ask) if not _is_ca(ca)]
+    return passed(
+        name,
+        not wrong,
+        " → ".join(_common_name(certificate) for certificate in (ark, ask, leaf)),
+        otherwise="; ".join(wrong),
+    )
+
+
+def _root(ark: x509.Certificate | None, given: Given) -> Check:
+    """What the chain ends in. A root that came with the chain counts only when it is one of AMD's."""
+    name = "root of trust"
+    if ark is None:
+        return unchecked(name, "no ARK given: --ark, or --chain")
+    fingerprint = ark.fingerprint(hashes.SHA256()).hex()
+    known = AMD_ROOTS.get(fingerprint)
+    if known is not None:
+        return passed(name, True, f"AMD's {known}, SHA-256 {fingerprint}", otherwise="")
+    shown = f"{_common_name(ark)}, SHA-256 {fingerprint}, is none of AMD's roots that this program knows"
+    if Role.ARK in given.files:
+        return passed(name, True, f"{shown}; trusted because --ark names it", otherwise="")
+    return failed(name, f"{shown}; if it is yours to trust, give it by itself with --ark")
+
+
+def _dates(certificates: dict[Role, x509.Certificate], at: datetime) -> Check:
+    wrong = []
+    for certificate in certificates.values():
+        begin, end = _validity(certificate)
+        if at < begin:
+            wrong.append(f"{_common_name(certificate)} is valid from {begin:%Y-%m-%d %H:%M} UTC only")
+        elif at > end:
+            wrong.append(f"{_common_name(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC")
+    day = f"{at.astimezone(UTC):%Y-%m-%d}"
+    return passed(
+        "validity dates", not wrong, f"every certificate is valid on {day}", otherwise="; ".join(wrong)
+    )
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    if hasattr(certificate, "not_valid_before_utc"):
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    # cryptography before 42, as in Debian 12: the same instants without their time zone.
+    return certificate.not_valid_before.replace(tzinfo=UTC), certificate.not_valid_after.replace(tzinfo=UTC)
+
+
+def _why_not_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> str | None:
+    """None when `issuer` signed `certificate` as AMD does: RSASSA-PSS, 4096 bits, SHA-384 throughout."""
+    if certificate.issuer != issuer.subject:
+        return f"is not issued by {_common_name(issuer)}"
+    key = issuer.public_key()
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size != _RSA_BITS:
+        return f"is issued by {_common_name(issuer)}, whose key is no RSA key of {_RSA_BITS} bits"
+    if certificate.signature_algorithm_oid.dotted_string != _PSS:
+        return "is not signed with RSASSA-PSS"
+    pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=_SALT)
+    try:
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes, pss, hashes.SHA384())
+    except InvalidSignature:
+        return f"is not signed by {_common_name(issuer)}"
+    return None
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return constraints.ca and usage.key_cert_sign
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else "a certificate without a common name"
+
+
+def _raw(certificate: x509.Certificate, oid: str) -> bytes | None:
+    """The value of one of AMD's extensions."""
+    for extension in certificate.extensions:
+        if extension.oid.dotted_string == f"{_AMD}.{oid}":
+            value = extension.value
+            return value.value if isinstance(value, x509.UnrecognizedExtension) else None
+    return None
+
+
+def _level(certificate: x509.Certificate, oid: str) -> int | None:
+    """A security patch level: a DER INTEGER from 0 to 255, in its only encoding."""
+    raw = _raw(certificate, oid)
+    if raw is None or len(raw) not in (3, 4) or raw[0] != 0x02 or raw[1] != len(raw) - 2:
+        return None
+    value = int.from_bytes(raw[2:], "big")
+    return value if (len(raw) == 4) == (value > 127) and value <= 255 else None
+
+
+def _text(certificate: x509.Certificate, oid: str) -> str | None:
+    """A DER IA5String shorter than 128 characters."""
+    raw = _raw(certificate, oid)
+    if raw is None or len(raw) < 2 or raw[0] != 0x16 or raw[1] != len(raw) - 2 or not raw.isascii():
+        return None
+    return raw[2:].decode("ascii")
