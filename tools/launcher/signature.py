@@ -3,8 +3,8 @@
 """Signature and certificate chain of an attestation report: ARK → ASK or ASVK → VCEK or VLEK → report.
 
 The one module of the launcher that needs more than Python: the package `cryptography`. certificates.py
-imports it late, and does without when it is not there. Certificates: AMD 57230, VCEK Certificate and KDS Interface
-Specification, chapter 3. The report's own signature: AMD 56860, chapter 10.
+imports it late, and does without when it is not there. Certificates: AMD 57230, VCEK Certificate and KDS
+Interface Specification, chapter 3. The report's own signature: AMD 56860, chapter 10.
 """
 
 import re
