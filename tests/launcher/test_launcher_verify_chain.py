@@ -257,7 +257,7 @@ def test_chain_files_that_are_none(desk: Desk, tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_in_a_certificates_place_make_a_traceback(desk: Desk, data: st.DataObject) -> None:
-    """Cut, changed in a few places, or anything at all; never verified unless unchanged."""
+    """Cut, changed in a few places, or anything at all."""
     whole = desk.root.vcek().der
     kind = data.draw(st.sampled_from(["cut", "changed", "any"]))
     if kind == "cut":
