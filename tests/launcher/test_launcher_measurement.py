@@ -228,6 +228,10 @@ def test_the_configs_mode_is_the_default(desk: Desk, tmp_path: Path) -> None:
         (["schema"], True, "schema is True"),
         (["schema"], None, "schema is None"),
         (["modes"], [], "modes: missing, or no object"),
+        (["modes"], None, "modes: missing, or no object"),
+        (["cpu_models"], None, "cpu_models: missing, or no object"),
+        (["cpu_models", "Milan"], [], "cpu_models.Milan: missing, or no object"),
+        (["cpu_models", "Milan"], {"qemu_models": [1]}, "cpu_models.Milan.qemu_models: no list"),
         (["modes", "snp"], None, "snp: missing, or no object"),
         (["modes", "snp", "digests"], "x", "snp.digests: missing, or no object"),
         (["modes", "snp", "digests"], {}, "no digest in it"),
@@ -273,7 +277,9 @@ _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("00" * 48),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["schema", "modes", "snp", "digests", "Milan", "1", "x"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["schema", "modes", "cpu_models", "snp", "digests", "Milan", "1", "x"]), inner
+        )
     ),
     max_leaves=12,
 )

@@ -215,7 +215,9 @@ def test_report_data_of_a_file(desk: Desk) -> None:
 
 def test_which_digests_count(desk: Desk) -> None:
     assert desk.verify(draft(), "--cpu", "Milan", "--cpus", "4").status == 0
-    assert desk.verify(draft(), "--cpu", "Genoa").failed == ["launch digest"]
+    assert desk.verify(draft(), "--cpu", "EPYC-Milan-v1").status == 0
+    for model in ("Genoa", "EPYC-Genoa"):
+        assert desk.verify(draft(), "--cpu", model).failed == ["launch digest"]
     assert desk.verify(draft(), "--cpus", "3").failed == ["launch digest"]
     assert "none of the 1 expected" in desk.verify(draft(), "--cpu", "Milan", "--cpus", "3").detail(
         "launch digest"

@@ -38,6 +38,7 @@ def digests_document() -> dict[str, Any]:
             "sev-es": {"legacy-vm-type=on": es, "legacy-vm-type=off": off},
             "sev": {"digest": "5e" * 32},
         },
+        "cpu_models": {m: {"qemu_models": [f"EPYC-{m}", f"EPYC-{m}-v1"]} for m in MODELS},
         "more": ["is", "not read"],
     }
 

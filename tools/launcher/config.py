@@ -7,7 +7,6 @@ docs/runtime-config.md documents every key; a key that is not there is an error 
 
 import re
 import tomllib
-import zipfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -171,15 +170,6 @@ class _Table:
     def end(self) -> None:
         for key in sorted(self._data):
             raise self.fail(key, "unknown key", hint=f"docs/runtime-config.md lists those of schema {SCHEMA}")
-
-
-def default_config() -> Path:
-    """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one."""
-    for parent in Path(__file__).parents:
-        # In a zipapp __file__ runs through the archive: /…/out/sev-launch/package/config.py
-        if parent.is_file() and zipfile.is_zipfile(parent):
-            return parent.resolve().parent / CONFIG_NAME
-    return Path("out", CONFIG_NAME).absolute()
 
 
 def load_config(path: Path) -> RuntimeConfig:

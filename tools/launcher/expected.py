@@ -5,6 +5,7 @@
 Only what a comparison needs is read, and that strictly; further keys are somebody else's.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Entry:
 
     digest: bytes
     cpu: str | None = None
+    qemu_models: tuple[str, ...] = ()
     vcpus: int | None = None
     variant: str | None = None
 
@@ -50,10 +52,13 @@ def read_expected(path: Path, mode: Mode) -> tuple[Entry, ...]:
     schema = document.get("schema")
     if type(schema) is not int or schema != SCHEMA:
         raise UserError(f"schema is {schema!r}, this sev-launch reads {SCHEMA}", where=where, hint=_HINT)
-    # One object for each mode, under "modes" or at the top.
-    modes = _object(document.get("modes", document), where=f"{where}: modes")
+    modes = _object(document.get("modes"), where=f"{where}: modes")
     part = _object(modes.get(str(mode)), where=f"{where}: {mode}")
-    entries = tuple(_entries(part, mode, where=f"{where}: {mode}"))
+    names = _qemu_models(document.get("cpu_models"), where=f"{where}: cpu_models")
+    entries = tuple(
+        dataclasses.replace(entry, qemu_models=names.get(entry.cpu or "", ()))
+        for entry in _entries(part, mode, where=f"{where}: {mode}")
+    )
     if not entries:
         raise UserError(f"{mode}: no digest in it", where=where, hint=_HINT)
     return entries
@@ -65,7 +70,7 @@ def select(
     """Those for a CPU model and a vCPU count; UserError when there is none, saying what there is."""
     if cpu is not None:
         models = sorted({entry.cpu for entry in entries if entry.cpu is not None})
-        entries = tuple(entry for entry in entries if entry.cpu == cpu)
+        entries = tuple(entry for entry in entries if cpu == entry.cpu or cpu in entry.qemu_models)
         if not entries:
             raise UserError(
                 f"has no digest for CPU model {cpu!r}", where=where, hint=f"it has {_list(models)}"
@@ -108,6 +113,17 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _qemu_models(table: Any, *, where: str) -> dict[str, tuple[str, ...]]:
+    """QEMU's names for each CPU model."""
+    result = {}
+    for cpu, entry in _object(table, where=where).items():
+        names = _object(entry, where=f"{where}.{cpu}").get("qemu_models")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError("no list of names", where=f"{where}.{cpu}.qemu_models", hint=_HINT)
+        result[cpu] = tuple(names)
     return result
 
 

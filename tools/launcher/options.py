@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import standalone
+from .arguments import cmdline_text, default_config, whole
 from .command import Accel
-from .config import VCPUS_MAX, Mode, default_config
+from .config import VCPUS_MAX, Mode
 from .errors import UserError
 from .ui import NAME
 from .units import parse_memory
@@ -166,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "show":
             sub.add_argument(
                 "--cbit",
-                type=_whole(1, 63),
+                type=whole(1, 63),
                 metavar="N",
                 help="the C-bit of another host (default: this CPU's)",
             )
@@ -215,12 +216,12 @@ def _add_guest(sub: argparse.ArgumentParser) -> None:
         help="dm-verity root hash of the EROFS image; changes the launch digest through the command line",
     )
     group.add_argument(
-        "--cpus", type=_whole(1, VCPUS_MAX), metavar="N", help="vCPUs; changes the digest of SEV-ES and SNP"
+        "--cpus", type=whole(1, VCPUS_MAX), metavar="N", help="vCPUs; changes the digest of SEV-ES and SNP"
     )
     group.add_argument("--memory", type=_memory, metavar="SIZE", help="RAM, as in 512M or 2G")
     group.add_argument(
         "--append",
-        type=_cmdline_text,
+        type=cmdline_text,
         metavar="TEXT",
         help="add to the kernel command line; changes the launch digest",
     )
@@ -247,19 +248,6 @@ def _add_workload(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--hostname", type=_hostname, metavar="NAME", help="default: sev-guest")
 
 
-class _whole:  # noqa: N801  reads as a converter
-    """Converter for a whole number between two bounds."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self._low = low
-        self._high = high
-
-    def __call__(self, text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,6}", text) is None or not self._low <= int(text) <= self._high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {self._low} to {self._high}")
-        return int(text)
-
-
 def _memory(text: str) -> int:
     try:
         return parse_memory(text)
@@ -271,12 +259,6 @@ def _seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) is None or not 0 < float(text) <= _TIMEOUT_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.001 to 86400")
     return float(text)
-
-
-def _cmdline_text(text: str) -> str:
-    if re.fullmatch(r"[\x20-\x7e]+", text) is None:
-        raise argparse.ArgumentTypeError("must be printable ASCII")
-    return text
 
 
 def _workdir(text: str) -> str:

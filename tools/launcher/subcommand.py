@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a command that starts no guest consists of; standalone.COMMANDS lists them."""
+"""What a command that starts no guest is; standalone.py lists them."""
 
 import argparse
 from collections.abc import Callable

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .arguments import whole
 from .config import VCPUS_MAX, Mode
 from .errors import UserError
 from .expected import DIGESTS_NAME
@@ -52,7 +53,7 @@ def _add(sub: argparse.ArgumentParser) -> None:
     )
     both.add_argument("--digest", metavar="HEX", help="one launch digest, instead of --digests")
     both.add_argument("--cpu", metavar="MODEL", help="only digests for this CPU model")
-    both.add_argument("--cpus", type=_number(VCPUS_MAX, low=1), metavar="N", help="only digests for N vCPUs")
+    both.add_argument("--cpus", type=whole(1, VCPUS_MAX), metavar="N", help="only digests for N vCPUs")
     both.add_argument("--policy", type=_policy, metavar="BITS", help="guest policy; default: the config's")
     both.add_argument("--json", action="store_true", help="as one JSON document")
     _add_snp(sub.add_argument_group("attestation report (SEV-SNP)"))
@@ -99,10 +100,10 @@ def _add_snp(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--at", type=_date, metavar="DATE", help="validity of certificates then; default: now")
 
 
-def _number(high: int, *, low: int = 0) -> Callable[[str], int]:
+def _number(high: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,10}", text) is None or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        if re.fullmatch(r"[0-9]{1,10}", text) is None or int(text) > high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {high}")
         return int(text)
 
     return convert

@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from .arguments import default_config
 from .checks import Check, passed
-from .config import Mode, RuntimeConfig, default_config, load_config
+from .config import Mode, RuntimeConfig, load_config
 from .errors import UserError
 from .expected import DIGEST_SIZE, DIGESTS_NAME, Entry, read_expected, select
 from .ui import Ui
