@@ -3,6 +3,7 @@
 """Attestation reports and the certificates over them, as AMD makes them, under a test root of our own."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +70,7 @@ def issue(
     dates: tuple[datetime, datetime] = (BEGIN, END),
     extensions: dict[str, bytes] | None = None,
     pss: Any = PSS,
+    serial: int = 1,
 ) -> Issued:
     """A certificate; without `by` its own issuer. `signer`: another key than the issuer's, a forgery."""
     builder = (
@@ -76,7 +78,7 @@ def issue(
         .subject_name(name(common))
         .issuer_name(name(common) if by is None else by.certificate.subject)
         .public_key(key.public_key())
-        .serial_number(1)
+        .serial_number(serial)
         .not_valid_before(dates[0])
         .not_valid_after(dates[1])
     )
@@ -168,3 +170,16 @@ class Draft:
         body = self.body()
         r, s = utils.decode_dss_signature(key.sign(body, ec.ECDSA(hashes.SHA384())))
         return (body + r.to_bytes(72, "little") + s.to_bytes(72, "little")).ljust(0x4A0, b"\0")
+
+
+def revocation_list(
+    issuer: Issued, revoked: Sequence[int], *, begin: datetime, end: datetime, signer: Any = None
+) -> bytes:
+    """A CRL in DER that names the serial numbers."""
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.certificate.subject)
+    builder = builder.last_update(begin).next_update(end)
+    for number in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(begin).build()
+        builder = builder.add_revoked_certificate(entry)
+    made = builder.sign(signer or issuer.key, hashes.SHA384(), rsa_padding=PSS)
+    return made.public_bytes(Encoding.DER)

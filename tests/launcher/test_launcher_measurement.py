@@ -180,6 +180,8 @@ def test_mistakes_of_form(desk: Desk) -> None:
         (["x", "y"], "unrecognized arguments: y"),
         (["x", "--report-data", "00"], "must be 128 hexadecimal digits"),
         (["x", "--host-data", "zz" * 32], "must be 64 hexadecimal digits"),
+        (["x", "--host-data", "@no-such-file"], "no-such-file: No such file"),
+        (["x", "--host-data", "@"], "Is a directory"),
         (["x", "--min-tcb", "snp=256"], "is no level"),
         (["x", "--min-tcb", "snp=1,snp=2"], "stands twice"),
         (["x", "--min-tcb", ""], "is no level"),

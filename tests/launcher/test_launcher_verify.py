@@ -205,6 +205,15 @@ def test_without_a_certificate_the_line_says_where_it_is(desk: Desk) -> None:
     assert "/Turin/0102030405060708?fmcSPL=01&blSPL=04" in said.detail("signature")
 
 
+def test_bytes_from_a_file(desk: Desk) -> None:
+    nonce = desk.write("nonce", NONCE)
+    assert desk.verify(draft(), "--report-data", f"@{nonce}", without=("report-data",)).status == 0
+    nonce.write_bytes(bytes(64))
+    assert desk.verify(draft(), "--report-data", f"@{nonce}").failed == ["report data"]
+    nonce.write_bytes(bytes(65))
+    assert "nonce: has 65 bytes, not 64" in desk.refused(draft(), "--report-data", f"@{nonce}")
+
+
 def test_report_data_of_a_file(desk: Desk) -> None:
     nonce = desk.write("nonce", b"any length")
     right = draft(report_data=hashlib.sha512(b"any length").digest())

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch verify`: certificates that are not what they should be, one thing wrong at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.launcher.attestation_kit import BEGIN, CHIP, END, Draft, issue, rsa_key
-from tests.launcher.verify_kit import NONCE, Desk
+from tests.launcher.attestation_kit import BEGIN, CHIP, END, Draft, issue, revocation_list, rsa_key
+from tests.launcher.verify_kit import NONCE, Desk, Outcome
 from tools.launcher.certificates import AMD_ROOTS
 
 REPORT = Draft(report_data=NONCE)
@@ -197,6 +197,36 @@ def test_one_expired_certificate_is_enough(desk: Desk, which: str) -> None:
     assert desk.verify(REPORT, "--at", "2020-06-01", **{which: expired.pem}).status == 0
     future = root.vcek(dates=(datetime(2044, 1, 1, tzinfo=UTC), END))
     assert "valid from 2044" in desk.verify(REPORT, vcek=future.pem).detail("validity dates")
+
+
+def test_revocation(desk: Desk) -> None:
+    """Serial numbers of the kit: ARK 1, ASK 2; the VCEK's, also 1, is of another issuer."""
+    root = desk.root
+    begin, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+
+    def verify(revoked: Sequence[int], *, at: str = "2026-02-01", **changes: Any) -> Outcome:
+        made = revocation_list(
+            changes.pop("issuer", root.ark), revoked, **{"begin": begin, "end": end, **changes}
+        )
+        return desk.verify(REPORT, "--crl", desk.write("crl", made), "--at", at)
+
+    for revoked in ([], [3, 4]):
+        good = verify(revoked)
+        assert good.status == 0
+        assert "revocation" in good.of("ok")
+    for outcome, said in (
+        (verify([2, 3]), "revoked: SEV-Milan"),
+        (verify([1]), "revoked: ARK-Milan"),
+        (verify([], at="2025-12-31"), "fetch a new one"),
+        (verify([], at="2026-07-02"), "fetch a new one"),
+        (verify([], signer=root.other_key), "the list is not signed by ARK-Milan"),
+        (verify([], issuer=root.ask), "the list is not issued by ARK-Milan"),
+    ):
+        assert (outcome.status, outcome.failed) == (1, ["revocation"])
+        assert said in outcome.detail("revocation")
+    assert desk.verify(REPORT).detail("revocation").startswith("no --crl given")
+    for data in (b"", b"-----BEGIN X509 CRL-----", root.ark.der, root.ark.pem):
+        assert "no certificate revocation list" in desk.refused(REPORT, "--crl", desk.write("crl", data))
 
 
 def test_a_root_that_came_with_the_chain_must_be_amds(desk: Desk) -> None:

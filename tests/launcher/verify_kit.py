@@ -55,7 +55,7 @@ class Root:
     )
 
     def __post_init__(self) -> None:
-        self.ask = issue(rsa_key(), "SEV-Milan", by=self.ark)
+        self.ask = issue(rsa_key(), "SEV-Milan", by=self.ark, serial=2)
 
     def vcek(self, common: str = "SEV-VCEK", **changes: Any) -> Issued:
         """A VCEK for the test chip; keywords go to leaf_extensions, `key`, `dates` and `by` to issue."""

@@ -23,7 +23,8 @@ Computed from the copies in microsoft/CCF (src/pal/test/snp_attestation_validati
 virtee/sev (tests/certs_data/cert_chain_turin), whose own signatures verify.
 """
 _KDS = "https://kdsintf.amd.com"
-_LINES = ("signature", "certificate", "certificate chain", "root of trust", "validity dates")
+LINES = ("signature", "certificate", "certificate chain", "root of trust", "validity dates", "revocation")
+"""Names of the lines, in their order."""
 _SPL = {"fmc": "fmcSPL", "bootloader": "blSPL", "tee": "teeSPL", "snp": "snpSPL", "microcode": "ucodeSPL"}
 
 
@@ -49,18 +50,12 @@ class Given:
 
     files: Mapping[Role, File]
     chain: File | None
+    crl: File | None
     leaf_kind: SigningKey | None
 
 
 def check_signer(report: Report, given: Given, *, at: datetime) -> list[Check]:
     """The lines about who signed the report. Where it cannot be told, the first of them says why."""
-    return [*_lines(report, given, at=at), _REVOCATION]
-
-
-_REVOCATION = unchecked("revocation", "AMD's revocation list (CRL) is not read", mandatory=False)
-
-
-def _lines(report: Report, given: Given, *, at: datetime) -> list[Check]:
     if report.mask_chip_key:
         return _nothing(failed, "MASK_CHIP_KEY: the host had the firmware leave the report unsigned")
     if report.signing_key is SigningKey.NONE:
@@ -85,8 +80,9 @@ def _lines(report: Report, given: Given, *, at: datetime) -> list[Check]:
 
 
 def _nothing(make: Callable[[str, str], Check], why: str) -> list[Check]:
-    first, *others = _LINES
-    return [make(first, why), *(unchecked(name, "needs the signature's certificate") for name in others)]
+    first, *others = LINES
+    why_not = "needs the signature's certificate"
+    return [make(first, why), *(unchecked(name, why_not, mandatory=name != LINES[-1]) for name in others)]
 
 
 def _signature_module() -> ModuleType | None:

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from .certificates import AMD_ROOTS, Given, Role
+from .certificates import AMD_ROOTS, File, Given, Role
 from .checks import Check, failed, passed, unchecked
 from .errors import UserError
 from .report import ECDSA_P384_SHA384, Product, Report, SigningKey
@@ -43,7 +43,7 @@ _BROKEN = (
 
 
 def check(report: Report, given: Given, *, at: datetime) -> list[Check]:
-    """Signature, certificate, chain, root and dates; UserError for a file that is no certificate."""
+    """The lines that certificates.LINES names; UserError for a file that is no certificate."""
     certificates = _load_all(given)
     leaf = certificates.get(Role.LEAF)
     return [
@@ -52,6 +52,7 @@ def check(report: Report, given: Given, *, at: datetime) -> list[Check]:
         _chain(certificates),
         _root(certificates.get(Role.ARK), given),
         _dates(certificates, at),
+        _revocation(certificates, given.crl, at),
     ]
 
 
@@ -183,9 +184,9 @@ def _chain(certificates: dict[Role, x509.Certificate]) -> Check:
         return unchecked(name, f"no {' and no '.join(missing)} given: --ask and --ark, or --chain")
     leaf, ask, ark = (certificates[role] for role in (Role.LEAF, Role.ASK, Role.ARK))
     wrong = [
-        f"{_common_name(certificate)} {why}"
+        why
         for certificate, issuer in ((ark, ark), (ask, ark), (leaf, ask))
-        if (why := _why_not_issued(certificate, issuer)) is not None
+        if (why := _why_not_issued(certificate, issuer, name=_common_name(certificate))) is not None
     ]
     wrong += [f"{_common_name(ca)} is no certificate authority" for ca in (ark, ask) if not _is_ca(ca)]
     return passed(
@@ -225,6 +226,54 @@ def _dates(certificates: dict[Role, x509.Certificate], at: datetime) -> Check:
     )
 
 
+def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, at: datetime) -> Check:
+    """The ARK's list of what it revoked. Not mandatory: AMD's server has it, which not everybody reaches."""
+    name = "revocation"
+    if file is None:
+        why = "no --crl given; AMD serves one at https://kdsintf.amd.com/vcek/v1/PRODUCT/crl"
+        return unchecked(name, why, mandatory=False)
+    crl = _load_crl(file)
+    ark, ask = certificates.get(Role.ARK), certificates.get(Role.ASK)
+    if ark is None or ask is None:
+        return unchecked(name, "needs ARK and ASK", mandatory=False)
+    begin, end = _crl_dates(crl)
+    if (forged := _why_not_issued(crl, ark, name="the list")) is not None:
+        return failed(name, forged)
+    if not begin <= at or end is None or at > end:
+        until = "no date" if end is None else f"{end:%Y-%m-%d %H:%M} UTC"
+        return failed(name, f"the list holds from {begin:%Y-%m-%d %H:%M} UTC to {until}: fetch a new one")
+    revoked = [
+        _common_name(certificate)
+        for certificate in (ask, ark)  # what the ARK issued; VCEKs are the ASK's
+        if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+    ]
+    return passed(
+        name,
+        not revoked,
+        f"{_common_name(ask)} is not in {_common_name(ark)}'s list of {begin:%Y-%m-%d}",
+        otherwise=f"revoked: {', '.join(revoked)}",
+    )
+
+
+def _load_crl(file: File) -> x509.CertificateRevocationList:
+    try:
+        if b"-----BEGIN" in file.data:
+            crl = x509.load_pem_x509_crl(file.data)
+        else:
+            crl = x509.load_der_x509_crl(file.data)
+        # Lazily parsed, as certificates are.
+        _ = crl.issuer, crl.extensions, len(crl)
+    except _BROKEN:
+        raise UserError("no certificate revocation list in PEM or DER", where=file.where) from None
+    return crl
+
+
+def _crl_dates(crl: x509.CertificateRevocationList) -> tuple[datetime, datetime | None]:
+    if hasattr(crl, "last_update_utc"):
+        return crl.last_update_utc, crl.next_update_utc
+    return crl.last_update.replace(tzinfo=UTC), crl.next_update and crl.next_update.replace(tzinfo=UTC)
+
+
 def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
     if hasattr(certificate, "not_valid_before_utc"):
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -232,20 +281,23 @@ def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
     return certificate.not_valid_before.replace(tzinfo=UTC), certificate.not_valid_after.replace(tzinfo=UTC)
 
 
-def _why_not_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> str | None:
-    """None when `issuer` signed `certificate` as AMD does: RSASSA-PSS, 4096 bits, SHA-384 throughout."""
-    if certificate.issuer != issuer.subject:
-        return f"is not issued by {_common_name(issuer)}"
+def _why_not_issued(
+    item: x509.Certificate | x509.CertificateRevocationList, issuer: x509.Certificate, *, name: str
+) -> str | None:
+    """None when `issuer` signed `item` as AMD does: RSASSA-PSS, 4096 bits, SHA-384 throughout."""
+    if item.issuer != issuer.subject:
+        return f"{name} is not issued by {_common_name(issuer)}"
     key = issuer.public_key()
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size != _RSA_BITS:
-        return f"is issued by {_common_name(issuer)}, whose key is no RSA key of {_RSA_BITS} bits"
-    if certificate.signature_algorithm_oid.dotted_string != _PSS:
-        return "is not signed with RSASSA-PSS"
+        return f"{name} is issued by {_common_name(issuer)}, whose key is no RSA key of {_RSA_BITS} bits"
+    if item.signature_algorithm_oid.dotted_string != _PSS:
+        return f"{name} is not signed with RSASSA-PSS"
+    signed = item.tbs_certificate_bytes if isinstance(item, x509.Certificate) else item.tbs_certlist_bytes
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=_SALT)
     try:
-        key.verify(certificate.signature, certificate.tbs_certificate_bytes, pss, hashes.SHA384())
+        key.verify(item.signature, signed, pss, hashes.SHA384())
     except InvalidSignature:
-        return f"is not signed by {_common_name(issuer)}"
+        return f"{name} is not signed by {_common_name(issuer)}"
     return None
 
 

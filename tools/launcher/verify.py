@@ -18,6 +18,7 @@ from .errors import UserError
 from .expected import DIGESTS_NAME
 from .subcommand import Command
 from .ui import NAME, Ui
+from .verify_inputs import read_file
 from .verify_measurement import verify_measurement
 from .verify_report import verify_report
 
@@ -26,11 +27,12 @@ _BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--auth
           "--family-id": 16, "--image-id": 16}  # fmt: skip
 _SNP_ONLY = (
     "vmpl", "host_data", "report_data", "report_data_file", "id_key_digest", "author_key_digest", "family_id",
-    "image_id", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "at",
+    "image_id", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
 )  # fmt: skip
+_HEX = "HEX|@FILE"
 _LEGACY_ONLY = ("tik", "mode", "api_major", "api_minor", "build")
 _EXAMPLES = f"""examples:
-  {NAME} verify report.bin --report-data-file nonce --min-tcb bootloader=4,tee=0,snp=24,microcode=219
+  {NAME} verify report.bin --report-data @nonce --min-tcb bootloader=4,tee=0,snp=24,microcode=219
          --vcek vcek.der --chain cert_chain.pem
       an SEV-SNP attestation report, 1184 bytes, as configfs-tsm gives it in the guest
   {NAME} verify --measurement launch.b64 --tik tik.bin --mode sev-es --api-major 1 --api-minor 55 --build 21
@@ -66,7 +68,7 @@ def _add(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_snp(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--report-data", type=_hex("--report-data"), metavar="HEX", help="64 bytes")
+    group.add_argument("--report-data", type=_bytes("--report-data"), metavar=_HEX, help="64 bytes")
     group.add_argument(
         "--report-data-file", type=Path, metavar="FILE", help="the report data is this file's SHA-512"
     )
@@ -77,13 +79,13 @@ def _add_snp(group: argparse._ArgumentGroup) -> None:
         help="lowest levels accepted: bootloader, tee, snp, microcode; on Turin fmc too",
     )
     group.add_argument("--vmpl", type=_number(3), metavar="N", help="default: 0")
-    group.add_argument("--host-data", type=_hex("--host-data"), metavar="HEX", help="32 bytes")
-    group.add_argument("--id-key-digest", type=_hex("--id-key-digest"), metavar="HEX", help="48 bytes")
+    group.add_argument("--host-data", type=_bytes("--host-data"), metavar=_HEX, help="32 bytes")
+    group.add_argument("--id-key-digest", type=_bytes("--id-key-digest"), metavar=_HEX, help="48 bytes")
     group.add_argument(
-        "--author-key-digest", type=_hex("--author-key-digest"), metavar="HEX", help="48 bytes"
+        "--author-key-digest", type=_bytes("--author-key-digest"), metavar=_HEX, help="48 bytes"
     )
-    group.add_argument("--family-id", type=_hex("--family-id"), metavar="HEX", help="16 bytes")
-    group.add_argument("--image-id", type=_hex("--image-id"), metavar="HEX", help="16 bytes")
+    group.add_argument("--family-id", type=_bytes("--family-id"), metavar=_HEX, help="16 bytes")
+    group.add_argument("--image-id", type=_bytes("--image-id"), metavar=_HEX, help="16 bytes")
     group.add_argument(
         "--min-svn", type=_number((1 << 32) - 1), metavar="N", help="lowest guest SVN accepted"
     )
@@ -97,6 +99,7 @@ def _add_snp(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--chain", type=Path, metavar="FILE", help="both, as AMD's cert_chain; takes no roots but AMD's own"
     )
+    group.add_argument("--crl", type=Path, metavar="FILE", help="AMD's list of revoked certificates")
     group.add_argument("--at", type=_date, metavar="DATE", help="validity of certificates then; default: now")
 
 
@@ -115,13 +118,19 @@ def _policy(text: str) -> int:
     return value
 
 
-def _hex(option: str) -> Callable[[str], bytes]:
-    digits = 2 * _BYTES[option]
+def _bytes(option: str) -> Callable[[str], bytes]:
+    size = _BYTES[option]
 
     def convert(text: str) -> bytes:
-        if re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", text) is None:
+        if text.startswith("@"):
+            data = read_file(Path(text[1:]))
+            if len(data) != size:
+                raise UserError(f"has {len(data)} bytes, not {size}", where=f"{option} {text}")
+            return data
+        if re.fullmatch(rf"[0-9a-fA-F]{{{2 * size}}}", text) is None:
             raise argparse.ArgumentTypeError(
-                f"must be {digits} hexadecimal digits, has {len(text)} characters"
+                f"must be {2 * size} hexadecimal digits, has {len(text)} characters; "
+                f"@FILE takes {size} bytes from a file"
             )
         return bytes.fromhex(text)
 

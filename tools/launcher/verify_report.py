@@ -52,8 +52,9 @@ def _given(options: argparse.Namespace) -> Given:
     chain = None if options.chain is None else File(where=str(options.chain), data=read_file(options.chain))
     if chain is not None and Role.ASK in files:
         raise UserError("--ask and --chain exclude each other", hint="--ark and --chain do not")
+    crl = None if options.crl is None else File(where=str(options.crl), data=read_file(options.crl))
     kind = SigningKey.VCEK if options.vcek else SigningKey.VLEK if options.vlek else None
-    return Given(files=files, chain=chain, leaf_kind=kind)
+    return Given(files=files, chain=chain, crl=crl, leaf_kind=kind)
 
 
 def _digest(report: Report, entries: Sequence[Entry]) -> Check:
