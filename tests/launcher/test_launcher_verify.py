@@ -5,6 +5,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from tests.launcher.attestation_kit import TCB, TURIN, TURIN_CHIP, TURIN_TCB, Draft
 from tests.launcher.conftest import REPOSITORY
 from tests.launcher.verify_kit import NONCE, Desk, digests_document, snp_digest
+from tools.launcher.certificates import AMD_ROOTS
 from tools.pipeline import launcher_pack
 
 MANDATORY = [
@@ -59,6 +61,18 @@ def test_a_whole_report_is_verified(desk: Desk) -> None:
     assert (report["policy"], report["vmpl"], report["product"]) == (0x30000, 0, "Milan")
     assert report["reported_tcb"] == TCB
     assert (report["current"], report["committed"]) == ("1.55.21", "1.55.20")
+
+
+def test_the_documentation_lists_the_same_checks_and_roots() -> None:
+    text = (REPOSITORY / "docs/attestation.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| (\*\*must\*\*|) ?\| [^|]", text, re.MULTILINE)
+    assert [name for name, must in rows if must] == MANDATORY
+    optional = ", ".join(name for name, must in rows if not must)
+    for name in OPTIONAL:
+        assert name.removesuffix(" digest") in optional
+    assert re.findall(r"^\| (ARK-\w+) \| `([0-9a-f]+)` \|$", text, re.MULTILINE) == [
+        (name, fingerprint) for fingerprint, name in AMD_ROOTS.items()
+    ]
 
 
 def test_the_lines_for_people(desk: Desk) -> None:

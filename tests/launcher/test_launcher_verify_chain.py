@@ -229,6 +229,16 @@ def test_revocation(desk: Desk) -> None:
         assert "no certificate revocation list" in desk.refused(REPORT, "--crl", desk.write("crl", data))
 
 
+def test_the_algorithm_outside_of_what_is_signed(desk: Desk) -> None:
+    """Nothing signs it: the salt length of another PSS in it must not pass."""
+    der = bytearray(desk.root.vcek().der)
+    salt = der.rindex(b"\xa2\x03\x02\x01\x30")
+    der[salt + 4] = 0x20
+    outcome = desk.verify(REPORT, vcek=bytes(der))
+    assert outcome.failed == ["certificate chain"]
+    assert "two signature algorithms" in outcome.detail("certificate chain")
+
+
 def test_a_root_that_came_with_the_chain_must_be_amds(desk: Desk) -> None:
     """Whoever supplies the chain, which may be the host, must not choose the root."""
     chain = desk.write("chain.pem", desk.root.ask.pem + desk.root.ark.pem)
@@ -284,11 +294,13 @@ def test_chain_files_that_are_none(desk: Desk, tmp_path: Path) -> None:
     assert "not allowed with" in desk.refused(REPORT, "--vlek", tmp_path / "none")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_in_a_certificates_place_make_a_traceback(desk: Desk, data: st.DataObject) -> None:
-    """Cut, changed in a few places, or anything at all."""
-    whole = desk.root.vcek().der
+    """Cut, changed in a few places, or anything at all; and none of it is verified."""
+    which = data.draw(st.sampled_from(["vcek", "ask", "ark", "crl"]))
+    crl = revocation_list(desk.root.ark, [7], begin=BEGIN, end=END)
+    whole = {"ask": desk.root.ask.der, "ark": desk.root.ark.der, "crl": crl}.get(which, desk.root.vcek().der)
     kind = data.draw(st.sampled_from(["cut", "changed", "any"]))
     if kind == "cut":
         broken = whole[: data.draw(st.integers(0, len(whole) - 1))]
@@ -299,8 +311,8 @@ def test_no_bytes_in_a_certificates_place_make_a_traceback(desk: Desk, data: st.
         for at in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=4, unique=True)):
             changed[at] ^= data.draw(st.integers(1, 255))
         broken = bytes(changed)
-    which = data.draw(st.sampled_from(["vcek", "ask", "ark"]))
-    answer = desk.call("verify", *desk.words(REPORT, **{which: broken}))
+    list_file = desk.write("crl", broken if which == "crl" else crl)
+    answer = desk.call("verify", *desk.words(REPORT, **{which: broken}), "--crl", list_file)
     assert answer.status in (1, 2)
     assert "Traceback" not in answer.err
     assert len(answer.err.splitlines()) == (1 if answer.status == 2 else 0)

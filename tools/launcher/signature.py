@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from .certificates import AMD_ROOTS, File, Given, Role
 from .checks import Check, failed, passed, unchecked
@@ -44,32 +45,33 @@ _BROKEN = (
 
 def check(report: Report, given: Given, *, at: datetime) -> list[Check]:
     """The lines that certificates.LINES names; UserError for a file that is no certificate."""
-    certificates = _load_all(given)
-    leaf = certificates.get(Role.LEAF)
-    return [
-        _signature(report, leaf),
-        _certificate(report, leaf),
-        _chain(certificates),
-        _root(certificates.get(Role.ARK), given),
-        _dates(certificates, at),
-        _revocation(certificates, given.crl, at),
-    ]
+    with warnings.catch_warnings():
+        # VCEK certificates have the serial number 0, of which cryptography warns.
+        warnings.simplefilter("ignore")
+        certificates = _load_all(given)
+        leaf = certificates[Role.LEAF]
+        return [
+            _signature(report, leaf),
+            _certificate(report, leaf),
+            _chain(certificates),
+            _root(certificates.get(Role.ARK), given),
+            _dates(certificates, at),
+            _revocation(certificates, given.crl, at),
+        ]
 
 
-def load(data: bytes, *, where: str) -> list[x509.Certificate]:
+def _load(data: bytes, *, where: str) -> list[x509.Certificate]:
     """The certificates of a file: PEM, one or several, or one in DER."""
     parts = _PEM.findall(data)
     try:
-        with warnings.catch_warnings():
-            # VCEK certificates have the serial number 0.
-            warnings.simplefilter("ignore")
-            if parts:
-                found = [x509.load_pem_x509_certificate(part) for part in parts]
-            else:
-                found = [x509.load_der_x509_certificate(data)]
+        if parts:
+            found = [x509.load_pem_x509_certificate(part) for part in parts]
+        else:
+            found = [x509.load_der_x509_certificate(data)]
         for certificate in found:
             # Lazily parsed: what is broken in them must be found here.
             _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
+            _validity(certificate)
     except _BROKEN:
         raise UserError("no X.509 certificate in PEM or DER", where=where) from None
     return found
@@ -78,13 +80,13 @@ def load(data: bytes, *, where: str) -> list[x509.Certificate]:
 def _load_all(given: Given) -> dict[Role, x509.Certificate]:
     found: dict[Role, x509.Certificate] = {}
     for role, file in given.files.items():
-        certificates = load(file.data, where=file.where)
+        certificates = _load(file.data, where=file.where)
         if len(certificates) != 1:
             raise UserError(f"has {len(certificates)} certificates, {role} is one", where=file.where)
         found[role] = certificates[0]
     if given.chain is not None:
         where = given.chain.where
-        certificates = load(given.chain.data, where=where)
+        certificates = _load(given.chain.data, where=where)
         roots = [certificate for certificate in certificates if certificate.subject == certificate.issuer]
         others = [certificate for certificate in certificates if certificate.subject != certificate.issuer]
         if len(roots) != 1 or len(others) != 1:
@@ -98,9 +100,8 @@ def _load_all(given: Given) -> dict[Role, x509.Certificate]:
     return found
 
 
-def _signature(report: Report, leaf: x509.Certificate | None) -> Check:
+def _signature(report: Report, leaf: x509.Certificate) -> Check:
     name = "signature"
-    assert leaf is not None
     if report.signature_algo != ECDSA_P384_SHA384:
         return failed(name, f"SIGNATURE_ALGO is {report.signature_algo}; 1 is ECDSA P-384 with SHA-384")
     key = leaf.public_key()
@@ -120,10 +121,9 @@ def _signature(report: Report, leaf: x509.Certificate | None) -> Check:
     )
 
 
-def _certificate(report: Report, leaf: x509.Certificate | None) -> Check:
+def _certificate(report: Report, leaf: x509.Certificate) -> Check:
     """Whether the certificate is for the chip and the TCB that the report names."""
     name = "certificate"
-    assert leaf is not None
     wrong: list[str] = []
     subject = _common_name(leaf)
     if subject != _SUBJECT.get(report.signing_key):
@@ -232,7 +232,7 @@ def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, a
     if file is None:
         why = "no --crl given; AMD serves one at https://kdsintf.amd.com/vcek/v1/PRODUCT/crl"
         return unchecked(name, why, mandatory=False)
-    crl = _load_crl(file)
+    crl, serials = _load_crl(file)
     ark, ask = certificates.get(Role.ARK), certificates.get(Role.ASK)
     if ark is None or ask is None:
         return unchecked(name, "needs ARK and ASK", mandatory=False)
@@ -245,7 +245,7 @@ def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, a
     revoked = [
         _common_name(certificate)
         for certificate in (ask, ark)  # what the ARK issued; VCEKs are the ASK's
-        if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        if certificate.serial_number in serials
     ]
     return passed(
         name,
@@ -255,17 +255,16 @@ def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, a
     )
 
 
-def _load_crl(file: File) -> x509.CertificateRevocationList:
+def _load_crl(file: File) -> tuple[x509.CertificateRevocationList, set[int]]:
+    """The list and the serial numbers in it."""
+    read = x509.load_pem_x509_crl if b"-----BEGIN" in file.data else x509.load_der_x509_crl
     try:
-        if b"-----BEGIN" in file.data:
-            crl = x509.load_pem_x509_crl(file.data)
-        else:
-            crl = x509.load_der_x509_crl(file.data)
+        crl = read(file.data)
         # Lazily parsed, as certificates are.
-        _ = crl.issuer, crl.extensions, len(crl)
+        _ = crl.issuer, crl.extensions, _crl_dates(crl)
+        return crl, {entry.serial_number for entry in crl}
     except _BROKEN:
         raise UserError("no certificate revocation list in PEM or DER", where=file.where) from None
-    return crl
 
 
 def _crl_dates(crl: x509.CertificateRevocationList) -> tuple[datetime, datetime | None]:
@@ -293,12 +292,38 @@ def _why_not_issued(
     if item.signature_algorithm_oid.dotted_string != _PSS:
         return f"{name} is not signed with RSASSA-PSS"
     signed = item.tbs_certificate_bytes if isinstance(item, x509.Certificate) else item.tbs_certlist_bytes
+    if _algorithm_outside(item.public_bytes(Encoding.DER)) != _algorithm_inside(signed):
+        return f"{name} names two signature algorithms"
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=_SALT)
     try:
         key.verify(item.signature, signed, pss, hashes.SHA384())
     except InvalidSignature:
         return f"{name} is not signed by {_common_name(issuer)}"
     return None
+
+
+def _algorithm_outside(whole: bytes) -> bytes:
+    """The algorithm behind what is signed; by RFC 5280, 4.1.1.2, the one in it, byte for byte."""
+    start, _ = _contents(whole, 0)
+    _, at = _contents(whole, start)
+    return whole[at : _contents(whole, at)[1]]
+
+
+def _algorithm_inside(signed: bytes) -> bytes:
+    """Behind version and serial number, which are no SEQUENCE."""
+    at, _ = _contents(signed, 0)
+    while signed[at] != 0x30:
+        _, at = _contents(signed, at)
+    return signed[at : _contents(signed, at)[1]]
+
+
+def _contents(data: bytes, at: int) -> tuple[int, int]:
+    """Begin and end of the contents of the DER element at `at`; the parser has checked that it is one."""
+    length, start = data[at + 1], at + 2
+    if length >= 0x80:
+        count = length & 0x7F
+        length, start = int.from_bytes(data[start : start + count], "big"), start + count
+    return start, start + length
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:

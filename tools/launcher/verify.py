@@ -32,7 +32,7 @@ _SNP_ONLY = (
 _HEX = "HEX|@FILE"
 _LEGACY_ONLY = ("tik", "mode", "api_major", "api_minor", "build")
 _EXAMPLES = f"""examples:
-  {NAME} verify report.bin --report-data @nonce --min-tcb bootloader=4,tee=0,snp=24,microcode=219
+  {NAME} verify report.bin --report-data @nonce --min-tcb bootloader=4,tee=0,snp=24,microcode=219 \\
          --vcek vcek.der --chain cert_chain.pem
       an SEV-SNP attestation report, 1184 bytes, as configfs-tsm gives it in the guest
   {NAME} verify --measurement launch.b64 --tik tik.bin --mode sev-es --api-major 1 --api-minor 55 --build 21
