@@ -13,7 +13,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.launcher.attestation_kit import BEGIN, CHIP, END, Draft, issue, revocation_list, rsa_key
+from tests.launcher.attestation_kit import (
+    BEGIN,
+    CHIP,
+    END,
+    TCB,
+    Draft,
+    integer,
+    issue,
+    leaf_extensions,
+    revocation_list,
+    rsa_key,
+)
 from tests.launcher.verify_kit import NONCE, Desk, Outcome
 from tools.launcher.certificates import AMD_ROOTS
 
@@ -129,6 +140,8 @@ def test_a_broken_chain(desk: Desk, broken: Callable[[Desk], dict[str, bytes]]) 
         ({"product": "Genoa"}, "it is for Genoa, the report for Milan"),
         ({"product": "Milano"}, "'Milano' is none of Milan, Genoa, Turin"),
         ({"product": "Rome-B0"}, "is none of"),
+        ({"product": "Milan\n"}, "is none of"),
+        ({"product": "Turin-B0"}, "it is for Turin-B0, the report for Milan"),
         ({"hwid": CHIP[:-1] + b"\0"}, "another chip's"),
         ({"hwid": CHIP[:8]}, "HWID of 64 bytes"),
         ({"hwid": None}, "HWID of 64 bytes"),
@@ -140,6 +153,33 @@ def test_a_certificate_that_is_not_for_this_report(desk: Desk, changes: dict[str
     outcome = desk.verify(REPORT, vcek=desk.root.vcek(**changes).der)
     assert (outcome.status, outcome.failed) == (1, ["certificate"])
     assert said in outcome.detail("certificate")
+
+
+def test_version_2_does_not_name_the_product(desk: Desk) -> None:
+    old = Draft(report_data=NONCE, version=2)
+    for product, status in (("Milan-B0", 0), ("Genoa", 0), ("Turin-B0", 1)):
+        outcome = desk.verify(old, vcek=desk.root.vcek(product=product).der)
+        assert (outcome.status, outcome.failed) == (status, ["certificate"] * status)
+    assert "the report for no Turin" in outcome.detail("certificate")
+
+
+def test_a_reserved_level(desk: Desk) -> None:
+    for level, value in (("5", 0), ("5", 1), ("4", 200)):
+        extensions = leaf_extensions(tcb=TCB) | {f"3.{level}": integer(value)}
+        vcek = issue(desk.root.leaf_key, "SEV-VCEK", by=desk.root.ask, ca=False, extensions=extensions)
+        assert desk.verify(REPORT, vcek=vcek.der).failed == (["certificate"] if value else [])
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\x02", b"\x02\x01", b"\x02\x02\x00\x04", b"\x04\x01\x04", b"\x02\x01\x04\x00"]
+)
+def test_a_level_has_one_encoding(desk: Desk, raw: bytes) -> None:
+    assert leaf_extensions(tcb=TCB)["3.1"] == b"\x02\x01\x04"
+    extensions = leaf_extensions(tcb=TCB) | {"3.1": raw}
+    vcek = issue(desk.root.leaf_key, "SEV-VCEK", by=desk.root.ask, ca=False, extensions=extensions)
+    outcome = desk.verify(REPORT, vcek=vcek.der)
+    assert outcome.failed == ["certificate"]
+    assert "its bootloader level is missing" in outcome.detail("certificate")
 
 
 def test_hwid_in_either_encoding(desk: Desk) -> None:

@@ -19,18 +19,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .certificates import AMD_ROOTS, File, Given, Role
 from .checks import Check, failed, passed, unchecked
+from .endorsement import AMD_OID, Endorsement, check_endorsement
 from .errors import UserError
-from .report import ECDSA_P384_SHA384, Product, Report, SigningKey
+from .report import ECDSA_P384_SHA384, Report
 
 _PSS = "1.2.840.113549.1.1.10"
 _RSA_BITS = 4096
 _SALT = 48  # that of SHA-384, in every certificate of AMD's
-_SUBJECT = {SigningKey.VCEK: "SEV-VCEK", SigningKey.VLEK: "SEV-VLEK"}
-# Extensions of VCEK and VLEK certificates (57230, table 8): security patch levels, chip, cloud provider.
-_AMD = "1.3.6.1.4.1.3704.1"
-_LEVELS = {"bootloader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8", "fmc": "3.9"}
-_RESERVED_LEVELS = ("3.4", "3.5", "3.6", "3.7")
-_PRODUCT_NAME, _HWID, _CSP_ID = "2", "4", "5"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 # What the parser raises for bytes that are no certificate, or one that it does not understand.
 _BROKEN = (
@@ -52,7 +47,7 @@ def check(report: Report, given: Given, *, at: datetime) -> list[Check]:
         leaf = certificates[Role.LEAF]
         return [
             _signature(report, leaf),
-            _certificate(report, leaf),
+            check_endorsement(report, _endorsement(leaf)),
             _chain(certificates),
             _root(certificates.get(Role.ARK), given),
             _dates(certificates, at),
@@ -119,62 +114,6 @@ def _signature(report: Report, leaf: x509.Certificate) -> Check:
         f"over bytes 0 to 0x29f, by the key of the {signer} certificate",
         otherwise=f"not by the key of the {signer} certificate, or the report was changed",
     )
-
-
-def _certificate(report: Report, leaf: x509.Certificate) -> Check:
-    """Whether the certificate is for the chip and the TCB that the report names."""
-    name = "certificate"
-    wrong: list[str] = []
-    subject = _common_name(leaf)
-    if subject != _SUBJECT.get(report.signing_key):
-        wrong.append(
-            f"its subject is {subject}, the report says that it is signed by {report.signing_key.name}"
-        )
-    product = _text(leaf, _PRODUCT_NAME)
-    line = next((p for p in Product if product is not None and re.match(rf"{p.value}(-|$)", product)), None)
-    if line is None:
-        wrong.append(f"its product {product!r} is none of {', '.join(p.value for p in Product)}")
-    elif report.product is not None and line is not report.product:
-        wrong.append(f"it is for {product}, the report for {report.product.value}")
-    for part, level in report.reported_tcb.parts.items():
-        certified = _level(leaf, _LEVELS[part])
-        if certified != level:
-            shown = "missing" if certified is None else certified
-            wrong.append(f"its {part} level is {shown}, the report's {level}")
-    if any(_raw(leaf, oid) is not None and _level(leaf, oid) != 0 for oid in _RESERVED_LEVELS):
-        wrong.append("a reserved level in it is not zero")
-    chip, more = _chip(report, leaf)
-    wrong += more
-    return passed(
-        name,
-        not wrong,
-        f"{subject} for {product}, {chip}, TCB {report.reported_tcb} as in the report",
-        otherwise="; ".join(wrong),
-    )
-
-
-def _turin(report: Report) -> bool:
-    return report.reported_tcb.fmc is not None
-
-
-def _chip(report: Report, leaf: x509.Certificate) -> tuple[str, list[str]]:
-    """What the certificate binds the key to, and what is wrong with that."""
-    hwid, provider = _raw(leaf, _HWID), _text(leaf, _CSP_ID)
-    if report.signing_key is SigningKey.VLEK:
-        if provider is None or hwid is not None:
-            return "", ["a VLEK certificate names a cloud provider and no chip, this one does not"]
-        return f"cloud provider {provider}", []
-    size = 8 if _turin(report) else 64
-    # The key server leaves out the OCTET STRING that the specification asks for.
-    if hwid is not None and hwid[:2] == bytes((0x04, size)) and len(hwid) == size + 2:
-        hwid = hwid[2:]
-    if hwid is None or len(hwid) != size or provider is not None:
-        return "", [f"a VCEK certificate has a HWID of {size} bytes and no CSP_ID, this one has not"]
-    if not any(report.chip_id):
-        return "", ["CHIP_ID in the report is masked by the host and cannot be compared with the HWID"]
-    if hwid.ljust(len(report.chip_id), b"\0") != report.chip_id:
-        return "", ["its HWID is another chip's than CHIP_ID in the report"]
-    return f"chip {hwid[:8].hex()}…", []
 
 
 def _chain(certificates: dict[Role, x509.Certificate]) -> Check:
@@ -340,27 +279,11 @@ def _common_name(certificate: x509.Certificate) -> str:
     return str(names[0].value) if names else "a certificate without a common name"
 
 
-def _raw(certificate: x509.Certificate, oid: str) -> bytes | None:
-    """The value of one of AMD's extensions."""
-    for extension in certificate.extensions:
-        if extension.oid.dotted_string == f"{_AMD}.{oid}":
-            value = extension.value
-            return value.value if isinstance(value, x509.UnrecognizedExtension) else None
-    return None
-
-
-def _level(certificate: x509.Certificate, oid: str) -> int | None:
-    """A security patch level: a DER INTEGER from 0 to 255, in its only encoding."""
-    raw = _raw(certificate, oid)
-    if raw is None or len(raw) not in (3, 4) or raw[0] != 0x02 or raw[1] != len(raw) - 2:
-        return None
-    value = int.from_bytes(raw[2:], "big")
-    return value if (len(raw) == 4) == (value > 127) and value <= 255 else None
-
-
-def _text(certificate: x509.Certificate, oid: str) -> str | None:
-    """A DER IA5String shorter than 128 characters."""
-    raw = _raw(certificate, oid)
-    if raw is None or len(raw) < 2 or raw[0] != 0x16 or raw[1] != len(raw) - 2 or not raw.isascii():
-        return None
-    return raw[2:].decode("ascii")
+def _endorsement(leaf: x509.Certificate) -> Endorsement:
+    """What the certificate says, in AMD's extensions and in its subject."""
+    extensions: dict[str, bytes] = {}
+    for extension in leaf.extensions:
+        oid = extension.oid.dotted_string
+        if oid.startswith(AMD_OID) and isinstance(extension.value, x509.UnrecognizedExtension):
+            extensions[oid.removeprefix(AMD_OID)] = extension.value.value
+    return Endorsement(subject=_common_name(leaf), extensions=extensions)
