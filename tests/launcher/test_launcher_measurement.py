@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.launcher.attestation_kit import Draft
 from tests.launcher.verify_kit import Desk, digests_document
+from tools.launcher.hashes import hashes_table
 from tools.launcher.measurement import Measurement, Platform, decode, expected_mac
 
 # AMDESE/sev-tool, src/tests.cpp, test_calc_measurement, and its readme (Apache-2.0).
@@ -24,6 +25,11 @@ AMD_NONCE = bytes.fromhex("4fbe0bedbad6c86ae8f68971d103e554")
 AMD_MAC = bytes.fromhex("6faab2daae389bcd3405a05d6cafe33c0414f7bedd0bae19ba5f38b7fd1664ea")
 AMD_BLOB = base64.b64encode(AMD_MAC + AMD_NONCE).decode()
 AMD_OPTIONS = {"api-major": "0", "api-minor": "18", "build": "15", "policy": "0", "digest": AMD_DIGEST}
+
+# What virt-qemu-sev-validate of libvirt 9.0.0 (Debian 12) accepts for this firmware, with the kernel, initrd,
+# command line and options of the test; with another policy, command line or build it refuses.
+LIBVIRT_FIRMWARE = b"firmware" * 512
+LIBVIRT_BLOB = "nSZeqVRje9HyrsWCkIf3GASOY7GcjztOfUD0j7p4R1YgISIjJCUmJygpKissLS4v"
 
 TIK, NONCE = bytes(range(16)), bytes(range(50, 66))
 PLATFORM = Platform(api_major=1, api_minor=55, build=21)
@@ -68,6 +74,19 @@ def test_the_known_answer_of_amds_tool() -> None:
     digest = bytes.fromhex(AMD_DIGEST)
     mac = expected_mac(tik=AMD_TIK, platform=platform, policy=0, digest=digest, mnonce=AMD_NONCE)
     assert mac == AMD_MAC
+
+
+def test_what_libvirts_validator_accepts(desk: Desk) -> None:
+    table = hashes_table(
+        kernel_sha256=hashlib.sha256(b"kernel").digest(),
+        initrd_sha256=hashlib.sha256(b"initrd").digest(),
+        cmdline="console=ttyS0",
+    )
+    digest = hashlib.sha256(LIBVIRT_FIRMWARE + table).hexdigest()
+    options = {"api_major": "1", "api_minor": "55", "build": "21", "policy": "0x01370001", "digest": digest}
+    assert amd(desk, LIBVIRT_BLOB, TIK, **options).status == 0
+    for name, other in (("policy", "1"), ("build", "20"), ("digest", "00" * 32)):
+        assert amd(desk, LIBVIRT_BLOB, TIK, **options | {name: other}).status == 1
 
 
 def test_a_second_computation_agrees() -> None:
