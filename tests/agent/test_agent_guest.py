@@ -94,6 +94,18 @@ def test_workload_is_confined_to_its_root(boot: Boot) -> None:
             assert (result.exited[:2], result.exited[3] == 0) == ((0, 0), allowed), (command, result)
 
 
+def test_a_workload_can_ask_for_an_attestation_report(boot: Boot) -> None:
+    """As far as that goes without an SNP processor: configfs-tsm has no provider then, and says ENXIO."""
+    with boot() as guest:
+        guest.ready()
+        assert guest.run(1, b"ls", b"/sys/kernel/config").out == b"tsm\n"
+        ask = (b"mkdir", b"/sys/kernel/config/tsm/report/r")
+        assert b"No such device or address" in guest.run(2, *ask).err
+        # The group is root's; and nothing else of /sys has become writable.
+        assert b"Permission denied" in guest.run(3, *ask, uid=1000).err
+        assert b"Read-only file system" in guest.run(4, b"mkdir", b"/sys/kernel/x").err
+
+
 def test_spawn_errors_concern_one_process(boot: Boot) -> None:
     with boot() as guest:
         guest.ready()

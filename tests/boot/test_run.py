@@ -5,6 +5,7 @@
 import dataclasses
 import hashlib
 import random
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -51,6 +52,18 @@ def test_ten_megabytes_there_and_back(guest: Guest) -> None:
     done = guest.run(["cat"], stdin=data)
     assert done.returncode == 0, done.stderr
     assert hashlib.sha256(done.stdout).hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+def test_the_command_that_asks_for_a_report(guest: Guest, repository: Path) -> None:
+    """The one of docs/attestation.md, up to the missing processor: ENXIO, from the kernel's TSM reports."""
+    found = re.search(
+        r"sh -c '(r=/sys/kernel/config.*)' < nonce", (repository / "docs/attestation.md").read_text()
+    )
+    assert found
+    done = guest.run(["sh", "-c", found[1]], stdin=bytes(64))
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert b"tsm/report/r': No such device or address" in done.stderr
 
 
 def test_environment_user_and_working_directory(guest: Guest) -> None:

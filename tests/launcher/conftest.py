@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the launcher's tests: made-up artifacts, the stand-in for QEMU and agent, ways to run it."""
 
+import json
 import os
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.launcher_kit import Out
+from tests.launcher.verify_kit import Desk, Root, digests_document
 from tools.launcher.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -113,3 +115,18 @@ def run(command: Callable[..., list[str]]) -> Run:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def root() -> Root:
+    """A root of trust in AMD's place; RSA keys of 4096 bits take seconds to make."""
+    return Root()
+
+
+@pytest.fixture
+def desk(out: Out, tmp_path: Path, root: Root, call: Callable[..., Answer]) -> Desk:
+    """Config and launch digests as a build leaves them, and a report with its certificates."""
+    (out.folder / "launch-digests.json").write_text(json.dumps(digests_document()))
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    return Desk(folder=folder, config=out.config, root=root, call=call)

@@ -19,6 +19,8 @@ from tools.pipeline.tree import Tree
 MAX_LINES = 500
 # The launcher runs with nothing but Python; the pipeline has what requirements.lock brings.
 STANDARD = frozenset(sys.stdlib_module_names)
+# module → the one package that it may import beyond that, and that `verify` does without when it is missing.
+LAUNCHER_EXTRA = {"signature.py": "cryptography"}
 
 
 Linter = Callable[..., subprocess.CompletedProcess[str]]
@@ -172,13 +174,13 @@ def imports(text: str) -> Iterator[str]:
             yield from (f"{base}{'' if base.endswith('.') else '.'}{alias.name}" for alias in node.names)
 
 
-def launcher_offences(text: str, *, depth: int) -> list[str]:
-    """Imports of the launcher that are neither the standard library's nor its own."""
+def launcher_offences(text: str, *, depth: int, extra: str | None = None) -> list[str]:
+    """Imports of the launcher that are neither the standard library's nor its own, nor of package `extra`."""
     found = []
     for name in imports(text):
         dots = len(name) - len(name.lstrip("."))
         # One dot more than the folder is deep would leave the package.
-        if dots > depth if dots else name.partition(".")[0] not in STANDARD:
+        if dots > depth if dots else name.partition(".")[0] not in STANDARD | {extra}:
             found.append(name)
     return found
 
@@ -192,8 +194,22 @@ def test_the_launcher_needs_python_only(repository: Path) -> None:
     paths = sorted(folder.rglob("*.py"))
     assert len(paths) > 10
     for path in paths:
-        depth = len(path.relative_to(folder).parts)
-        assert not launcher_offences(path.read_text(), depth=depth), path.name
+        relative = path.relative_to(folder)
+        extra = LAUNCHER_EXTRA.get(relative.as_posix())
+        assert not launcher_offences(path.read_text(), depth=len(relative.parts), extra=extra), path.name
+
+
+def test_the_launchers_exceptions_are_in_use(repository: Path) -> None:
+    for name, package in LAUNCHER_EXTRA.items():
+        text = (repository / "tools/launcher" / name).read_text()
+        assert {found.partition(".")[0] for found in launcher_offences(text, depth=1)} == {package}
+
+
+def test_no_module_of_the_launcher_imports_an_exception_early(repository: Path) -> None:
+    """It would make the whole launcher need the package."""
+    names = {f".{name.removesuffix('.py')}" for name in LAUNCHER_EXTRA}
+    for path in sorted((repository / "tools/launcher").rglob("*.py")):
+        assert not names & set(imports(path.read_text())), path.name
 
 
 def test_the_pipeline_does_not_know_the_launchers_code(repository: Path) -> None:
@@ -211,10 +227,12 @@ def test_the_pipeline_does_not_know_the_launchers_code(repository: Path) -> None
         "from tools.launcher import config",
         "from ..pipeline import errors",
         "def f():\n    from jinja2 import Template",
+        "from cryptography import x509",
     ],
 )
 def test_foreign_imports_of_the_launcher_are_found(planted: str) -> None:
     assert launcher_offences(planted, depth=1)
+    assert launcher_offences(f"{planted}\nimport other", depth=1, extra="cryptography")
     assert not launcher_offences("import os.path\nfrom .config import X\nfrom . import y", depth=1)
 
 

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands that start no guest: each brings its own options and needs none of the others'."""
 
-from . import digest_command, policy_command
+from . import digest_command, policy_command, verify
 from .subcommand import Command
 
-COMMANDS: tuple[Command, ...] = (digest_command.COMMAND, policy_command.COMMAND)
+COMMANDS: tuple[Command, ...] = (digest_command.COMMAND, policy_command.COMMAND, verify.COMMAND)
 """In the order in which --help lists them."""
 
 

@@ -44,9 +44,11 @@ const AGENT: [Mount; 6] = [
 /// What `detach_agent` takes out of the container's copy of the mount namespace; mounts below go with them.
 const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
-const CONTAINER: [Mount; 7] = [
+const CONTAINER: [Mount; 8] = [
     mount("proc", "/proc", SAFE, None),
     mount("sysfs", "/sys", READ_ONLY, None),
+    // How the workload asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
+    optional("configfs", "/sys/kernel/config", SAFE),
     optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
     // The counters that show bounce buffers at work. Only the debug profile's kernel has this file system.
     optional("debugfs", "/sys/kernel/debug", READ_ONLY),

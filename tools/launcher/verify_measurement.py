@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`sev-launch verify --measurement`: the launch measurement of an SEV or SEV-ES guest."""
+
+import argparse
+import os
+from pathlib import Path
+
+from . import measurement
+from .checks import Check, passed, show
+from .config import Mode
+from .errors import UserError
+from .expected import Entry
+from .measurement import POLICY_ES, POLICY_NODBG, Measurement, Platform
+from .ui import Ui
+from .verify_inputs import check_debug, config_reader, expected_digests, read_file
+
+_POLICY_MAX = (1 << 32) - 1
+
+
+def verify_measurement(options: argparse.Namespace, ui: Ui) -> int:
+    """Print the lines and the verdict; returns the exit status."""
+    missing = [name for name in ("tik", "api_major", "api_minor", "build") if getattr(options, name) is None]
+    if missing:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise UserError(f"a launch measurement needs {names} too")
+    tik = read_file(options.tik)
+    if len(tik) != measurement.TIK_SIZE:
+        raise UserError(f"has {len(tik)} bytes, a TIK has {measurement.TIK_SIZE}", where=str(options.tik))
+    mode, policy = _mode_and_policy(options)
+    platform = Platform(api_major=options.api_major, api_minor=options.api_minor, build=options.build)
+    given = _measurement(options.measurement)
+    entries = expected_digests(options, mode)
+    found = [
+        entry
+        for entry in entries
+        if measurement.matches(given, tik=tik, platform=platform, policy=policy, digest=entry.digest)
+    ]
+    checks = [
+        _line(found, entries, policy),
+        check_debug(not policy & POLICY_NODBG, expected=not policy & POLICY_NODBG, ui=ui),
+    ]
+    facts = {
+        "mode": str(mode),
+        "policy": policy,
+        "platform": {"api": f"{platform.api_major}.{platform.api_minor}", "build": platform.build},
+        "measurement": {"hmac": given.mac.hex(), "mnonce": given.mnonce.hex()},
+    }
+    return show(checks, facts, as_json=options.json)
+
+
+def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int) -> Check:
+    return passed(
+        "launch measurement",
+        bool(found),
+        f"of launch digest {found[0].digest.hex()} ({'; '.join(map(str, found))}), policy {policy:#x}"
+        if found
+        else "",
+        otherwise=f"none of the {len(entries)} launch digests gives it with this TIK, policy {policy:#x}, "
+        "API version and build",
+    )
+
+
+def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
+    """What --mode and --policy say, the rest from the config."""
+    config = config_reader(options)
+    policy: int | None = options.policy
+    if policy is not None and policy > _POLICY_MAX:
+        raise UserError(f"--policy {policy:#x} is no SEV policy, which has 32 bits")
+    if options.mode is not None:
+        mode = Mode(options.mode)
+    elif policy is not None:
+        mode = Mode.SEV_ES if policy & POLICY_ES else Mode.SEV
+    else:
+        mode = config().sev.mode
+    if mode is Mode.SNP:
+        raise UserError(
+            "the config's mode is snp, which has no launch measurement", hint="say --mode sev-es or sev"
+        )
+    if policy is None:
+        sev = config().sev
+        policy = sev.sev_es_policy if mode is Mode.SEV_ES else sev.sev_policy
+    if bool(policy & POLICY_ES) != (mode is Mode.SEV_ES):
+        raise UserError(f"policy {policy:#x} is not one of {mode}: bit 2 (ES) says which it is")
+    return mode, policy
+
+
+def _measurement(text: str) -> Measurement:
+    """The base64 itself, or a file that holds it."""
+    try:
+        return measurement.decode(text)
+    except ValueError as error:
+        what, where = str(error), "--measurement"
+    path = Path(text)
+    if "\0" not in text and os.path.lexists(text):
+        where = text
+        try:
+            return measurement.decode(read_file(path).decode("ascii", "replace"))
+        except ValueError as error:
+            what = str(error)
+    raise UserError(f"{what}, and names no file" if where == "--measurement" else what, where=where)

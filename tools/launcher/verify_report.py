@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`sev-launch verify REPORT`: an SNP attestation report, check by check."""
+
+import argparse
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from .certificates import File, Given, Role, check_signer
+from .checks import Check, passed, show, unchecked
+from .config import Mode
+from .errors import UserError
+from .expected import Entry
+from .report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
+from .ui import NAME, Ui
+from .verify_inputs import check_debug, config_reader, expected_digests, read_file
+
+
+def verify_report(options: argparse.Namespace, ui: Ui) -> int:
+    """Print the lines and the verdict; returns the exit status."""
+    report = parse_report(read_file(options.report), where=str(options.report))
+    policy = options.policy if options.policy is not None else config_reader(options)().sev.snp_policy
+    if options.report_data is not None and options.report_data_file is not None:
+        raise UserError("--report-data and --report-data-file exclude each other")
+    given = _given(options)
+    checks = [
+        _digest(report, expected_digests(options, Mode.SNP)),
+        _equal_policy(report, policy),
+        check_debug(report.debug, expected=bool(policy & POLICY_DEBUG), ui=ui),
+        _vmpl(report, options.vmpl or 0),
+        _report_data(report, options),
+        _tcb(report, options.min_tcb),
+        *_identity(report, options),
+        *check_signer(report, given, at=options.at or datetime.now(UTC)),
+    ]
+    return show(checks, {"report": _facts(report)}, as_json=options.json)
+
+
+def _given(options: argparse.Namespace) -> Given:
+    files: dict[Role, File] = {}
+    for role, path in (
+        (Role.LEAF, options.vcek or options.vlek),
+        (Role.ASK, options.ask),
+        (Role.ARK, options.ark),
+    ):
+        if path is not None:
+            files[role] = File(where=str(path), data=read_file(path))
+    chain = None if options.chain is None else File(where=str(options.chain), data=read_file(options.chain))
+    if chain is not None and Role.ASK in files:
+        raise UserError("--ask and --chain exclude each other", hint="--ark and --chain do not")
+    crl = None if options.crl is None else File(where=str(options.crl), data=read_file(options.crl))
+    kind = SigningKey.VCEK if options.vcek else SigningKey.VLEK if options.vlek else None
+    return Given(files=files, chain=chain, crl=crl, leaf_kind=kind)
+
+
+def _digest(report: Report, entries: Sequence[Entry]) -> Check:
+    found = [str(entry) for entry in entries if entry.digest == report.measurement]
+    return passed(
+        "launch digest",
+        bool(found),
+        "; ".join(found),
+        otherwise=f"{report.measurement.hex()} is none of the {len(entries)} expected; options that change "
+        f"the command line need the digest that `{NAME} digest` prints",
+    )
+
+
+def _equal_policy(report: Report, policy: int) -> Check:
+    said = f"{report.policy:#x}"
+    return passed("policy", report.policy == policy, said, otherwise=f"{said}, expected {policy:#x}")
+
+
+def _vmpl(report: Report, vmpl: int) -> Check:
+    host = " (the host asked for this report, not the guest)" if report.vmpl == HOST_REQUESTED else ""
+    return passed("VMPL", report.vmpl == vmpl, str(vmpl), otherwise=f"{report.vmpl}{host}, expected {vmpl}")
+
+
+def _report_data(report: Report, options: argparse.Namespace) -> Check:
+    name, said = "report data", report.report_data.hex()
+    if options.report_data is not None:
+        wanted: bytes = options.report_data
+    elif options.report_data_file is not None:
+        wanted = hashlib.sha512(read_file(options.report_data_file)).digest()
+    else:
+        return unchecked(name, f"{said}; without --report-data an old report passes for a new one")
+    return passed(name, report.report_data == wanted, said, otherwise=f"{said}, expected {wanted.hex()}")
+
+
+def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:
+    """Both the level that the signing key stands for and the one that the guest was launched under."""
+    name = "minimum TCB"
+    if minimum is None:
+        why = "without --min-tcb firmware with known holes passes"
+        return unchecked(name, f"{report.reported_tcb}; {why}")
+    parts = report.reported_tcb.parts
+    if minimum.keys() != parts.keys():
+        raise UserError(f"--min-tcb must name exactly {', '.join(parts)} for this report's processor")
+    low = [
+        f"{what} {part} {tcb.parts[part]} is below {level}"
+        for what, tcb in (("reported", report.reported_tcb), ("launch", report.launch_tcb))
+        for part, level in minimum.items()
+        if tcb.parts[part] < level
+    ]
+    return passed(name, not low, str(report.reported_tcb), otherwise="; ".join(low))
+
+
+def _identity(report: Report, options: argparse.Namespace) -> list[Check]:
+    """What only some verifiers know to expect: not mandatory, but shown."""
+    pairs = [
+        ("host data", report.host_data, options.host_data),
+        ("ID key digest", report.id_key_digest, options.id_key_digest),
+        ("author key digest", report.author_key_digest, options.author_key_digest),
+        ("family ID", report.family_id, options.family_id),
+        ("image ID", report.image_id, options.image_id),
+    ]
+    lines = []
+    for name, said, wanted in pairs:
+        shown = said.hex() if any(said) else "none (zeros)"
+        if wanted is None:
+            lines.append(unchecked(name, shown, mandatory=False))
+        else:
+            otherwise = f"{shown}, expected {wanted.hex()}"
+            lines.append(passed(name, said == wanted, shown, otherwise=otherwise, mandatory=False))
+    name, svn = "guest SVN", report.guest_svn
+    if options.min_svn is None:
+        lines.append(unchecked(name, str(svn), mandatory=False))
+    else:
+        low = f"{svn} is below {options.min_svn}"
+        lines.append(passed(name, svn >= options.min_svn, str(svn), otherwise=low, mandatory=False))
+    return lines
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    """Every field but `raw`, as JSON has it."""
+    names = [field.name for field in dataclasses.fields(report) if field.name != "raw"]
+    return {name: _plain(getattr(report, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """Bytes in hexadecimal, TCB levels by name, key and product by the names of the specification."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Tcb):
+        return value.parts
+    if isinstance(value, SigningKey):
+        return value.name
+    if isinstance(value, Enum):
+        return value.value
+    return value if value is None or isinstance(value, int | tuple) else str(value)
