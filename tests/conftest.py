@@ -6,6 +6,7 @@
 """
 
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,15 @@ import pytest
 
 from tools.pipeline.project import Project
 from tools.pipeline.tree import Tree
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_signals() -> None:
+    """A run in the background ignores signals that tests send, and what tests start would inherit that."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # Not the default action, which would end this run; a handler becomes the default in a child.
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

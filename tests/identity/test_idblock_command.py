@@ -237,7 +237,7 @@ def test_mistakes(checkout: Checkout) -> None:
         ([*key, "--vcpus", "256"], "--vcpus: '256' is no whole number from 1 to 255"),
         ([*key, "--svn", "-1"], "--svn: '-1' is no whole number from 0 to 4294967295"),
         ([*key, "--svn", "4294967296"], "--svn: '4294967296' is no whole number"),
-        ([*key, "--cpu", "host"], "--cpu: 'host' is no CPU model with a known signature; known: EPYC, "),
+        ([*key, "--cpu", "host"], "--cpu: no launch digest can be computed for CPU model 'host'; known: "),
         ([*key, "--digest", "ab"], "--digest: 'ab' is no SHA-384 in 96 hexadecimal digits"),
         ([*key, "--family-id", "two words"], "--family-id: 'two words' is neither 1 to 16 ASCII"),
         ([*key, "--image-id", "0" * 31], "nor 32 hexadecimal digits"),
