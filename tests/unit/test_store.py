@@ -226,6 +226,18 @@ def test_each_run_starts_from_empty_folders(store: Store, step: Step) -> None:
         assert (store.root / "log/demo.log").read_text() == "/build:\n\n/out:\n"
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_callers_umask_is_not_seen(store: Store, step: Step, umask: int) -> None:
+    """Neither in what a step makes nor in the folders that are made for it."""
+    looks = "mkdir new; touch file; stat -c '%a %n' /build /out new file >/out/result"
+    before = os.umask(umask)
+    try:
+        result = store.run(replace(step, argv=("/bin/sh", "-euc", looks)))
+    finally:
+        os.umask(before)
+    assert result.path("result").read_text() == "755 /build\n755 /out\n755 new\n644 file\n"
+
+
 def test_a_success_leaves_no_scratch(store: Store, step: Step) -> None:
     store.run(replace(step, argv=("/bin/sh", "-c", "touch /build/big; touch /out/result")))
     assert not (store.shelves / "demo/.scratch").exists()

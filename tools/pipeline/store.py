@@ -142,7 +142,7 @@ class Store:
         if result is None:
             final.parent.mkdir(parents=True, exist_ok=True)
             with _locked(final.parent / _LOCK, waiting=f"waiting for another build of: {step.title}"):
-                result = self._load(final, step, description, judge)
+                result = self._load(final, step, description, judge, quiet=True)
                 result = result or self._make(final, step, description, judge)
         note = {**description, "log": step.log or step.name, "outputs": result.digests}
         digest.write_if_changed(self.note(step.log or step.name), json.dumps(note, sort_keys=True).encode())
@@ -157,8 +157,10 @@ class Store:
     ) -> Result:
         scratch = final.parent / _SCRATCH
         _remove(scratch)
-        (scratch / "build").mkdir(parents=True)
-        (scratch / "out").mkdir()
+        for name in ("build", "out"):
+            (scratch / name).mkdir(parents=True)
+            # A step sees the mode of its own folders: never the umask's.
+            (scratch / name).chmod(0o755)
         self.check_tool(step.tool)
         with ExitStack() as used:
             for item in step.inputs:
@@ -186,7 +188,13 @@ class Store:
         return self._result(final, step, description, digests, judge)
 
     def _load(
-        self, folder: Path, step: Step, description: Mapping[str, object], judge: sandbox.Judge | None
+        self,
+        folder: Path,
+        step: Step,
+        description: Mapping[str, object],
+        judge: sandbox.Judge | None,
+        *,
+        quiet: bool = False,
     ) -> Result | None:
         """The result in `folder` if it is sealed, complete, of this step, and its files are unchanged."""
         if not folder.is_dir():
@@ -194,13 +202,13 @@ class Store:
         record = self.seal.read(folder / _MARK)
         digests = record["outputs"] if record is not None and record.get("step") == description else None
         if not isinstance(digests, dict) or sorted(digests) != sorted(step.outputs):
-            ui.line(f"   note: {folder} holds no result of ours; making it again")
+            _say_spoiled(folder, "holds no result of ours", quiet=quiet)
             return None
         for name, expected in digests.items():
             path = folder / name
             # Folders are hashed when a step needs them: for a source tree it takes longer than many a step.
             if not (path.is_dir() or (path.is_file() and digest.of_file(path) == expected)):
-                ui.line(f"   note: {path} is not what was built; making it again")
+                _say_spoiled(path, "is not what was built", quiet=quiet)
                 return None
         with suppress(OSError):
             os.utime(folder)  # used just now; a cache that is mounted read-only is fine too
@@ -252,6 +260,12 @@ class Store:
             environment={**step.environment, "JOBS": str(self.jobs)},
             personality=sandbox.PERSONALITY,
         )
+
+
+def _say_spoiled(path: Path, what: str, *, quiet: bool) -> None:
+    """Say why a result is not taken; `quiet` when that has just been said."""
+    if not quiet:
+        ui.line(f"   note: {path} {what}; making it again")
 
 
 @contextmanager
