@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools.launcher.errors import LauncherError
-from tools.launcher.firmware_check import check_measured
+from tools.launcher.measure.firmware_check import check_measured
 from tools.pipeline.errors import BuildError
 from tools.pipeline.ovmf_footer import HASHES_GUID, Area, SectionType, check_firmware
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tools.launcher import cpu_models, vmsa
+from tools.launcher.measure import cpu_models, vmsa
 
 
 def ask(qemu: Path, *options: str, commands: list[dict[str, Any]]) -> list[Any]:

@@ -15,7 +15,7 @@ import pytest
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import CMDLINE, Out, firmware_image
 from tests.launcher.test_launcher_rootfs import erofs_with_verity
-from tools.launcher import cpu_models, digest_file
+from tools.launcher.measure import cpu_models, digest_file
 from tools.pipeline import launch_digests
 from tools.pipeline.cpu_models import CPU_MODELS
 

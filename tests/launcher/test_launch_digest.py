@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.launcher.launcher_kit import CMDLINE, NV_STORE, SECTIONS, firmware_image, volume_header
-from tools.launcher import cpu_models, vmsa
 from tools.launcher.config import Mode
 from tools.launcher.errors import UserError
 from tools.launcher.firmware import Firmware, Section, parse_firmware
-from tools.launcher.firmware_check import check_measured
 from tools.launcher.hashes import hashes_table
-from tools.launcher.launch_digest import (
+from tools.launcher.measure import cpu_models, vmsa
+from tools.launcher.measure.firmware_check import check_measured
+from tools.launcher.measure.launch_digest import (
     SEV_ES_FEATURES,
     SNP_FEATURES,
     VMSA_GPA,
@@ -159,7 +159,7 @@ def test_snp_against_published_digests(
     digests = LaunchDigests.__new__(LaunchDigests)
     digests._ap_eip = 0x80B004
     digests.snp_before_vmsas = snp_sections(bytes.fromhex(SUFFIX_HASH), table, firmware)
-    monkeypatch.setattr("tools.launcher.launch_digest.SNP_FEATURES", features)
+    monkeypatch.setattr("tools.launcher.measure.launch_digest.SNP_FEATURES", features)
     assert next(islice(digests.snp(MODELS["EPYC"]), vcpus - 1, None)) == expected
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.launcher.attestation_kit import Draft
 from tests.launcher.verify_kit import Desk, digests_document
+from tools.launcher.attest.measurement import Measurement, Platform, decode, expected_mac
 from tools.launcher.hashes import hashes_table
-from tools.launcher.measurement import Measurement, Platform, decode, expected_mac
 
 # AMDESE/sev-tool, src/tests.cpp, test_calc_measurement, and its readme (Apache-2.0).
 AMD_TIK = bytes.fromhex("66320db73158a35a255d051758e95ed4")

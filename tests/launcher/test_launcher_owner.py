@@ -17,13 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out
-from tools.launcher import digest_file, launch
+from tools.launcher import launch
 from tools.launcher.command import Accel, QemuProgram, argv, build
 from tools.launcher.config import Mode, load_config
 from tools.launcher.cpuid import MemoryEncryption
 from tools.launcher.errors import UserError
 from tools.launcher.firmware import Firmware
 from tools.launcher.host import HostFacts
+from tools.launcher.measure import digest_file
 from tools.launcher.owner import Owner, Wish, read
 from tools.pipeline import idblock
 from tools.pipeline.idblock import Author, Identity

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.launcher.attestation_kit import TURIN, TURIN_CHIP, TURIN_TCB, Draft
 from tests.launcher.verify_kit import Desk
+from tools.launcher.attest.report import FirmwareVersion, Product, SigningKey, Tcb, parse_report
 from tools.launcher.errors import UserError
-from tools.launcher.report import FirmwareVersion, Product, SigningKey, Tcb, parse_report
 
 DATA = Path(__file__).with_name("data")
 KEY = ec.generate_private_key(ec.SECP384R1())

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.launcher.attestation_kit import TCB, TURIN, TURIN_CHIP, TURIN_TCB, Draft
 from tests.launcher.conftest import REPOSITORY
 from tests.launcher.verify_kit import NONCE, Desk, digests_document, snp_digest
-from tools.launcher.certificates import AMD_ROOTS
+from tools.launcher.attest.certificates import AMD_ROOTS
 from tools.pipeline import launcher_pack
 
 MANDATORY = [

@@ -15,7 +15,7 @@ import pytest
 
 from tests.launcher.attestation_kit import TCB, Draft
 from tests.launcher.verify_kit import NONCE, Root
-from tools.launcher.measurement import Platform, expected_mac
+from tools.launcher.attest.measurement import Platform, expected_mac
 
 Verify = Callable[..., subprocess.CompletedProcess[str]]
 

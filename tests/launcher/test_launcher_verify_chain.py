@@ -26,7 +26,7 @@ from tests.launcher.attestation_kit import (
     rsa_key,
 )
 from tests.launcher.verify_kit import NONCE, Desk, Outcome
-from tools.launcher.certificates import AMD_ROOTS
+from tools.launcher.attest.certificates import AMD_ROOTS
 
 REPORT = Draft(report_data=NONCE)
 VLEK = Draft(report_data=NONCE, key_info=1 << 2)

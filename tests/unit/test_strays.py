@@ -48,7 +48,7 @@ ALLOWED = {
     ("launcher/rundir.py", "scandir"): "deletes all that is stale",
     ("launcher/ui.py", "os.environ.get"): "colour (NO_COLOR, TERM)",
     (
-        "launcher/verify_report.py",
+        "launcher/attest/verify_report.py",
         "datetime.datetime.now",
     ): "validity of certificates on the relying party's machine, unless --at says a date",
 }

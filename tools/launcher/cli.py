@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import artifacts, command, digest_file, kvmcache, owner, standalone
+from . import artifacts, command, kvmcache, owner, standalone
 from .command import Accel, Files, QemuProgram
 from .config import Console, Mode, RuntimeConfig
 from .doctor import doctor
@@ -30,6 +30,7 @@ from .launch import (
     request_for,
     run_workload,
 )
+from .measure import digest_file
 from .options import Options, parse, parse_standalone
 from .rundir import RunDir
 from .ui import Ui, write_stdout

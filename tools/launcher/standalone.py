@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands that start no guest: each brings its own options and needs none of the others'."""
 
-from . import digest_command, policy_command, verify
+from . import policy_command
+from .attest import verify
+from .measure import digest_command
 from .subcommand import Command
 
 COMMANDS: tuple[Command, ...] = (digest_command.COMMAND, policy_command.COMMAND, verify.COMMAND)

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ..errors import UserError
 from .certificates import AMD_ROOTS, File, Given, Role
 from .checks import Check, failed, passed, unchecked
 from .endorsement import AMD_OID, Endorsement, check_endorsement
-from .errors import UserError
 from .report import ECDSA_P384_SHA384, Report
 
 _PSS = "1.2.840.113549.1.1.10"

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from .arguments import default_config
+from ..arguments import default_config
+from ..config import Mode, RuntimeConfig, load_config
+from ..errors import UserError
+from ..ui import Ui
 from .checks import Check, passed
-from .config import Mode, RuntimeConfig, load_config
-from .errors import UserError
 from .expected import DIGEST_SIZE, DIGESTS_NAME, Entry, read_expected, select
-from .ui import Ui
 
 _FILE_MAX = 1 << 20
 

@@ -10,7 +10,7 @@ model 7:4, stepping 3:0.
 import re
 from dataclasses import dataclass
 
-from .errors import UserError
+from ..errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

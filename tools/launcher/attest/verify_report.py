@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from ..config import Mode
+from ..errors import UserError
+from ..ui import NAME, Ui
 from .certificates import File, Given, Role, check_signer
 from .checks import Check, passed, show, unchecked
-from .config import Mode
-from .errors import UserError
 from .expected import Entry
+from .inputs import check_debug, config_reader, expected_digests, read_file
 from .report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
-from .ui import NAME, Ui
-from .verify_inputs import check_debug, config_reader, expected_digests, read_file
 
 
 def verify_report(options: argparse.Namespace, ui: Ui) -> int:

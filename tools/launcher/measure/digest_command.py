@@ -8,15 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import artifacts, cmdline
-from .arguments import cmdline_text, default_config, whole
-from .config import VCPUS_MAX, Mode, RuntimeConfig, load_config
+from .. import artifacts, cmdline
+from ..arguments import cmdline_text, default_config, whole
+from ..config import VCPUS_MAX, Mode, RuntimeConfig, load_config
+from ..errors import UserError
+from ..subcommand import Command
+from ..ui import NAME, Ui, write_stdout
 from .cpu_models import parse_signature, signature_of
 from .digest_file import launch_digests
-from .errors import UserError
 from .launch_digest import LaunchDigests
-from .subcommand import Command
-from .ui import NAME, Ui, write_stdout
 
 _EXAMPLES = f"""examples:
   {NAME} digest

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import Mode
-from .errors import UserError
+from ..config import Mode
+from ..errors import UserError
 
 SCHEMA = 1
 DIGESTS_NAME = "launch-digests.json"

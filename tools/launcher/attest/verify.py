@@ -12,13 +12,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .arguments import whole
-from .config import VCPUS_MAX, Mode
-from .errors import UserError
+from ..arguments import whole
+from ..config import VCPUS_MAX, Mode
+from ..errors import UserError
+from ..subcommand import Command
+from ..ui import NAME, Ui
 from .expected import DIGESTS_NAME
-from .subcommand import Command
-from .ui import NAME, Ui
-from .verify_inputs import read_file
+from .inputs import read_file
 from .verify_measurement import verify_measurement
 from .verify_report import verify_report
 

@@ -6,14 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
+from ..config import Mode
+from ..errors import UserError
+from ..ui import Ui
 from . import measurement
 from .checks import Check, passed, show
-from .config import Mode
-from .errors import UserError
 from .expected import Entry
+from .inputs import check_debug, config_reader, expected_digests, read_file
 from .measurement import POLICY_ES, POLICY_NODBG, Measurement, Platform
-from .ui import Ui
-from .verify_inputs import check_debug, config_reader, expected_digests, read_file
 
 _POLICY_MAX = (1 << 32) - 1
 

@@ -12,11 +12,11 @@ import struct
 from collections.abc import Iterator
 from itertools import islice, repeat
 
+from ..config import Mode
+from ..firmware import Firmware
+from ..hashes import TABLE_SIZE
 from . import vmsa
-from .config import Mode
-from .firmware import Firmware
 from .firmware_check import check_measured
-from .hashes import TABLE_SIZE
 
 PAGE = 4096
 SNP_FEATURES = 0x1

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import artifacts
-from .config import Artifact, Mode, RuntimeConfig
+from .. import artifacts
+from ..config import Artifact, Mode, RuntimeConfig
+from ..errors import UserError
+from ..hashes import hashes_table
 from .cpu_models import CPU_MODELS, qemu_names, signature_of
-from .errors import UserError
-from .hashes import hashes_table
 from .launch_digest import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA, LaunchDigests, sha384_of
 
 NAME = "launch-digests.json"
