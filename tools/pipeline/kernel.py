@@ -28,9 +28,7 @@ BUILTIN_CPIO = "/inputs/initramfs.cpio"
 _OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
 # The same archive for the same files, whoever packs it and when.
-_TAR = (
-    "--create --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX"
-)
+_TAR = "--create --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX"
 
 # What would otherwise be the date, user, host and build count of this machine. Documentation/kbuild/
 # reproducible-builds.rst of the kernel names them.
