@@ -123,7 +123,12 @@ def test_a_date_in_the_sandbox_is_caught(copy: Path) -> None:
     text = script.read_text()
     assert "cargo" in text
     main = copy / "initramfs/agent/src/main.rs"
-    main.write_text(main.read_text() + '\n#[used]\nstatic BUILT: &str = env!("BUILT");\n')
+    said = 'eprintln!("agent: {reason};'
+    assert said in main.read_text()
+    planted = 'eprintln!(concat!("agent of ", env!("BUILT"), ": {};'
+    line = next(line for line in main.read_text().splitlines() if said in line)
+    changed = line.replace(said, planted).replace('");', '"), reason);')
+    main.write_text(main.read_text().replace(line, changed))
     script.write_text(text.replace("set -eu\n", "set -eu\nBUILT=$(date +%Y-%m)\nexport BUILT\n", 1))
     with pytest.raises(BuildError, match=r"build/agent/agent"):
         run(copy, "agent", Name.CLOCK)

@@ -49,8 +49,11 @@ def facts(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
 
 
 def test_everything_had_an_effect(facts: tuple[Any, Any]) -> None:
-    """The control of the tests below."""
+    """The control of the tests below; the clock crossed a change of summer time."""
     assert without_effect(tuple(Name), *facts) == []
+    varied = facts[1]
+    assert varied["zone_has_summer_time"]
+    assert varied["summer_time"] != varied["summer_time_unshifted"]
 
 
 @pytest.mark.parametrize("name", Name)

@@ -55,6 +55,7 @@ def facts(work: Path, tree: Path | None) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "clock": now,
         "date": time.strftime("%Y-%m-%d %H:%M", time.localtime(now)),
+        "zone_has_summer_time": bool(time.daylight),
         "summer_time": time.localtime(now).tm_isdst,
         "summer_time_unshifted": time.localtime(now - _shift()).tm_isdst,
         "order": _order(work),

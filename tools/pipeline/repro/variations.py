@@ -52,11 +52,14 @@ def _differs(key: str) -> Callable[[Facts, Facts], bool]:
 
 
 def _clock_shifted(a: Facts, b: Facts) -> bool:
-    """By months, by a change to or from summer time, and inside the sandbox where there is one."""
+    """By months, inside the sandbox too where there is one, and across a change of summer time where the zone
+    has such changes.
+    """
     pairs = [(a["clock"], b["clock"])]
     if a["sandbox"] is not None and b["sandbox"] is not None:
         pairs.append((a["sandbox"]["clock"], b["sandbox"]["clock"]))
-    return all(abs(x - y) > 100 * _DAYS for x, y in pairs) and b["summer_time"] != b["summer_time_unshifted"]
+    seasons = not b["zone_has_summer_time"] or b["summer_time"] != b["summer_time_unshifted"]
+    return seasons and all(abs(x - y) > 100 * _DAYS for x, y in pairs)
 
 
 VARIATIONS: Mapping[Name, Variation] = {
