@@ -6,7 +6,6 @@ Runs as doit itself does, and with the name of a tool tree also looks out of the
 in. Makes no artifact: whatever it reads stays in the report.
 """
 
-import ctypes
 import json
 import locale
 import os
@@ -24,8 +23,9 @@ from tools.pipeline.errors import SevArtifactsError
 from tools.pipeline.project import Project
 
 _FILES = 64
-# Where the C library's environ lies: moves with every start unless addresses are not randomised.
-_ADDRESS = "import ctypes; print(ctypes.addressof(ctypes.c_void_p.in_dll(ctypes.CDLL(None), 'environ')))"
+# Where the stack begins: moves with every start unless addresses are not randomised. (What lies in the
+# program's own segments does not where the program is no position-independent one.)
+_ADDRESS = "print([line for line in open('/proc/self/maps') if '[stack]' in line][0].partition('-')[0])"
 _INSIDE = "date +%s; date -u +%Y-%m-%d; uname -n; uname -m; id -u; pwd; echo $HOME $LC_ALL $TZ; umask"
 
 
@@ -93,9 +93,9 @@ def _file_system(path: Path) -> str:
     return found
 
 
-def _address() -> int:
+def _address() -> str:
     done = subprocess.run([sys.executable, "-c", _ADDRESS], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    return done.stdout
 
 
 def _in_sandbox(tree: Path) -> dict[str, Any]:
@@ -107,8 +107,6 @@ def _in_sandbox(tree: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # The library must be there before anything else can go wrong in a child.
-    ctypes.CDLL(None)
     try:
         made = Project.load().find_tree(sys.argv[2]) if len(sys.argv) > 2 else None
         print(json.dumps(facts(Path(sys.argv[1]), made.path if made else None)))
