@@ -15,13 +15,14 @@ from tools.pipeline.project import Project
 def test(project: Project) -> Task:
     """Everything that must hold, linters included."""
     return {
-        "doc": "linters, unit, fetch, graph, agent, launcher and boot tests",
+        "doc": "linters, unit, fetch, graph, agent, launcher, reproducibility and boot tests",
         "actions": [action(partial(_pytest, project, "tests"))],
         "task_dep": [
             "build",
             *[f"artifacts:{p.name}" for p in project.recipes.profiles],
             "toolchain:boot",
             "toolchain:lint",
+            "toolchain:repro",
         ],
         "io": {"capture": False},
     }
