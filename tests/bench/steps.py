@@ -49,7 +49,8 @@ class _Catching(Project):
     @property
     def store(self) -> Store:
         """The catcher, on the checkout's own store."""
-        return _Catcher(**{field.name: getattr(super().store, field.name) for field in fields(Store)})
+        real = super().store
+        return _Catcher(**{field.name: getattr(real, field.name) for field in fields(Store)})
 
 
 def _caught(project: Project, build: Callable[[Project], None]) -> Step:
