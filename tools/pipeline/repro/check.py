@@ -198,7 +198,9 @@ def _report(plain: Built, differences: Sequence[compare.Difference]) -> None:
 def _forget(folder: Path) -> None:
     """Delete what the last check left, whatever rights it gave it."""
     if folder.exists():
-        shutil.rmtree(folder)
+        # Two kernel trees and two tool trees: 200,000 files.
+        with ui.working("deleting what the last check left"):
+            shutil.rmtree(folder)
     folder.mkdir(parents=True)
 
 
