@@ -40,7 +40,7 @@ def _case(file: str, old: str | None, new: str | bytes, *, at: str, says: str, *
     where = f"{file}{at}"
     name = f"{file.rpartition('/')[2][:24]}{at}-{says}"
     data = new if isinstance(new, bytes) else new.encode()
-    return Case(id=name, file=file, old=old, new=data, where=where, says=says, **more)  # type: ignore[arg-type]
+    return Case(id=name, file=file, old=old, new=data, where=where, says=says, **more)  # type: ignore[arg-type]  # `more` is of several types
 
 
 # fmt: off

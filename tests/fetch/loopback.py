@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     owner: Site
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
         pass
 
     def do_HEAD(self) -> None:

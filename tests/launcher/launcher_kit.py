@@ -173,7 +173,7 @@ class Out:
             entry = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
             self.data["artifacts"][role] = entry
         try:
-            found = measured(*(files[role][1] if role in files else None for role in ROLES))  # type: ignore[arg-type]
+            found = measured(*(files[role][1] if role in files else None for role in ROLES))
         except BuildError:
             pass
         else:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -253,20 +254,25 @@ def every_digest(image: bytes, *, kernel: bytes, initramfs: bytes | None, cmdlin
 @given(st.data())
 def test_any_changed_byte_changes_every_digest(data: st.DataObject) -> None:
     kernel, initramfs = b"kernel" * 20, b"initramfs" * 20
-    whole = {"image": firmware_image(), "kernel": kernel, "initramfs": initramfs, "cmdline": CMDLINE}
-    before = every_digest(**whole)  # type: ignore[arg-type]
+    whole: dict[str, Any] = {
+        "image": firmware_image(),
+        "kernel": kernel,
+        "initramfs": initramfs,
+        "cmdline": CMDLINE,
+    }
+    before = every_digest(**whole)
     what = data.draw(st.sampled_from(sorted(whole)))
     # What a check would refuse is not drawn: volume headers, metadata, footer.
-    low, high = (4096 + 72, 12288) if what == "image" else (0, len(whole[what]))  # type: ignore[arg-type]
+    low, high = (4096 + 72, 12288) if what == "image" else (0, len(whole[what]))
     position = data.draw(st.integers(min_value=low, max_value=high - 1))
     if what == "cmdline":
         replaced = "!" if CMDLINE[position] != "!" else "?"
         whole[what] = CMDLINE[:position] + replaced + CMDLINE[position + 1 :]
     else:
-        changed = bytearray(whole[what])  # type: ignore[call-overload]
+        changed = bytearray(whole[what])
         changed[position] ^= data.draw(st.integers(min_value=1, max_value=255))
         whole[what] = bytes(changed)
-    after = every_digest(**whole)  # type: ignore[arg-type]
+    after = every_digest(**whole)
     assert all(old != new for old, new in zip(before, after, strict=True))
 
 

@@ -18,7 +18,7 @@ from tests.launcher.conftest import REPOSITORY, Answer, Run
 from tests.launcher.launcher_kit import Out, firmware_image
 from tools.launcher import host
 from tools.launcher.config import Mode
-from tools.launcher.cpuid import MemoryEncryption, decode, memory_encryption
+from tools.launcher.cpuid import MemoryEncryption, _execute, decode, memory_encryption
 from tools.launcher.host import HostFacts, obstacles, parse_version
 
 Call = Callable[..., Answer]
@@ -111,7 +111,7 @@ def facts(**changes: object) -> HostFacts:
         "encryption": MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1),
         "parameters": {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"},
     } | changes
-    return HostFacts(**values)  # type: ignore[arg-type]
+    return HostFacts(**values)  # type: ignore[arg-type]  # fields of several types
 
 
 def test_obstacles() -> None:
@@ -152,8 +152,6 @@ def test_cpuid_leaf() -> None:
 
 
 def test_executing_cpuid_agrees_with_proc_cpuinfo() -> None:
-    from tools.launcher.cpuid import _execute  # noqa: PLC0415
-
     _, ebx, ecx, edx = _execute(0)
     vendor = b"".join(part.to_bytes(4, "little") for part in (ebx, edx, ecx)).decode()
     assert f": {vendor}\n" in Path("/proc/cpuinfo").read_text()

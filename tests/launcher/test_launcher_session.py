@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.conftest import REPOSITORY, Run
+from tests.launcher.test_launcher_rootfs import erofs_with_verity
 
 Command = Callable[..., list[str]]
 
@@ -313,8 +314,6 @@ def test_container_request(run: Run, tmp_path: Path, tar: Path) -> None:
 
 def test_verity_that_the_agent_did_not_use_is_refused(run: Run, tmp_path: Path) -> None:
     # --verity needs an image; the session's own check is reached through the option alone.
-    from tests.launcher.test_launcher_rootfs import erofs_with_verity  # noqa: PLC0415
-
     image = erofs_with_verity(tmp_path / "image")
     options = ["--accel", "tcg", "--rootfs", str(image), "--verity", "a" * 64]
     done = run("true", options=options)

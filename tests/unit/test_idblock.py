@@ -26,7 +26,7 @@ def write_key(path: Path, key: object | None = None, password: bytes | None = No
     """A private key as openssl ecparam -genkey -noout writes it."""
     key = key or ec.generate_private_key(ec.SECP384R1())
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    pem = key.private_bytes(  # type: ignore[attr-defined]
+    pem = key.private_bytes(  # type: ignore[attr-defined]  # keys of every kind have it
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, encryption
     )
     path.write_bytes(pem)

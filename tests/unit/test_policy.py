@@ -154,5 +154,5 @@ def test_the_good_one_that_the_bad_ones_start_from() -> None:
 def test_bad_policies_name_file_and_key(change: dict[str, object], line: str) -> None:
     values: dict[str, object] = {**GOOD, **change}
     with pytest.raises(UserError) as info:
-        read({k: v for k, v in values.items() if v is not None}, policy.SNP)  # type: ignore[misc]
+        read({k: v for k, v in values.items() if v is not None}, policy.SNP)  # type: ignore[misc]  # bad types are the point
     assert str(info.value).startswith(line)

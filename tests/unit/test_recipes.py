@@ -52,7 +52,7 @@ def test_the_production_profile_has_no_debug_interface(repository: Path) -> None
 def test_recipes_are_frozen(repository: Path) -> None:
     loaded = load(repository)
     with pytest.raises(AttributeError):
-        loaded.guest.vcpus = 2  # type: ignore[misc]
+        loaded.guest.vcpus = 2  # type: ignore[misc]  # the refusal is tested
 
 
 def test_the_copy_that_the_refusals_start_from_is_good(copied: Path, repository: Path) -> None:

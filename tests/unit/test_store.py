@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline import digest
+from tools.pipeline import digest, sandbox
 from tools.pipeline.errors import BuildError
 from tools.pipeline.seal import Seal
 from tools.pipeline.store import Input, Result, Step, Store
@@ -61,8 +61,6 @@ def step(tmp_path: Path, build_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> S
 
 def _make_inputs_writable(monkeypatch: pytest.MonkeyPatch) -> None:
     """/src of these steps can be written, so that they can count."""
-    from tools.pipeline import sandbox  # noqa: PLC0415
-
     real = sandbox.bwrap_argv
 
     def changed(command: sandbox.Command) -> list[str]:

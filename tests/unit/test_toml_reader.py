@@ -148,7 +148,7 @@ def test_a_long_wrong_value_does_not_flood_the_line() -> None:
         lambda t: t.choice("a", Colour),
         lambda t: t.sha256("a"),
     ):
-        assert len(refused(lambda read=read: read(table(raw)))) < 300  # type: ignore[misc]
+        assert len(refused(lambda read=read: read(table(raw)))) < 300  # type: ignore[misc]  # mypy infers no lambda's default
 
 
 def test_load_names_the_file_as_the_checkout_does(tmp_path: Path) -> None:
