@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel configuration: fragment syntax, merging, the walk over Kconfig files, the audit of the result."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tools.pipeline.errors import UserError
 from tools.pipeline.kconfig import (
     Problem,
     Request,
+    archive_reader,
     audit,
     check_unique,
     load_fragments,
@@ -18,7 +20,6 @@ from tools.pipeline.kconfig import (
     parse_fragment,
     raise_findings,
     read_symbols,
-    tree_reader,
 )
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "kernel"
@@ -209,13 +210,22 @@ def test_walk_finds_what_this_architecture_sources_and_nothing_else() -> None:
     assert {name for name, s in read_symbols(read, arch="arm64").items() if s.defined} >= {"ARM_ONLY"}
 
 
+def packed(folder: Path) -> Path:
+    """Kconfig files of a tree in a tar, as the configuration step leaves them."""
+    target = folder / "kconfig.tar"
+    with tarfile.open(target, "w") as archive:
+        for path in sorted(folder.rglob("Kconfig*")):
+            archive.add(path, f"./{path.relative_to(folder)}")
+    return target
+
+
 def test_incomplete_or_unbalanced_tree_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "Kconfig").write_text('source "gone/Kconfig"\n')
     with pytest.raises(UserError, match=r"gone/Kconfig: cannot be read"):
-        read_symbols(tree_reader(tmp_path))
+        read_symbols(archive_reader(packed(tmp_path)))
     (tmp_path / "Kconfig").write_text('menu "Open"\nconfig A\n\tbool "A"\n')
     with pytest.raises(UserError, match=r"Kconfig: unbalanced"):
-        read_symbols(tree_reader(tmp_path))
+        read_symbols(archive_reader(packed(tmp_path)))
 
 
 def test_honoured_requests_give_no_finding() -> None:

@@ -161,13 +161,8 @@ _SELECT = re.compile(r"(?:select|imply)\s+([A-Za-z0-9_]+)")
 _IF = re.compile(r"if\s+(.*)")
 
 
-def tree_reader(tree: Path) -> Callable[[str], str]:
-    """Give a function that reads a Kconfig file of `tree` by its relative path."""
-    return lambda name: (tree / name).read_text(encoding="utf-8")
-
-
 def archive_reader(archive: Path) -> Callable[[str], str]:
-    """The same for a tar of the tree's Kconfig files."""
+    """Give a function that reads a Kconfig file by its path from a tar of the tree's Kconfig files."""
     with tarfile.open(archive, "r:") as members:
         texts = {m.name.removeprefix("./"): file.read() for m in members if (file := members.extractfile(m))}
 

@@ -3,7 +3,6 @@
 """A pinned source archive → an unpacked, patched source tree, in the sandbox."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tools.pipeline.store import Input, Step
 from tools.pipeline.tree import Tree
@@ -38,8 +37,3 @@ def step(
         outputs=(FOLDER,),
         keep=2,  # a kernel tree is 1.5 GB
     )
-
-
-def archive_input(path: Path, sha256: str) -> Input:
-    """The archive as a step's input; its digest is the pin's, checked when the cache gave it out."""
-    return Input(host=path, inside="/inputs/source", digest=sha256)
