@@ -12,11 +12,11 @@ build · idblock · test · test_fast · repro · rebuild · accept · bench · 
 
 from collections.abc import Iterator
 
-from tools.pipeline import agent, doit_glue, firmware
-from tools.pipeline.doit_glue import Task
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, checks, guest, identity, inputs, outputs, repro
+from tools.pipeline.guest import agent, firmware
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
+from tools.pipeline.tasks import bench, checks, doit_glue, guest, identity, inputs, outputs, repro
+from tools.pipeline.tasks.doit_glue import Task
+from tools.pipeline.tasks.project import Project
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")

@@ -4,14 +4,14 @@
 
 from pathlib import Path
 
-from tools.pipeline import workcopy
+from tools.pipeline.base import checkout_copy
 
 
 def copy_recipes(source: Path, target: Path) -> Path:
     """What people write by hand: recipes, locks, patches, the manifest and the agent's sources."""
-    return workcopy.make(source, target, workcopy.RECIPES)
+    return checkout_copy.make(source, target, checkout_copy.RECIPES)
 
 
 def copy_all(source: Path, target: Path) -> Path:
     """Everything that `doit` needs to start."""
-    return workcopy.make(source, target)
+    return checkout_copy.make(source, target)

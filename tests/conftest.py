@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.project import Project
-from tools.pipeline.tree import Tree
+from tools.pipeline.tasks.project import Project
+from tools.pipeline.toolchain.tool_tree import Tree
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -72,9 +72,7 @@ class Result:
 class Guest:
     """One booted guest; leaving the block ends it."""
 
-    def __init__(
-        self, *, qemu: Path, kernel: Path, initrd: Path, disk: Path, folder: Path, append: str = ""
-    ) -> None:
+    def __init__(self, *, qemu: Path, kernel: Path, initrd: Path, disk: Path, folder: Path, append: str = "") -> None:
         listener = socket.socket(socket.AF_UNIX)
         # A name relative to QEMU's working directory: the whole path may be longer than a socket allows.
         with listener:

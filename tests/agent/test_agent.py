@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline import agent, sandbox
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.tree import Tree
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine import sandbox
+from tools.pipeline.guest import agent
+from tools.pipeline.tasks.project import Project
+from tools.pipeline.toolchain.tool_tree import Tree
 
 SCRIPT = Path(__file__).with_name("run-checks.sh")
 

@@ -6,21 +6,22 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import guest_kit as kit
 import pytest
 
-Boot = Callable[..., kit.Guest]
+from tests.agent import guest_kit
+
+Boot = Callable[..., guest_kit.Guest]
 
 
 @pytest.fixture(scope="session")
 def disk(busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kit.root_tar(busybox, tmp_path_factory.mktemp("root") / "root.tar")
+    return guest_kit.root_tar(busybox, tmp_path_factory.mktemp("root") / "root.tar")
 
 
 @pytest.fixture
 def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
-    def start(*, image: Path = disk, append: str = "") -> kit.Guest:
-        return kit.Guest(
+    def start(*, image: Path = disk, append: str = "") -> guest_kit.Guest:
+        return guest_kit.Guest(
             qemu=qemu,
             kernel=artifacts / "vmlinuz",
             initrd=artifacts / "initramfs.cpio.zst",
@@ -36,27 +37,27 @@ def test_two_processes_windows_and_signals(boot: Boot) -> None:
     with boot() as guest:
         guest.ready()
         # Neither a full stdin nor an exhausted output window stops anything else.
-        guest.send(kit.SPAWN, 1, kit.spawn(b"sleep", b"1000"))
+        guest.send(guest_kit.SPAWN, 1, guest_kit.spawn(b"sleep", b"1000"))
         for _ in range(4):
-            guest.send(kit.STDIN, 1, bytes(65_536))
-        guest.send(kit.SPAWN, 2, kit.spawn(b"yes"))
+            guest.send(guest_kit.STDIN, 1, bytes(65_536))
+        guest.send(guest_kit.SPAWN, 2, guest_kit.spawn(b"yes"))
         seen = 0
-        while seen < kit.WINDOW_BYTES:
+        while seen < guest_kit.WINDOW_BYTES:
             frame = guest.receive()
             assert frame is not None
-            seen += len(frame[2]) if frame[0] == kit.STDOUT else 0
-        assert seen == kit.WINDOW_BYTES
+            seen += len(frame[2]) if frame[0] == guest_kit.STDOUT else 0
+        assert seen == guest_kit.WINDOW_BYTES
         assert guest.run(3, b"sh", b"-c", b"echo still here; exit 3").exited == (0, 0, 0, 3)
-        guest.send(kit.SIGNAL, 1, struct.pack("<I", 15))
+        guest.send(guest_kit.SIGNAL, 1, struct.pack("<I", 15))
         assert guest.collect([1])[1].exited == (1, 0, 0, 15)
-        guest.send(kit.SIGNAL, 2, struct.pack("<I", 9))
-        guest.send(kit.WINDOW, 2, struct.pack("<BBBBI", 1, 0, 0, 0, 1 << 20))
+        guest.send(guest_kit.SIGNAL, 2, struct.pack("<I", 9))
+        guest.send(guest_kit.WINDOW, 2, struct.pack("<BBBBI", 1, 0, 0, 0, 1 << 20))
         assert guest.collect([2])[2].exited == (1, 0, 0, 9)
         # For processes that are over, what was under way is dropped.
-        guest.send(kit.STDIN, 1, b"late")
-        guest.send(kit.SIGNAL, 2, struct.pack("<I", 9))
+        guest.send(guest_kit.STDIN, 1, b"late")
+        guest.send(guest_kit.SIGNAL, 2, struct.pack("<I", 9))
         assert guest.run(4, b"sh", b"-c", b"sleep 1000 & exit 4").exited == (0, 0, 0, 4)
-        guest.send(kit.SHUTDOWN)
+        guest.send(guest_kit.SHUTDOWN)
         assert guest.last_words() is None
 
 
@@ -110,40 +111,41 @@ def test_spawn_errors_concern_one_process(boot: Boot) -> None:
     with boot() as guest:
         guest.ready()
         cases: list[tuple[bytes, int]] = [
-            (kit.spawn(b"no-such-program"), 5),
-            (kit.spawn(b"/bin"), 6),
-            (kit.spawn(b"sh", flags=1), 2),
-            (kit.spawn(b"sh", uid=0xFFFF_FFFF), 3),
-            (kit.spawn(b"a\0b"), 3),
+            (guest_kit.spawn(b"no-such-program"), 5),
+            (guest_kit.spawn(b"/bin"), 6),
+            (guest_kit.spawn(b"sh", flags=1), 2),
+            (guest_kit.spawn(b"sh", uid=0xFFFF_FFFF), 3),
+            (guest_kit.spawn(b"a\0b"), 3),
         ]
         for process, (payload, code) in enumerate(cases, 1):
-            guest.send(kit.SPAWN, process, payload)
+            guest.send(guest_kit.SPAWN, process, payload)
             error = guest.collect([process])[process].error
             assert error is not None
             assert error[0] == code
-        assert guest.run(9, b"id", uid=1000).out == b"uid=1000 gid=1000 groups=1000\n".replace(
-            b" groups=1000", b""
-        )
+        assert guest.run(9, b"id", uid=1000).out == b"uid=1000 gid=1000 groups=1000\n".replace(b" groups=1000", b"")
 
 
 @pytest.mark.parametrize(
     "violation",
     [
-        lambda g: g.send(kit.HELLO, payload=kit.hello(version=2)),
-        lambda g: g.send(kit.HELLO, payload=kit.hello(magic=b"SEVB")),
+        lambda g: g.send(guest_kit.HELLO, payload=guest_kit.hello(version=2)),
+        lambda g: g.send(guest_kit.HELLO, payload=guest_kit.hello(magic=b"SEVB")),
         lambda g: g.raw(b"GET / HTTP/1.1\r\n\r\n"),
-        lambda g: g.send(kit.CONTAINER, payload=kit.container()),
-        lambda g: (g.send(kit.HELLO, payload=kit.hello()), g.send(kit.SPAWN, 1, kit.spawn(b"id"))),
+        lambda g: g.send(guest_kit.CONTAINER, payload=guest_kit.container()),
         lambda g: (
-            g.send(kit.HELLO, payload=kit.hello()),
+            g.send(guest_kit.HELLO, payload=guest_kit.hello()),
+            g.send(guest_kit.SPAWN, 1, guest_kit.spawn(b"id")),
+        ),
+        lambda g: (
+            g.send(guest_kit.HELLO, payload=guest_kit.hello()),
             g.raw(struct.pack("<BBHII", 0x12, 0, 0, 1, 65_537)),
         ),
     ],
     ids=["version", "magic", "not frames", "before HELLO", "before READY", "long frame"],
 )
-def test_a_violation_ends_the_guest(boot: Boot, violation: Callable[[kit.Guest], object]) -> None:
+def test_a_violation_ends_the_guest(boot: Boot, violation: Callable[[guest_kit.Guest], object]) -> None:
     with boot() as guest:
-        guest.expect(kit.HELLO)
+        guest.expect(guest_kit.HELLO)
         violation(guest)
         words = guest.last_words()
         assert words is not None
@@ -154,11 +156,11 @@ def test_a_violation_ends_the_guest(boot: Boot, violation: Callable[[kit.Guest],
 def test_stdin_beyond_the_window_ends_the_guest(boot: Boot) -> None:
     with boot() as guest:
         guest.ready()
-        guest.send(kit.SPAWN, 1, kit.spawn(b"sleep", b"1000"))
+        guest.send(guest_kit.SPAWN, 1, guest_kit.spawn(b"sleep", b"1000"))
         # The pipe takes 64 KiB at once, which are granted anew; one byte more than that is too much.
         for _ in range(5):
-            guest.send(kit.STDIN, 1, bytes(65_536))
-        guest.send(kit.STDIN, 1, b"x")
+            guest.send(guest_kit.STDIN, 1, bytes(65_536))
+        guest.send(guest_kit.STDIN, 1, b"x")
         words = guest.last_words()
         assert words is not None
         assert words[0] == 1
@@ -167,8 +169,8 @@ def test_stdin_beyond_the_window_ends_the_guest(boot: Boot) -> None:
 def test_a_vanished_host_ends_the_guest(boot: Boot) -> None:
     with boot() as guest:
         guest.ready()
-        guest.send(kit.SPAWN, 1, kit.spawn(b"sleep", b"1000"))
-        guest.expect(kit.STARTED)
+        guest.send(guest_kit.SPAWN, 1, guest_kit.spawn(b"sleep", b"1000"))
+        guest.expect(guest_kit.STARTED)
         guest.link.close()
         assert guest.process.wait(120) == 0
 
@@ -185,10 +187,10 @@ def test_a_vanished_host_ends_the_guest(boot: Boot) -> None:
 )
 def test_a_refused_root_ends_the_guest(boot: Boot, append: str, kind: int, code: int, text: str) -> None:
     with boot(append=append) as guest:
-        guest.expect(kit.HELLO)
+        guest.expect(guest_kit.HELLO)
         if "verty" not in append:
-            guest.send(kit.HELLO, payload=kit.hello())
-            guest.send(kit.CONTAINER, payload=kit.container(kind=kind))
+            guest.send(guest_kit.HELLO, payload=guest_kit.hello())
+            guest.send(guest_kit.CONTAINER, payload=guest_kit.container(kind=kind))
         words = guest.last_words()
         assert words is not None
         assert words[0] == code
@@ -199,7 +201,7 @@ def test_a_zeroed_disk_is_not_a_root(boot: Boot, tmp_path: Path) -> None:
     image = tmp_path / "zero"
     image.write_bytes(bytes(1 << 20))
     with boot(image=image) as guest:
-        guest.expect(kit.HELLO)
-        guest.send(kit.HELLO, payload=kit.hello())
-        guest.send(kit.CONTAINER, payload=kit.container())
+        guest.expect(guest_kit.HELLO)
+        guest.send(guest_kit.HELLO, payload=guest_kit.hello())
+        guest.send(guest_kit.CONTAINER, payload=guest_kit.container())
         assert guest.last_words() == (4, "tar: the archive has no members")

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from tests.bench import boot, digests, noop, overhead, report, repro, sizes
 from tests.bench.report import Part
-from tools.launcher.errors import LauncherError
-from tools.pipeline import ui
-from tools.pipeline.errors import SevArtifactsError
-from tools.pipeline.project import Project
+from tools.launcher.base.errors import LauncherError
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import SevArtifactsError
+from tools.pipeline.tasks.project import Project
 
 
 def main() -> int:

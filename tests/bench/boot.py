@@ -13,15 +13,18 @@ from pathlib import Path
 
 from tests.bench import debian, report
 from tests.bench.report import Part, Row, say, seconds, spread
-from tools.launcher import artifacts, command, host, launch, protocol
-from tools.launcher.command import Accel, Files, QemuProgram
-from tools.launcher.config import Artifact, RuntimeConfig, load_config
-from tools.launcher.qemu import Qemu
-from tools.launcher.session import listen
-from tools.pipeline import digest
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.launcher.channel import protocol
+from tools.launcher.channel.session import listen
+from tools.launcher.config import artifacts
+from tools.launcher.config.runtime_config import Artifact, RuntimeConfig, load_config
+from tools.launcher.guest import command_line, launch
+from tools.launcher.guest.command_line import Accel, Files, QemuProgram
+from tools.launcher.guest.qemu import Qemu
+from tools.launcher.host import facts
+from tools.pipeline.base import files as digest
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
+from tools.pipeline.tasks.project import Project
 
 _LIMIT = 300.0  # seconds until a guest that says nothing ends the benchmark
 _SOCKET, _HASHES = "agent.sock", "hashes.bin"
@@ -92,7 +95,7 @@ def measure(project: Project, *, runs: int) -> Part:
     folder = report.folder(project) / "boot"
     if folder.exists():
         shutil.rmtree(folder)
-    qemu = host.find_qemu(str(_qemu_wrapper(project, folder)))
+    qemu = facts.find_qemu(str(_qemu_wrapper(project, folder)))
     theirs, version = _debian_config(project, ours, folder / "debian-artifacts")
     hello = protocol.HEADER.size + len(protocol.MAGIC)
     # fmt: off
@@ -123,7 +126,7 @@ def measure(project: Project, *, runs: int) -> Part:
         "share": round(mine / other, 4),
         "debian_kernel": {"version": version, "bytes": theirs.kernel.size},
         "debian_initrd_bytes": None if theirs.initramfs is None else theirs.initramfs.size,
-        "qemu": host.version_text(qemu.version),
+        "qemu": facts.version_text(qemu.version),
     }
     return Part(rows=(row,), data=data)
 
@@ -165,7 +168,7 @@ def _stage(
         hashes=_HASHES,
     )
     plan = launch.plan_for(guest, accel=Accel.TCG, files=files)
-    argv = command.argv(command.build(plan))
+    argv = command_line.argv(command_line.build(plan))
     return _Guest(name=name, folder=private, argv=argv, length=length, ready=ready)
 
 

@@ -4,10 +4,10 @@
 
 from pathlib import Path
 
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.store import Result, Step
-from tools.pipeline.tree import Tree
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.store import Result, Step
+from tools.pipeline.tasks.project import Project
+from tools.pipeline.toolchain.tool_tree import Tree
 
 MARKER = b"sev-artifacts bench: init-premount\n"
 """What the initrd writes to the agent's port."""

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.report import Part, Row, seconds, spread
-from tools.pipeline.cpu_models import CPU_MODELS
-from tools.pipeline.errors import BuildError
-from tools.pipeline.launch_digest import Inputs, Launch
-from tools.pipeline.launch_digests import TABLE_VCPUS
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.measure.cpu_models import CPU_MODELS
+from tools.pipeline.measure.digest import Inputs, Launch
+from tools.pipeline.measure.table import TABLE_VCPUS
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
+from tools.pipeline.tasks.project import Project
 
 _LIMIT = 0.5  # seconds; the goal
 _MODELS = ("EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin")

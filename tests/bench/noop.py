@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tests.bench import report, steps
 from tests.bench.report import Part, Row, seconds, spread
-from tools.pipeline import kernel, sandbox
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine import sandbox
+from tools.pipeline.guest import kernel
+from tools.pipeline.tasks.project import Project
 
 _LIMIT = 1.0  # seconds; the goal
 
@@ -22,9 +23,7 @@ def measure(project: Project, *, runs: int) -> Part:
     tree = folder / "direct" / step.name
     steps.ensure_direct(step, tree)
     # Same sandbox, same mounts, same variables; only the program is make's last call alone.
-    command = dataclasses.replace(
-        steps.command_in(step, tree), argv=("/bin/sh", "-euc", kernel._make("bzImage"))
-    )
+    command = dataclasses.replace(steps.command_in(step, tree), argv=("/bin/sh", "-euc", kernel._make("bzImage")))
     make_argv = sandbox.bwrap_argv(command)
     doit_argv = [str(project.root / "doit"), "build"]
     ours: list[float] = []
@@ -32,9 +31,7 @@ def measure(project: Project, *, runs: int) -> Part:
     # Run 0 brings both into the state that is measured: state saved, page cache warm.
     for number in range(runs + 1):
         log = folder / "log" / "noop-doit.log"
-        took = steps.run_timed(
-            doit_argv, cwd=project.root, log=log, title=f"./doit build {number}/{runs}", bare=False
-        )
+        took = steps.run_timed(doit_argv, cwd=project.root, log=log, title=f"./doit build {number}/{runs}", bare=False)
         if number:
             _check_doit(log)
             ours.append(took)

@@ -16,11 +16,11 @@ from pathlib import Path
 from tests.bench import report, steps
 from tests.bench.report import Part, Row, say, seconds, spread
 from tests.checkout import copy_all
-from tools.pipeline import digest, ui
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.store import Step
+from tools.pipeline.base import files, ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.store import Step
 from tools.pipeline.tasks import guest
+from tools.pipeline.tasks.project import Project
 
 _LIMIT = 0.05  # of the bare time; the issue's goal
 
@@ -70,7 +70,7 @@ class _Bench:
     def check_same(self, subject: _Subject) -> None:
         """Both must have built the same, or they did not do the same work."""
         bare = self.folder / "direct" / subject.step.name / "out" / subject.output
-        if digest.of_file(bare) != digest.of_file(subject.target):
+        if files.of_file(bare) != files.of_file(subject.target):
             raise BuildError("both ways made different bytes", where=subject.what, hint=str(bare))
 
 
@@ -149,7 +149,7 @@ def _subjects(project: Project) -> tuple[_Subject, ...]:
 def _warm(step: Step) -> None:
     """Read what the step reads, so that the first of a pair does not pay for the page cache."""
     with ui.working(f"reading sources and tools of {step.title}"):
-        digest.of_folder(step.tool.path)
+        files.of_folder(step.tool.path)
         for given in step.inputs:
             if given.host.is_dir():
-                digest.of_folder(given.host)
+                files.of_folder(given.host)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import ambient, digest, ui
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
+from tools.pipeline.base import ambient, files, ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.tasks.project import Project
 
 DOCS = "docs/benchmarks.md"
 _BEGIN = "<!-- begin: written by ./doit bench_docs -->"
@@ -99,7 +99,7 @@ def save(project: Project, name: str, part: Part) -> None:
     parts[name] = {"data": part.data, "rows": [asdict(row) for row in part.rows]}
     results = {"machine": machine, "parts": parts, "schema": 1}
     text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    digest.write_atomically(folder(project) / "results.json", text.encode())
+    files.write_atomically(folder(project) / "results.json", text.encode())
 
 
 def show(part: Part) -> None:
@@ -143,5 +143,5 @@ def write_docs(project: Project) -> None:
     if not begin or not end:
         raise BuildError(f"lacks the markers {_BEGIN} and {_END}", where=DOCS)
     body = "\n".join(lines)
-    digest.write_if_changed(path, f"{before}{_BEGIN}\n{body}\n{_END}{after}".encode())
+    files.write_if_changed(path, f"{before}{_BEGIN}\n{body}\n{_END}{after}".encode())
     say(f"{DOCS} has the table of the last results")

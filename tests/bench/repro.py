@@ -8,11 +8,11 @@ import sys
 from typing import Any
 
 from tests.bench.report import Part, Row
-from tools.pipeline import ui
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.repro import check
+from tools.pipeline.tasks.project import Project
 
 
 def measure(project: Project) -> Part:

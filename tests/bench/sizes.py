@@ -5,10 +5,10 @@
 from pathlib import Path
 
 from tests.bench.report import Part, Row
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks import guest
+from tools.pipeline.tasks.project import Project
 
 # A megabyte is 10^6 bytes here, the stricter reading; the firmware's is a flash size, 2^20.
 _MB = 1_000_000
@@ -27,9 +27,7 @@ def measure(project: Project) -> Part:
         for name, (size, limit, goal) in found.items()
     ]
     firmware = _size(out / "OVMF.fd")
-    rows.append(
-        Row(what="OVMF.fd", measured=_text(firmware), goal="1 MiB (1,048,576 bytes)", met=firmware == 1 << 20)
-    )
+    rows.append(Row(what="OVMF.fd", measured=_text(firmware), goal="1 MiB (1,048,576 bytes)", met=firmware == 1 << 20))
     data = {name: size for name, (size, _, _) in found.items()} | {"OVMF.fd": firmware}
     return Part(rows=tuple(rows), data=data)
 

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tools.pipeline import ambient, digest, firmware, kernel, sandbox, ui
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
-from tools.pipeline.sandbox import Judge
-from tools.pipeline.seal import Seal
-from tools.pipeline.store import Result, Step, Store
+from tools.pipeline.base import ambient, files, ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine import sandbox
+from tools.pipeline.engine.sandbox import Judge
+from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store import Result, Step, Store
+from tools.pipeline.guest import firmware, kernel
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.tasks import guest
+from tools.pipeline.tasks.project import Project
 
 _MARK = "made.json"
 
@@ -132,7 +134,7 @@ def run_direct(step: Step, folder: Path) -> float:
         (folder / name).mkdir(parents=True)
     argv = sandbox.bwrap_argv(command_in(step, folder))
     took = run_timed(argv, cwd=None, log=folder / "log", title=f"{step.title}, bare")
-    digest.write_atomically(folder / _MARK, json.dumps({"key": step.key()}).encode())
+    files.write_atomically(folder / _MARK, json.dumps({"key": step.key()}).encode())
     return took
 
 

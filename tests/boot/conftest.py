@@ -35,9 +35,7 @@ class Guest:
         ]
         # fmt: on
 
-    def run(
-        self, command: Sequence[str], *options: str, stdin: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
+    def run(self, command: Sequence[str], *options: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Start the guest, run the command in it, return what came out and the exit status."""
         return subprocess.run(
             self.argv(command, *options), input=stdin, capture_output=True, timeout=_LIMIT, check=False
@@ -78,9 +76,7 @@ def root_tar(root_folder: Path) -> Path:
 def root_erofs(root_folder: Path, host_tool: Callable[[str], Path]) -> Path:
     """The same as an EROFS image."""
     path = root_folder.parent / "busybox.erofs"
-    subprocess.run(
-        [host_tool("mkfs.erofs"), "-T0", "--all-root", path, root_folder], check=True, capture_output=True
-    )
+    subprocess.run([host_tool("mkfs.erofs"), "-T0", "--all-root", path, root_folder], check=True, capture_output=True)
     return path
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.launcher.errors import LauncherError
+from tools.launcher.base.errors import LauncherError
 from tools.launcher.measure.firmware_check import check_measured
-from tools.pipeline.errors import BuildError
-from tools.pipeline.ovmf_footer import HASHES_GUID, Area, SectionType, check_firmware
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.measure.footer import HASHES_GUID, Area, SectionType, check_firmware
 
 
 def test_built_firmware_has_all_that_a_measured_launch_needs(firmware_path: Path) -> None:

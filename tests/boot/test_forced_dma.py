@@ -13,10 +13,7 @@ import pytest
 
 from tests.boot.conftest import Guest
 
-_COUNTERS = (
-    "cat /etc/motd >/dev/null && cd /sys/kernel/debug/swiotlb && "
-    "echo $(cat io_tlb_nslabs io_tlb_used_hiwater)"
-)
+_COUNTERS = "cat /etc/motd >/dev/null && cd /sys/kernel/debug/swiotlb && echo $(cat io_tlb_nslabs io_tlb_used_hiwater)"
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.boot.conftest import Guest
 from tests.boot.measured_kit import show
-from tools.pipeline.project import Project
+from tools.pipeline.tasks.project import Project
 
 # Writes down QEMU's arguments: the last ones, the launcher asks for version and devices first.
 _RECORDER = """\

@@ -12,9 +12,7 @@ import pytest
 
 
 def sev_launch(artifacts: Path, *words: str) -> str:
-    done = subprocess.run(
-        [artifacts / "sev-launch", *words], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([artifacts / "sev-launch", *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -41,9 +39,7 @@ def sev_snp_measure(artifacts: Path, mode: str, cmdline: str, *words: str) -> st
     ids=" ".join,
 )
 def test_the_launcher_and_sev_snp_measure_agree(artifacts: Path, words: list[str]) -> None:
-    found: dict[str, Any] = json.loads(
-        sev_launch(artifacts, "digest", "--mode", "all", "--json", "--quiet", *words)
-    )
+    found: dict[str, Any] = json.loads(sev_launch(artifacts, "digest", "--mode", "all", "--json", "--quiet", *words))
     digests = {(d["mode"], d["legacy_vm_type"]): d["digest"] for d in found["digests"]}
     vcpu = ["--vcpus", str(found["vcpus"]), "--vcpu-sig", found["cpu_signature"]]
     cmdline = found["kernel_cmdline"]

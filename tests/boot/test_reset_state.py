@@ -89,9 +89,7 @@ def test_the_registers_are_those_of_a_reset(qemu: Path, name: str) -> None:
         (0x000, "ES"), (0x010, "CS"), (0x020, "SS"), (0x030, "DS"), (0x040, "FS"), (0x050, "GS"),
         (0x070, "LDT"), (0x090, "TR"),
     ):  # fmt: skip
-        found = re.search(
-            rf"^{register} *=([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+)", text, re.MULTILINE
-        )
+        found = re.search(rf"^{register} *=([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+)", text, re.MULTILINE)
         assert found is not None, text
         selector, base, limit, flags = (int(part, 16) for part in found.groups())
         assert struct.unpack_from("<HHIQ", page, offset) == (selector, flags >> 8, limit, base), register

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.conftest import Guest
-from tools.pipeline.project import Project
+from tools.pipeline.tasks.project import Project
 
 
 def test_output_and_status_of_the_readme(guest: Guest) -> None:
@@ -56,9 +56,7 @@ def test_ten_megabytes_there_and_back(guest: Guest) -> None:
 
 def test_the_command_that_asks_for_a_report(guest: Guest, repository: Path) -> None:
     """The one of docs/attestation.md, up to the missing processor: ENXIO, from the kernel's TSM reports."""
-    found = re.search(
-        r"sh -c '(r=/sys/kernel/config.*)' < nonce", (repository / "docs/attestation.md").read_text()
-    )
+    found = re.search(r"sh -c '(r=/sys/kernel/config.*)' < nonce", (repository / "docs/attestation.md").read_text())
     assert found
     done = guest.run(["sh", "-c", found[1]], stdin=bytes(64))
     assert done.returncode == 1

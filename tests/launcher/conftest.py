@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.launcher.attest.verify_kit import Desk, Root, digests_document
 from tests.launcher.launcher_kit import Out
-from tests.launcher.verify_kit import Desk, Root, digests_document
-from tools.launcher.cli import main
+from tools.launcher.cli.main import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

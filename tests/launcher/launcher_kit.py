@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import launch_digests, recipes
-from tools.pipeline.errors import BuildError
-from tools.pipeline.launch_digest import Inputs, Launch
-from tools.pipeline.runtime_config import Artifact
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.measure import table
+from tools.pipeline.measure.digest import Inputs, Launch
+from tools.pipeline.publish.runtime_config import Artifact
+from tools.pipeline.recipes import profiles
 
 TABLE = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 HASHES = uuid.UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
@@ -125,7 +126,7 @@ def render(data: dict[str, Any], prefix: str = "") -> str:
 @functools.cache
 def measured(firmware: bytes, kernel: bytes, initramfs: bytes | None) -> dict[str, Any]:
     """launch-digests.json of these artifacts and document(), as the build computes it."""
-    loaded = recipes.load(REPOSITORY, sources=["linux", "edk2"])
+    loaded = profiles.load(REPOSITORY, sources=["linux", "edk2"])
     profile = loaded.profile("production")
     profile = replace(profile, kernel=replace(profile.kernel, cmdline=CMDLINE))
     guest = replace(loaded.guest, cpu="EPYC-v4", vcpus=1, sev_es_legacy_vm_type=False)
@@ -146,7 +147,7 @@ def measured(firmware: bytes, kernel: bytes, initramfs: bytes | None) -> dict[st
             initramfs=paths.get("initramfs"),
             cmdline=CMDLINE,
         )
-        return launch_digests.document(
+        return table.document(
             Launch(inputs),
             profile=profile,
             guest=guest,
@@ -178,7 +179,7 @@ class Out:
             pass
         else:
             self.data["launch-digest"] = dict(found["configured"]["digests"])
-            self.digests.write_text(launch_digests.serialise(found))
+            self.digests.write_text(table.serialise(found))
         self.write()
 
     @property

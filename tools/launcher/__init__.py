@@ -2,6 +2,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the guest that out/ describes and relay one workload's standard streams.
 
-Python standard library only; every import inside the package is relative, so that it runs as
-`python -m tools.launcher` and from the zipapp out/sev-launch alike.
+Python standard library only; runs as `python -m tools.launcher` and from the zipapp out/sev-launch alike.
 """

@@ -4,6 +4,6 @@
 
 import sys
 
-from .cli import main
+from tools.launcher.cli.main import main
 
 sys.exit(main())

@@ -9,8 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from types import ModuleType
 
-from .checks import Check, failed, unchecked
-from .report import Product, Report, SigningKey
+from tools.launcher.attest.checks import Check, failed, unchecked
+from tools.launcher.attest.report import Product, Report, SigningKey
 
 AMD_ROOTS = {
     "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd": "ARK-Milan",
@@ -66,8 +66,7 @@ def check_signer(report: Report, given: Given, *, at: datetime) -> list[Check]:
     if given.leaf_kind is not report.signing_key:
         return _nothing(
             failed,
-            f"the report is signed by a {report.signing_key.name}, the certificate is a "
-            f"{given.leaf_kind.name}'s",
+            f"the report is signed by a {report.signing_key.name}, the certificate is a {given.leaf_kind.name}'s",
         )
     signature = _signature_module()
     if signature is None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ..errors import printable
-from ..ui import write_stdout
+from tools.launcher.base.errors import printable
+from tools.launcher.base.ui import write_stdout
 
 
 class Result(StrEnum):

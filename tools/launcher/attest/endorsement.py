@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .checks import Check, passed
-from .report import Product, Report, SigningKey
+from tools.launcher.attest.checks import Check, passed
+from tools.launcher.attest.report import Product, Report, SigningKey
 
 _SUBJECT = {SigningKey.VCEK: "SEV-VCEK", SigningKey.VLEK: "SEV-VLEK"}
 AMD_OID = "1.3.6.1.4.1.3704.1."
@@ -33,9 +33,7 @@ def check_endorsement(report: Report, leaf: Endorsement) -> Check:
     name = "certificate"
     wrong: list[str] = []
     if leaf.subject != _SUBJECT.get(report.signing_key):
-        wrong.append(
-            f"its subject is {leaf.subject}, the report says that it is signed by {report.signing_key.name}"
-        )
+        wrong.append(f"its subject is {leaf.subject}, the report says that it is signed by {report.signing_key.name}")
     product = _text(leaf, _PRODUCT_NAME)
     line = _product_line(product)
     if line is None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import Mode
-from ..errors import UserError
+from tools.launcher.base.errors import UserError
+from tools.launcher.config.runtime_config import Mode
 
 SCHEMA = 1
 DIGESTS_NAME = "launch-digests.json"
@@ -64,17 +64,13 @@ def read_expected(path: Path, mode: Mode) -> tuple[Entry, ...]:
     return entries
 
 
-def select(
-    entries: tuple[Entry, ...], *, cpu: str | None, vcpus: int | None, where: str
-) -> tuple[Entry, ...]:
+def select(entries: tuple[Entry, ...], *, cpu: str | None, vcpus: int | None, where: str) -> tuple[Entry, ...]:
     """Those for a CPU model and a vCPU count; UserError when there is none, saying what there is."""
     if cpu is not None:
         models = sorted({entry.cpu for entry in entries if entry.cpu is not None})
         entries = tuple(entry for entry in entries if cpu == entry.cpu or cpu in entry.qemu_models)
         if not entries:
-            raise UserError(
-                f"has no digest for CPU model {cpu!r}", where=where, hint=f"it has {_list(models)}"
-            )
+            raise UserError(f"has no digest for CPU model {cpu!r}", where=where, hint=f"it has {_list(models)}")
     if vcpus is not None:
         counts = sorted({entry.vcpus for entry in entries if entry.vcpus is not None})
         entries = tuple(entry for entry in entries if entry.vcpus == vcpus)

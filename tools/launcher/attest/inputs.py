@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..arguments import default_config
-from ..config import Mode, RuntimeConfig, load_config
-from ..errors import UserError
-from ..ui import Ui
-from .checks import Check, passed
-from .expected import DIGEST_SIZE, DIGESTS_NAME, Entry, read_expected, select
+from tools.launcher.attest.checks import Check, passed
+from tools.launcher.attest.expected import DIGEST_SIZE, DIGESTS_NAME, Entry, read_expected, select
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import Ui
+from tools.launcher.cli.arguments import default_config
+from tools.launcher.config.runtime_config import Mode, RuntimeConfig, load_config
 
 _FILE_MAX = 1 << 20
 
@@ -49,9 +49,7 @@ def read_file(path: Path) -> bytes:
 def check_debug(on: bool, *, expected: bool, ui: Ui) -> Check:
     """Debugging must be off, unless the policy that the user expects has it on."""
     if on and expected:
-        ui.warn(
-            "debugging is on, as the expected policy says: the host can read and change this guest's memory"
-        )
+        ui.warn("debugging is on, as the expected policy says: the host can read and change this guest's memory")
     return passed(
         "debugging",
         not on or expected,

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from ..errors import UserError
+from tools.launcher.base.errors import UserError
 
 REPORT_SIZE = 0x4A0
 SIGNED_SIZE = 0x2A0

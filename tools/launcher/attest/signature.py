@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ..errors import UserError
-from .certificates import AMD_ROOTS, File, Given, Role
-from .checks import Check, failed, passed, unchecked
-from .endorsement import AMD_OID, Endorsement, check_endorsement
-from .report import ECDSA_P384_SHA384, Report
+from tools.launcher.attest.certificates import AMD_ROOTS, File, Given, Role
+from tools.launcher.attest.checks import Check, failed, passed, unchecked
+from tools.launcher.attest.endorsement import AMD_OID, Endorsement, check_endorsement
+from tools.launcher.attest.report import ECDSA_P384_SHA384, Report
+from tools.launcher.base.errors import UserError
 
 _PSS = "1.2.840.113549.1.1.10"
 _RSA_BITS = 4096
@@ -160,9 +160,7 @@ def _dates(certificates: dict[Role, x509.Certificate], at: datetime) -> Check:
         elif at > end:
             wrong.append(f"{_common_name(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC")
     day = f"{at.astimezone(UTC):%Y-%m-%d}"
-    return passed(
-        "validity dates", not wrong, f"every certificate is valid on {day}", otherwise="; ".join(wrong)
-    )
+    return passed("validity dates", not wrong, f"every certificate is valid on {day}", otherwise="; ".join(wrong))
 
 
 def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, at: datetime) -> Check:

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..arguments import whole
-from ..config import VCPUS_MAX, Mode
-from ..errors import UserError
-from ..subcommand import Command
-from ..ui import NAME, Ui
-from .expected import DIGESTS_NAME
-from .inputs import read_file
-from .verify_measurement import verify_measurement
-from .verify_report import verify_report
+from tools.launcher.attest.expected import DIGESTS_NAME
+from tools.launcher.attest.inputs import read_file
+from tools.launcher.attest.verify_measurement import verify_measurement
+from tools.launcher.attest.verify_report import verify_report
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import NAME, Ui
+from tools.launcher.cli.arguments import whole
+from tools.launcher.cli.command import Command
+from tools.launcher.config.runtime_config import VCPUS_MAX, Mode
 
 _MIN_TCB = re.compile(r"(fmc|bootloader|tee|snp|microcode)=([0-9]{1,3})")
 _BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--author-key-digest": 48,
@@ -44,15 +44,11 @@ signature, certificate, chain, root and dates. docs/attestation.md tells the who
 
 
 def _add(sub: argparse.ArgumentParser) -> None:
-    sub.usage = (
-        f"{NAME} verify REPORT [options]\n       {NAME} verify --measurement BASE64|FILE --tik FILE [options]"
-    )
+    sub.usage = f"{NAME} verify REPORT [options]\n       {NAME} verify --measurement BASE64|FILE --tik FILE [options]"
     sub.add_argument("report", nargs="?", type=Path, metavar="REPORT", help="SEV-SNP attestation report")
     both = sub.add_argument_group("what is expected")
     both.add_argument("--config", type=Path, metavar="FILE", help="default: runtime.toml beside this program")
-    both.add_argument(
-        "--digests", type=Path, metavar="FILE", help=f"default: {DIGESTS_NAME} beside the config"
-    )
+    both.add_argument("--digests", type=Path, metavar="FILE", help=f"default: {DIGESTS_NAME} beside the config")
     both.add_argument("--digest", metavar="HEX", help="one launch digest, instead of --digests")
     both.add_argument("--cpu", metavar="MODEL", help="only digests for this CPU model")
     both.add_argument("--cpus", type=whole(1, VCPUS_MAX), metavar="N", help="only digests for N vCPUs")
@@ -69,9 +65,7 @@ def _add(sub: argparse.ArgumentParser) -> None:
 
 def _add_snp(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--report-data", type=_bytes("--report-data"), metavar=_HEX, help="64 bytes")
-    group.add_argument(
-        "--report-data-file", type=Path, metavar="FILE", help="the report data is this file's SHA-512"
-    )
+    group.add_argument("--report-data-file", type=Path, metavar="FILE", help="the report data is this file's SHA-512")
     group.add_argument(
         "--min-tcb",
         type=_min_tcb,
@@ -81,20 +75,14 @@ def _add_snp(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vmpl", type=_number(3), metavar="N", help="default: 0")
     group.add_argument("--host-data", type=_bytes("--host-data"), metavar=_HEX, help="32 bytes")
     group.add_argument("--id-key-digest", type=_bytes("--id-key-digest"), metavar=_HEX, help="48 bytes")
-    group.add_argument(
-        "--author-key-digest", type=_bytes("--author-key-digest"), metavar=_HEX, help="48 bytes"
-    )
+    group.add_argument("--author-key-digest", type=_bytes("--author-key-digest"), metavar=_HEX, help="48 bytes")
     group.add_argument("--family-id", type=_bytes("--family-id"), metavar=_HEX, help="16 bytes")
     group.add_argument("--image-id", type=_bytes("--image-id"), metavar=_HEX, help="16 bytes")
-    group.add_argument(
-        "--min-svn", type=_number((1 << 32) - 1), metavar="N", help="lowest guest SVN accepted"
-    )
+    group.add_argument("--min-svn", type=_number((1 << 32) - 1), metavar="N", help="lowest guest SVN accepted")
     leaf = group.add_mutually_exclusive_group()
     leaf.add_argument("--vcek", type=Path, metavar="FILE", help="the chip's certificate, PEM or DER")
     leaf.add_argument("--vlek", type=Path, metavar="FILE", help="the cloud provider's certificate")
-    group.add_argument(
-        "--ask", type=Path, metavar="FILE", help="AMD's intermediate certificate (ASK or ASVK)"
-    )
+    group.add_argument("--ask", type=Path, metavar="FILE", help="AMD's intermediate certificate (ASK or ASVK)")
     group.add_argument("--ark", type=Path, metavar="FILE", help="the root certificate that you trust")
     group.add_argument(
         "--chain", type=Path, metavar="FILE", help="both, as AMD's cert_chain; takes no roots but AMD's own"
@@ -159,9 +147,7 @@ def _date(text: str) -> datetime:
 
 def _run(options: argparse.Namespace, ui: Ui) -> int:
     if (options.report is None) == (options.measurement is None):
-        raise UserError(
-            "give either an attestation report or --measurement", hint=f"see {NAME} verify --help"
-        )
+        raise UserError("give either an attestation report or --measurement", hint=f"see {NAME} verify --help")
     foreign = _LEGACY_ONLY if options.measurement is None else _SNP_ONLY
     for name in foreign:
         if getattr(options, name) is not None:

@@ -6,14 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
-from ..config import Mode
-from ..errors import UserError
-from ..ui import Ui
-from . import measurement
-from .checks import Check, passed, show
-from .expected import Entry
-from .inputs import check_debug, config_reader, expected_digests, read_file
-from .measurement import POLICY_ES, POLICY_NODBG, Measurement, Platform
+from tools.launcher.attest import measurement
+from tools.launcher.attest.checks import Check, passed, show
+from tools.launcher.attest.expected import Entry
+from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
+from tools.launcher.attest.measurement import POLICY_ES, POLICY_NODBG, Measurement, Platform
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import Ui
+from tools.launcher.config.runtime_config import Mode
 
 _POLICY_MAX = (1 << 32) - 1
 
@@ -53,9 +53,7 @@ def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int) -> Check:
     return passed(
         "launch measurement",
         bool(found),
-        f"of launch digest {found[0].digest.hex()} ({'; '.join(map(str, found))}), policy {policy:#x}"
-        if found
-        else "",
+        f"of launch digest {found[0].digest.hex()} ({'; '.join(map(str, found))}), policy {policy:#x}" if found else "",
         otherwise=f"none of the {len(entries)} launch digests gives it with this TIK, policy {policy:#x}, "
         "API version and build",
     )
@@ -74,9 +72,7 @@ def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
     else:
         mode = config().sev.mode
     if mode is Mode.SNP:
-        raise UserError(
-            "the config's mode is snp, which has no launch measurement", hint="say --mode sev-es or sev"
-        )
+        raise UserError("the config's mode is snp, which has no launch measurement", hint="say --mode sev-es or sev")
     if policy is None:
         sev = config().sev
         policy = sev.sev_es_policy if mode is Mode.SEV_ES else sev.sev_policy

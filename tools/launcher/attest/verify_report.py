@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from ..config import Mode
-from ..errors import UserError
-from ..ui import NAME, Ui
-from .certificates import File, Given, Role, check_signer
-from .checks import Check, passed, show, unchecked
-from .expected import Entry
-from .inputs import check_debug, config_reader, expected_digests, read_file
-from .report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
+from tools.launcher.attest.certificates import File, Given, Role, check_signer
+from tools.launcher.attest.checks import Check, passed, show, unchecked
+from tools.launcher.attest.expected import Entry
+from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
+from tools.launcher.attest.report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import NAME, Ui
+from tools.launcher.config.runtime_config import Mode
 
 
 def verify_report(options: argparse.Namespace, ui: Ui) -> int:

@@ -10,7 +10,7 @@ model 7:4, stepping 3:0.
 import re
 from dataclasses import dataclass
 
-from ..errors import UserError
+from tools.launcher.base.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,7 @@ def signature_of(qemu_model: str) -> int:
         if qemu_model in qemu_names(name):
             return model.signature
     known = ", ".join(f"{name}[-vN]" for name in CPU_MODELS)
-    raise UserError(
-        f"CPU model {qemu_model!r}: its CPUID signature is not known", hint=f"known are {known}; {_HINT}"
-    )
+    raise UserError(f"CPU model {qemu_model!r}: its CPUID signature is not known", hint=f"known are {known}; {_HINT}")
 
 
 def parse_signature(text: str) -> int:

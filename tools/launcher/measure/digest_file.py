@@ -10,12 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .. import artifacts
-from ..config import Artifact, Mode, RuntimeConfig
-from ..errors import UserError
-from ..hashes import hashes_table
-from .cpu_models import CPU_MODELS, qemu_names, signature_of
-from .launch_digest import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA, LaunchDigests, sha384_of
+from tools.launcher.base.errors import UserError
+from tools.launcher.config import artifacts
+from tools.launcher.config.runtime_config import Artifact, Mode, RuntimeConfig
+from tools.launcher.guest.hashes_table import hashes_table
+from tools.launcher.measure.cpu_models import CPU_MODELS, qemu_names, signature_of
+from tools.launcher.measure.launch_digest import (
+    SEV_ES_FEATURES,
+    SNP_FEATURES,
+    VMSA_GPA,
+    LaunchDigests,
+    sha384_of,
+)
 
 NAME = "launch-digests.json"
 SCHEMA = 1
@@ -33,9 +39,7 @@ def launch_digests(config: RuntimeConfig, *, cmdline: str) -> LaunchDigests:
     """
     image = artifacts.read_verified(config, config.firmware)
     initramfs = None if config.initramfs is None else bytes.fromhex(config.initramfs.sha256)
-    table = hashes_table(
-        kernel_sha256=bytes.fromhex(config.kernel.sha256), initrd_sha256=initramfs, cmdline=cmdline
-    )
+    table = hashes_table(kernel_sha256=bytes.fromhex(config.kernel.sha256), initrd_sha256=initramfs, cmdline=cmdline)
     return LaunchDigests(image, table, where=str(config.path.parent / config.firmware.file))
 
 
@@ -127,8 +131,7 @@ def _artifact(artifact: Artifact | None) -> dict[str, Any] | None:
 def _modes(own: LaunchDigests) -> dict[str, Any]:
     variants = {f"legacy-vm-type={'on' if legacy else 'off'}": legacy for legacy in (False, True)}
     pages = {
-        name: own.vmsa_pages(model.signature, features=SNP_FEATURES, fpu=True)
-        for name, model in CPU_MODELS.items()
+        name: own.vmsa_pages(model.signature, features=SNP_FEATURES, fpu=True) for name, model in CPU_MODELS.items()
     }
     return {
         "sev": {"algorithm": "sha256", "digest": own.sev()},
@@ -146,9 +149,7 @@ def _modes(own: LaunchDigests) -> dict[str, Any]:
             "resumable": {
                 "before_vmsas": own.snp_before_vmsas.hex(),
                 "vmsa_gpa": f"{VMSA_GPA:#x}",
-                "vmsa_pages": {
-                    name: {"bsp": sha384_of(bsp), "ap": sha384_of(ap)} for name, (bsp, ap) in pages.items()
-                },
+                "vmsa_pages": {name: {"bsp": sha384_of(bsp), "ap": sha384_of(ap)} for name, (bsp, ap) in pages.items()},
             },
         },
     }

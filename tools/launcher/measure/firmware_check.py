@@ -10,8 +10,8 @@ import struct
 import uuid
 from itertools import pairwise
 
-from ..errors import UserError
-from ..firmware import Firmware, Section, parse_firmware
+from tools.launcher.base.errors import UserError
+from tools.launcher.guest.firmware import Firmware, Section, parse_firmware
 
 PAGE = 4096
 # gEfiSystemNvDataFvGuid: the volume with which an unsplit image begins.

@@ -12,11 +12,11 @@ import struct
 from collections.abc import Iterator
 from itertools import islice, repeat
 
-from ..config import Mode
-from ..firmware import Firmware
-from ..hashes import TABLE_SIZE
-from . import vmsa
-from .firmware_check import check_measured
+from tools.launcher.config.runtime_config import Mode
+from tools.launcher.guest.firmware import Firmware
+from tools.launcher.guest.hashes_table import TABLE_SIZE
+from tools.launcher.measure import vmsa
+from tools.launcher.measure.firmware_check import check_measured
 
 PAGE = 4096
 SNP_FEATURES = 0x1

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import ambient, digest, ui, workcopy
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
+from tools.pipeline.base import ambient, checkout_copy, ui
+from tools.pipeline.base import files as digest
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.repro import compare, environments
 from tools.pipeline.repro.environments import Environment, Job
 from tools.pipeline.repro.variations import VARIATIONS, Facts, Name, without_effect
+from tools.pipeline.tasks.project import Project
 
 RESULT = "result.json"
 
@@ -86,7 +87,7 @@ def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
 def prepare(project: Project, target: Target, folder: Path) -> Job:
     """An empty folder with a copy of the checkout in it, from which environments build the target."""
     _forget(folder)
-    source = workcopy.make(project.root, folder / "source")
+    source = checkout_copy.make(project.root, folder / "source")
     make_readable(source)
     return Job(
         folder=folder,

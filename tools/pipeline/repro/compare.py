@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import digest, sandbox
-from tools.pipeline.errors import BuildError
+from tools.pipeline.base import files as digest
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine import sandbox
 from tools.pipeline.repro import environments
-from tools.pipeline.tree import Tree
+from tools.pipeline.toolchain.tool_tree import Tree
 
 # More than a person reads; an artifact that differs throughout would otherwise give hundreds of megabytes.
 _REPORT_MAX = 2 << 20  # bytes
@@ -63,9 +64,7 @@ def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -
         environment={"LIBARCHIVE": environments.LIBARCHIVE},
         chdir="/inputs",
     )
-    sandbox.run(
-        command, title=f"explaining {name}", log=folder / "diffoscope.log", replay=folder / "diffoscope.sh"
-    )
+    sandbox.run(command, title=f"explaining {name}", log=folder / "diffoscope.log", replay=folder / "diffoscope.sh")
     report = folder / "report.json"
     if not report.is_file():
         raise BuildError("diffoscope found no difference", where=name, hint=f"its log: {folder}")

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import ambient, digest, sandbox
+from tools.pipeline.base import ambient
+from tools.pipeline.base import files as digest
+from tools.pipeline.engine import sandbox
 from tools.pipeline.repro.variations import Name
 
 ORDINARY = 54321
@@ -139,9 +141,7 @@ def varied(job: Job, chosen: Collection[Name], *, tree: Path, shift: str) -> Env
         spec["folders"].append(str(work / "locale"))
     _written(spec, results)
     argv += ["/usr/bin/python3", str(_driver(Path("/mnt/source"))), "/mnt/results/spec.json"]
-    return Environment(
-        name="varied", argv=tuple(argv), results=results, decoys_called=results / "decoys-called"
-    )
+    return Environment(name="varied", argv=tuple(argv), results=results, decoys_called=results / "decoys-called")
 
 
 def _varied_environment(chosen: Collection[Name], *, work: Path, shift: str, bundle: Path) -> dict[str, str]:

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import sandbox
-from tools.pipeline.errors import SevArtifactsError
-from tools.pipeline.project import Project
+from tools.pipeline.base.errors import SevArtifactsError
+from tools.pipeline.engine import sandbox
+from tools.pipeline.tasks.project import Project
 
 _FILES = 64
 # Where the stack begins: moves with every start unless addresses are not randomised. (What lies in the

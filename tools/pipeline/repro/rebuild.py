@@ -17,14 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline import digest, lock_text, lockfile, manifest, ui
-from tools.pipeline.errors import BuildError, UserError
-from tools.pipeline.lockfile import Pin
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import Profile
+from tools.pipeline.base import files as digest
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.base.toml_reader import Table
+from tools.pipeline.publish import manifest
+from tools.pipeline.recipes.profiles import Profile
 from tools.pipeline.repro import check, environments
 from tools.pipeline.repro.check import Target
-from tools.pipeline.toml_reader import Table
+from tools.pipeline.sources import pins as lockfile
+from tools.pipeline.sources import pins_text
+from tools.pipeline.sources.pins import Pin
+from tools.pipeline.tasks.project import Project
 
 _MAX = 16 << 20  # bytes; ours has 150 KB
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,199}")
@@ -59,12 +63,12 @@ def load(path: Path, project: Project) -> Published:
         profile=top.string("profile", pattern=r"[a-z0-9][a-z0-9._-]{0,63}", says="a profile's name"),
         files=_digests(inputs.table("files")),
         pins=(*(s.pin for s in sources), *(p.pin for p in packages)),
-        sources_lock=lock_text.render_sources(sources),
+        sources_lock=pins_text.render_sources(sources),
         # The manifest has the one tree that steps run on. A lock wants all: they get the same packages.
-        toolchain_lock=lock_text.toolchain_lock(
+        toolchain_lock=pins_text.toolchain_lock(
             suite=tools.string("suite", pattern=r"[a-z]{1,30}", says="a Debian suite"),
             wanted=[(tree.name, tree.packages) for tree in trees],
-            packages=[lock_text.package_fields(p, trees=[tree.name for tree in trees]) for p in packages],
+            packages=[pins_text.package_fields(p, trees=[tree.name for tree in trees]) for p in packages],
         ),
         outputs=_digests(top.table("outputs")),
     )

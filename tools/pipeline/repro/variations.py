@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tools.pipeline.errors import UserError
+from tools.pipeline.base.errors import UserError
 
 Facts = Mapping[str, Any]
 """What probe.py saw in one environment."""
@@ -74,9 +74,7 @@ VARIATIONS: Mapping[Name, Variation] = {
         effective=lambda a, b: (a["uid"] == 0) != (b["uid"] == 0),
         remedy="it needs root, or user namespaces for ordinary users",
     ),
-    Name.UMASK: Variation(
-        show=lambda f: f"{f['umask']:03o}", effective=_differs("umask"), remedy="report a bug"
-    ),
+    Name.UMASK: Variation(show=lambda f: f"{f['umask']:03o}", effective=_differs("umask"), remedy="report a bug"),
     Name.LOCALE: Variation(
         show=lambda f: f"{f['locale']} (decimal mark {f['decimal_mark']!r})",
         effective=_differs("decimal_mark"),

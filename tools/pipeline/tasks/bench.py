@@ -13,9 +13,9 @@ from functools import partial
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline.doit_glue import Task, action, remove
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.project import Project
 
 _RUNS = {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "measurements of each side"}
 _PAIRS = {"name": "pairs", "long": "pairs", "type": int, "default": 1, "help": "pairs of whole builds"}

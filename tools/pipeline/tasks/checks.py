@@ -6,10 +6,11 @@ import subprocess
 import sys
 from functools import partial
 
-from tools.pipeline import ambient, mirrors, ui
-from tools.pipeline.doit_glue import Task, action
-from tools.pipeline.errors import BuildError
-from tools.pipeline.project import Project
+from tools.pipeline.base import ambient, ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.sources import mirrors
+from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.project import Project
 
 
 def test(project: Project) -> Task:
@@ -32,18 +33,18 @@ def test_fast(project: Project) -> Task:
     """What a developer runs all the time."""
     return {
         "doc": "linters and unit tests only",
-        "actions": [action(partial(_pytest, project, "tests/unit"))],
+        "actions": [action(partial(_pytest, project, "tests/house", "tests/pipeline"))],
         "task_dep": ["toolchain:build", "toolchain:lint"],
         "io": {"capture": False},
     }
 
 
-def _pytest(project: Project, folder: str) -> None:
+def _pytest(project: Project, *folders: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", folder], cwd=project.root, stdin=subprocess.DEVNULL, check=False
+        [sys.executable, "-m", "pytest", *folders], cwd=project.root, stdin=subprocess.DEVNULL, check=False
     )
     if done.returncode != 0:
-        raise BuildError(f"pytest ended with status {done.returncode}", where=folder)
+        raise BuildError(f"pytest ended with status {done.returncode}", where=" ".join(folders))
 
 
 def relock(project: Project) -> Task:
@@ -57,7 +58,7 @@ def relock(project: Project) -> Task:
 
 def _lock(project: Project) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
-    from tools.pipeline import lock  # noqa: PLC0415
+    from tools.pipeline.sources import resolve as lock  # noqa: PLC0415
 
     known = mirrors.discover(ambient.mirror_override())
     changes = [

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import agent, digest, firmware, kernel, source
-from tools.pipeline.doit_glue import Task, action, remove
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import Carry, FirmwareRecipe, Profile
-from tools.pipeline.store import Result
+from tools.pipeline.base import files as digest
+from tools.pipeline.engine.store import Result
+from tools.pipeline.guest import agent, firmware, kernel, source_tree
+from tools.pipeline.recipes.profiles import Carry, FirmwareRecipe, Profile
 from tools.pipeline.tasks import inputs
+from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.project import Project
 
 AGENT = Path("build/agent/agent")
 CPIO = Path("build/initramfs/initramfs.cpio")
@@ -48,7 +49,7 @@ def _source_stamp(project: Project, name: str) -> Path:
 
 def _code(project: Project, *names: str) -> list[Path]:
     """The modules whose change may change what a task makes; the steps' own code is in their keys."""
-    return [project.root / "tools/pipeline" / f"{name}.py" for name in ("sandbox", "store", *names)]
+    return [project.root / "tools/pipeline" / f"{name}.py" for name in ("engine/sandbox", "engine/store", *names)]
 
 
 def sources(project: Project) -> Iterator[Task]:
@@ -60,23 +61,24 @@ def sources(project: Project) -> Iterator[Task]:
         files = [
             folder / "series",
             *sorted(folder.glob("*.patch")),
-            *_code(project, "source", "patches", "kernel"),
+            *_code(project, "guest/source_tree", "guest/patches", "guest/kernel"),
         ]
         make = partial(kernel.source_tree, project, kernel_recipe)
         yield _source(project, name, make, pins=[name], files=files)
     for name, firmware_recipe in sorted(firmwares.items()):
-        files = [*firmware.patch_files(project), *_code(project, "source", "patches", "firmware")]
+        files = [
+            *firmware.patch_files(project),
+            *_code(project, "guest/source_tree", "guest/patches", "guest/firmware"),
+        ]
         make = partial(firmware.source_tree, project, firmware_recipe)
         yield _source(project, name, make, pins=firmware.pins(firmware_recipe), files=files)
 
 
-def _source(
-    project: Project, name: str, make: Callable[[], Result], *, pins: list[str], files: list[Path]
-) -> Task:
+def _source(project: Project, name: str, make: Callable[[], Result], *, pins: list[str], files: list[Path]) -> Task:
     stamp = _source_stamp(project, name)
 
     def work() -> None:
-        digest.write_if_changed(stamp, f"{make().digests[source.FOLDER]}\n".encode())
+        digest.write_if_changed(stamp, f"{make().digests[source_tree.FOLDER]}\n".encode())
 
     return {
         "name": name,
@@ -101,13 +103,11 @@ def kernel_config(project: Project) -> Iterator[Task]:
             "actions": [action(partial(kernel.configure, project, profile, target))],
             "file_dep": [
                 *kernel.fragments(project, profile),
-                *_code(project, "kernel", "kconfig"),
+                *_code(project, "guest/kernel", "guest/kconfig"),
                 _source_stamp(project, profile.kernel.source),
                 inputs.stamp(project, "build"),
             ],
-            "uptodate": [
-                config_changed({"fragments": repr(profile.kernel.fragments), "carry": profile.carry})
-            ],
+            "uptodate": [config_changed({"fragments": repr(profile.kernel.fragments), "carry": profile.carry})],
             "targets": [target, project.store.note(kernel.config_log(profile))],
             "clean": remove(target),
             "io": {"capture": False},
@@ -122,13 +122,11 @@ def kernels(project: Project) -> Iterator[Task]:
         yield {
             "name": profile.name,
             "doc": f"compile the kernel of the {profile.name} profile",
-            "actions": [
-                action(partial(kernel.build, project, profile, config=config, cpio=cpio, target=target))
-            ],
+            "actions": [action(partial(kernel.build, project, profile, config=config, cpio=cpio, target=target))],
             "file_dep": [
                 config,
                 *builtin,
-                *_code(project, "kernel"),
+                *_code(project, "guest/kernel"),
                 _source_stamp(project, profile.kernel.source),
                 inputs.stamp(project, "build"),
             ],
@@ -164,7 +162,7 @@ def firmwares(project: Project) -> Iterator[Task]:
             "actions": [action(partial(firmware.build, project, recipe, target))],
             "file_dep": [
                 firmware.script(project),
-                *_code(project, "firmware", "ovmf_footer"),
+                *_code(project, "guest/firmware", "measure/footer"),
                 _source_stamp(project, recipe.source),
                 inputs.stamp(project, "build"),
             ],
@@ -180,7 +178,7 @@ def agents(project: Project) -> Task:
     return {
         "doc": "compile the guest agent (Rust, static)",
         "actions": [action(partial(agent.build, project, target))],
-        "file_dep": [*agent.sources(project), *_code(project, "agent"), inputs.stamp(project, "build")],
+        "file_dep": [*agent.sources(project), *_code(project, "guest/agent"), inputs.stamp(project, "build")],
         "targets": [target, project.store.note("agent")],
         "clean": remove(target),
         "io": {"capture": False},
@@ -198,7 +196,7 @@ def initramfs(project: Project) -> Task:
             built,
             folder / "manifest.toml",
             *[folder / name for name in agent.manifest(project).files()],
-            *_code(project, "agent", "initramfs"),
+            *_code(project, "guest/agent", "guest/initramfs"),
             inputs.stamp(project, "build"),
         ],
         "targets": [cpio, compressed, project.store.note("initramfs")],

@@ -8,11 +8,11 @@ from typing import Any
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline import identity
-from tools.pipeline.doit_glue import Task, action
-from tools.pipeline.identity import Wish
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE
+from tools.pipeline.measure import signing
+from tools.pipeline.measure.signing import Wish
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
+from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.project import Project
 
 
 def _param(name: str, text: str, default: str = "") -> dict[str, Any]:
@@ -71,6 +71,6 @@ def _action(project: Project) -> Callable[..., bool | BaseFail]:
             digest=digest,
             out=out,
         )
-        return action(partial(identity.make, project, wish))()
+        return action(partial(signing.make, project, wish))()
 
     return run

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import digest, sandbox, ui
-from tools.pipeline.doit_glue import Task, action, remove
-from tools.pipeline.lockfile import Pin
-from tools.pipeline.project import Project
+from tools.pipeline.base import files, ui
+from tools.pipeline.engine import sandbox
+from tools.pipeline.sources.pins import Pin
+from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.project import Project
 
 
 def fetch(project: Project) -> Iterator[Task]:
@@ -67,7 +68,7 @@ def _set_up(project: Project, name: str) -> None:
     # Told before minutes of downloads and builds are spent, with the remedy.
     sandbox.available()
     tree = project.tree(name)
-    digest.write_if_changed(stamp(project, name), f"{tree.digest}\n".encode())
+    files.write_if_changed(stamp(project, name), f"{tree.digest}\n".encode())
     ui.line(f"   {name} tree {tree.digest[:16]}… in {tree.path}")
 
 

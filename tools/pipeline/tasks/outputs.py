@@ -15,19 +15,22 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline import digest, expected, firmware, launch_digests, launcher_pack, manifest, outputs
-from tools.pipeline.doit_glue import Task, action, remove
-from tools.pipeline.kata import TEMPLATE, Variant
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import Carry, Profile
+from tools.pipeline.base import files as digest
+from tools.pipeline.guest import firmware
+from tools.pipeline.measure import table
+from tools.pipeline.publish import expected, launcher_pack, manifest, out_folder
+from tools.pipeline.publish.kata import TEMPLATE, Variant
+from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import guest, inputs
+from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.project import Project
 
 LAUNCHER = Path("build/launcher/sev-launch")
 
 
 def launcher(project: Project) -> Task:
     """sev-launch, one executable file."""
-    folder, target = project.root / "tools/launcher", project.root / LAUNCHER
+    folder, target = project.root / "tools", project.root / LAUNCHER
 
     def work() -> None:
         digest.write_if_changed(target, launcher_pack.pack(folder), mode=0o755)
@@ -35,7 +38,10 @@ def launcher(project: Project) -> Task:
     return {
         "doc": "pack the launcher into one executable file",
         "actions": [action(work)],
-        "file_dep": [*launcher_pack.sources(folder), project.root / "tools/pipeline/launcher_pack.py"],
+        "file_dep": [
+            *launcher_pack.sources(folder),
+            project.root / "tools/pipeline/publish/launcher_pack.py",
+        ],
         "targets": [target],
         "clean": remove(target),
         "io": {"capture": False},
@@ -52,7 +58,7 @@ def _parts(project: Project, profile: Profile) -> dict[str, tuple[str, Path]]:
 
 
 def _digests_file(project: Project, profile: Profile) -> Path:
-    return project.build / "digests" / profile.name / launch_digests.NAME
+    return project.build / "digests" / profile.name / table.NAME
 
 
 def _config_file(project: Project, profile: Profile) -> Path:
@@ -64,11 +70,11 @@ def digests(project: Project) -> Iterator[Task]:
     for profile in project.recipes.profiles:
         target = _digests_file(project, profile)
         parts = _parts(project, profile)
-        code = ("cpu_models", "launch_digest", "launch_digests", "ovmf_footer")
+        code = ("measure/cpu_models", "measure/digest", "measure/table", "measure/footer")
         yield {
             "name": profile.name,
             "doc": f"compute the launch digests of the {profile.name} profile",
-            "actions": [action(partial(launch_digests.write, project, profile, parts=parts, target=target))],
+            "actions": [action(partial(table.write, project, profile, parts=parts, target=target))],
             "file_dep": [
                 *[path for _, path in parts.values()],
                 project.root / "recipes/guest.toml",
@@ -95,7 +101,12 @@ def runtime(project: Project) -> Iterator[Task]:
             "actions": [
                 action(
                     partial(
-                        outputs.write_config, project, profile, parts=parts, digests=measured, target=target
+                        out_folder.write_config,
+                        project,
+                        profile,
+                        parts=parts,
+                        digests=measured,
+                        target=target,
                     )
                 )
             ],
@@ -105,10 +116,10 @@ def runtime(project: Project) -> Iterator[Task]:
                 project.root / "recipes/runtime.toml.j2",
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
-                project.root / "tools/pipeline/runtime_config.py",
-                project.root / "tools/pipeline/policy.py",
-                project.root / "tools/pipeline/toml_template.py",
-                project.root / "tools/pipeline/outputs.py",
+                project.root / "tools/pipeline/publish/runtime_config.py",
+                project.root / "tools/pipeline/measure/policy.py",
+                project.root / "tools/pipeline/publish/toml_template.py",
+                project.root / "tools/pipeline/publish/out_folder.py",
             ],
             "uptodate": [config_changed(project.version())],
             "targets": [target],
@@ -136,15 +147,15 @@ def kata(project: Project) -> Iterator[Task]:
         yield {
             "name": profile.name,
             "doc": f"render drop-ins for Kata Containers, {profile.name} profile",
-            "actions": [action(partial(outputs.write_kata, project, profile, parts=names, folder=folder))],
+            "actions": [action(partial(out_folder.write_kata, project, profile, parts=names, folder=folder))],
             "file_dep": [
                 project.root / TEMPLATE,
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
-                project.root / "tools/pipeline/kata.py",
-                project.root / "tools/pipeline/toml_template.py",
-                project.root / "tools/pipeline/policy.py",
-                project.root / "tools/pipeline/outputs.py",
+                project.root / "tools/pipeline/publish/kata.py",
+                project.root / "tools/pipeline/publish/toml_template.py",
+                project.root / "tools/pipeline/measure/policy.py",
+                project.root / "tools/pipeline/publish/out_folder.py",
             ],
             "targets": targets,
             "clean": remove(folder),
@@ -157,7 +168,7 @@ def _outputs(project: Project, profile: Profile) -> dict[str, Path]:
     return {
         **dict(_parts(project, profile).values()),
         "sev-launch": project.root / LAUNCHER,
-        launch_digests.NAME: _digests_file(project, profile),
+        table.NAME: _digests_file(project, profile),
         "runtime.toml": _config_file(project, profile),
         **_drop_ins(project, profile),
     }
@@ -192,8 +203,8 @@ def manifests(project: Project) -> Iterator[Task]:
             "actions": [action(write)],
             "file_dep": [
                 *made.values(), *files, *notes,
-                project.root / "tools/pipeline/manifest.py",
-                project.root / "tools/pipeline/lock_text.py",
+                project.root / "tools/pipeline/publish/manifest.py",
+                project.root / "tools/pipeline/sources/pins_text.py",
                 inputs.stamp(project, "build"),
             ],
             "uptodate": [config_changed({s.pin.name: repr(s) for s in sources})],
@@ -213,7 +224,7 @@ def _own_files(project: Project, profile: Profile) -> list[Path]:
         recipes / "sources.toml",
         recipes / "toolchain.toml",
         recipes / "profiles" / f"{profile.name}.toml",
-        *launcher_pack.sources(project.root / "tools/launcher"),
+        *launcher_pack.sources(project.root / "tools"),
         *([project.root / TEMPLATE] if _drop_ins(project, profile) else []),
     ]
 
@@ -226,14 +237,14 @@ def artifacts(project: Project) -> Iterator[Task]:
         yield {
             "name": profile.name,
             "doc": f"fill {folder.name}/ with the artifacts of the {profile.name} profile",
-            "actions": [action(partial(outputs.assemble, project, profile, files=files, folder=folder))],
+            "actions": [action(partial(out_folder.assemble, project, profile, files=files, folder=folder))],
             "file_dep": [
                 *files.values(),
-                project.root / "tools/pipeline/outputs.py",
+                project.root / "tools/pipeline/publish/out_folder.py",
                 *[path for path in [project.root / expected.EXPECTED] if path.exists()],
                 inputs.stamp(project, "build"),
             ],
-            "targets": [folder / name for name in [*files, outputs.SUMS]],
+            "targets": [folder / name for name in [*files, out_folder.SUMS]],
             "clean": remove(folder),
             "io": {"capture": False},
         }

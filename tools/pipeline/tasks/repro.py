@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline import expected, ui
-from tools.pipeline.doit_glue import Task, action, remove
-from tools.pipeline.errors import UserError
-from tools.pipeline.project import Project
-from tools.pipeline.recipes import DEFAULT_PROFILE, Profile
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.publish import expected
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.repro import check
 from tools.pipeline.repro import rebuild as again
 from tools.pipeline.repro.check import Target
 from tools.pipeline.repro.variations import choose
 from tools.pipeline.tasks import guest, outputs
+from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.project import Project
 
 _VARY = {
     "name": "vary",

@@ -1,0 +1,197 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The codec: known bytes out, round trips in, and nothing but ProtocolError for whatever a guest sends."""
+
+import random
+import struct
+
+import pytest
+
+from tests.launcher.standin import frame, hello
+from tools.launcher.channel import protocol
+from tools.launcher.channel.link import Link, Request, Stage
+from tools.launcher.channel.protocol import (
+    Decoder,
+    Exited,
+    Failure,
+    Hello,
+    Output,
+    Process,
+    ProtocolError,
+    Ready,
+    Started,
+    Stream,
+)
+
+
+def decode(data: bytes) -> list[protocol.Message]:
+    return list(Decoder().feed(data))
+
+
+def test_known_bytes() -> None:
+    assert protocol.host_hello().hex() == "01000000000000000c000000534556410100000000000400"
+    assert protocol.signal_frame(1, 15).hex() == "1400000001000000040000000f000000"
+    assert protocol.window_frame(1, Stream.STDERR, 5).hex() == "2000000001000000080000000200000005000000"
+    container = protocol.container(kind=protocol.RootKind.EROFS, length=4096, writable_limit=0, hostname=b"ab")
+    assert container == bytes.fromhex("10000000 00000000 17000000 02 0010000000000000 0000000000000000 02000000 6162")
+    process = Process(argv=[b"a"], env=[b"K=V"], cwd=b"/", uid=1, gid=2, groups=[3], stdin_at_end=True)
+    assert protocol.spawn(1, process) == bytes.fromhex(
+        "11000000 01000000 2c000000 02 01000000 02000000 0100 03000000 01000000 2f"
+        "01000000 01000000 61 01000000 03000000 4b3d56 0000 0000"
+    )
+
+
+def test_messages_from_the_guest() -> None:
+    data = (
+        hello()
+        + frame(0x31, 0, b"\x01\0\0\0")
+        + frame(0x32, 1, struct.pack("<I", 77))
+        + frame(0x33, 1, b"out")
+        + frame(0x34, 1, b"")
+        + frame(0x20, 1, struct.pack("<B3xI", 0, 9))
+        + frame(0x35, 1, struct.pack("<BBHI", 1, 1, 0, 11))
+        + frame(0x3F, 2, struct.pack("<HI", 5, 3) + b"a\xffb")
+    )
+    wanted = [
+        Hello(lowest=1, highest=1, capabilities=1, stdin_window=262144, debug=False),
+        Ready(verity=True),
+        Started(process=1, pid=77),
+        Output(process=1, stream=Stream.STDOUT, data=b"out"),
+        Output(process=1, stream=Stream.STDERR, data=b""),
+        protocol.Window(process=1, more=9),
+        Exited(process=1, signalled=True, core=True, code=11),
+        Failure(process=2, code=5, message="a\N{REPLACEMENT CHARACTER}b"),
+    ]
+    assert decode(data) == wanted
+    decoder = Decoder()
+    piecewise = [message for i in range(len(data)) for message in decoder.feed(data[i : i + 1])]
+    assert piecewise == wanted
+
+
+def test_an_unfinished_frame_is_bounded() -> None:
+    decoder = Decoder()
+    assert list(decoder.feed(struct.pack("<BBHII", 0x33, 0, 0, 1, 65536) + bytes(65535))) == []
+    assert len(decoder._buffer) == 12 + 65535
+    with pytest.raises(ProtocolError):
+        decode(struct.pack("<BBHII", 0x33, 0, 0, 1, 65537))
+
+
+def test_no_bytes_raise_anything_else() -> None:
+    generator = random.Random(1)
+    kinds = [0x01, 0x20, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3F]
+    refused = 0
+    for _ in range(20_000):
+        length = generator.choice([0, 1, 4, 6, 8, 17, 21, generator.randrange(64)])
+        payload = generator.choice([generator.randbytes(length), bytes(length), b"SEVA" + bytes(length)])
+        data = struct.pack("<BBHII", generator.choice(kinds), 0, 0, generator.randrange(3), len(payload)) + payload
+        link = Link(request())
+        try:
+            link.feed(hello() + frame(0x31, 0, bytes(4)) + data)
+        except ProtocolError:
+            refused += 1
+    assert 10_000 < refused < 20_000
+
+
+def test_every_changed_byte_of_a_conversation_is_survived() -> None:
+    good = hello() + frame(0x31, 0, bytes(4)) + frame(0x32, 1, bytes(4)) + frame(0x33, 1, b"hello")
+    good += frame(0x20, 1, struct.pack("<B3xI", 0, 9)) + frame(0x35, 1, bytes(8))
+    ended = 0
+    for position in range(len(good)):
+        for value in (0x00, 0x01, 0x7F, 0xFF):
+            data = bytearray(good)
+            data[position] = value
+            link = Link(request())
+            try:
+                link.feed(bytes(data))
+            except ProtocolError:
+                continue
+            ended += link.stage is Stage.ENDED
+    assert ended
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        Process(argv=[]),
+        Process(argv=[b""]),
+        Process(argv=[b"a\0b"]),
+        Process(argv=[b"a"] * 4097),
+        Process(argv=[b"a"], env=[b"K=V"] * 4097),
+        Process(argv=[b"a"], groups=[1] * 1025),
+        Process(argv=[b"a" * 1_048_576]),
+    ],
+)
+def test_requests_beyond_the_limits(process: Process) -> None:
+    with pytest.raises(ValueError, match=r"argument|environment|NUL|groups"):
+        protocol.spawn(1, process)
+
+
+def test_spawn_in_parts() -> None:
+    data = protocol.spawn(7, Process(argv=[b"a" * 150_000]))
+    flags, sizes, position = [], [], 0
+    while position < len(data):
+        kind, flag, zero, process, length = struct.unpack_from("<BBHII", data, position)
+        assert (kind, zero, process) == (0x11, 0, 7)
+        flags.append(flag)
+        sizes.append(length)
+        position += 12 + length
+    assert flags == [1, 1, 0]
+    assert sizes[:2] == [65536, 65536]
+    whole = protocol.spawn(1, Process(argv=[b"a" * (65536 - 12 - 27)]))
+    assert struct.unpack_from("<BBHII", whole)[1] == 0
+
+
+def request() -> Request:
+    return Request(root_kind=protocol.RootKind.TAR, root_length=512, process=Process(argv=[b"x"]))
+
+
+def running() -> Link:
+    link = Link(request())
+    link.feed(hello() + frame(0x31, 0, bytes(4)) + frame(0x32, 1, bytes(4)))
+    link.outgoing.clear()
+    return link
+
+
+def test_stdin_keeps_to_the_window() -> None:
+    link = running()
+    link.send_stdin(bytes(262_144))
+    assert link.stdin_credit == 0
+    with pytest.raises(ValueError, match="window"):
+        link.send_stdin(b"x")
+    link.feed(frame(0x20, 1, struct.pack("<B3xI", 0, 1)))
+    link.send_stdin(b"x")
+    link.end_stdin()
+    before = bytes(link.outgoing)
+    link.end_stdin()
+    assert bytes(link.outgoing) == before
+    assert before.endswith(frame(0x13, 1))
+
+
+def test_closed_stdin_of_the_workload() -> None:
+    link = running()
+    link.feed(frame(0x20, 1, struct.pack("<B3xI", 0, 0)))
+    assert not link.stdin_open
+    link.end_stdin()
+    assert not link.outgoing
+
+
+def test_output_window_is_given_back() -> None:
+    link = running()
+    link.feed(frame(0x33, 1, bytes(65536)) * 4)
+    with pytest.raises(ProtocolError, match="beyond its window"):
+        link.feed(frame(0x33, 1, b"x"))
+    link = running()
+    link.feed(frame(0x33, 1, bytes(65536)) * 4)
+    link.grant(Stream.STDOUT, 1)
+    assert bytes(link.outgoing) == frame(0x20, 1, struct.pack("<B3xI", 1, 1))
+    assert link.feed(frame(0x33, 1, b"x"))
+
+
+def test_signals_wait_for_the_workload() -> None:
+    link = Link(request())
+    link.feed(hello())
+    link.outgoing.clear()
+    link.send_signal(10)
+    assert not link.outgoing
+    link.feed(frame(0x31, 0, bytes(4)))
+    assert bytes(link.outgoing).endswith(frame(0x14, 1, struct.pack("<I", 10)))

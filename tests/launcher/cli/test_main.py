@@ -1,0 +1,466 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: PLR0917  pytest hands fixtures over by name
+"""Options, refusals, doctor, the choice of accelerator, and the launcher as one file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipapp
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.conftest import REPOSITORY, Answer, Run
+from tests.launcher.launcher_kit import Out, firmware_image
+from tools.launcher.config.runtime_config import Mode
+from tools.launcher.host import facts as host
+from tools.launcher.host.cpuid import MemoryEncryption, _execute, decode, memory_encryption
+from tools.launcher.host.facts import HostFacts, obstacles, parse_version
+
+Call = Callable[..., Answer]
+HASH = "ab" * 32
+
+# fmt: off
+MISTAKES = [
+    ([], "required: COMMAND"),
+    (["fly"], "invalid choice"),
+    (["run"], "no command to run"),
+    (["run", "--"], "no command to run"),
+    (["run", "true"], "unrecognized arguments: true"),
+    (["run", "--", "true"], "no root file system"),
+    (["run", "--rootfs"], "expected one argument"),
+    (["run", "--rootfs", "x", "--mode", "tdx", "--", "x"], "invalid choice: 'tdx'"),
+    (["run", "--rootfs", "x", "--cpus", "0", "--", "x"], "no whole number from 1 to 255"),
+    (["run", "--rootfs", "x", "--cpus", "1e3", "--", "x"], "no whole number"),
+    (["run", "--rootfs", "x", "--memory", "1", "--", "x"], "no memory size"),
+    (["run", "--rootfs", "x", "--memory", "1M", "--", "x"], "outside 128M"),
+    (["run", "--rootfs", "x", "--user", "root", "--", "x"], "no UID"),
+    (["run", "--rootfs", "x", "--user", "1:2:3", "--", "x"], "no UID"),
+    (["run", "--rootfs", "x", "--user", "4294967295", "--", "x"], "no UID"),
+    (["run", "--rootfs", "x", "--workdir", "tmp", "--", "x"], "no absolute path"),
+    (["run", "--rootfs", "x", "--hostname", "a_b", "--", "x"], "no host name"),
+    (["run", "--rootfs", "x", "--env", "=x", "--", "x"], "has no name"),
+    (["run", "--rootfs", "x", "--env", "SURELY_NOT_SET", "--", "x"], "not in the environment"),
+    (["run", "--rootfs", "x", "--timeout", "0", "--", "x"], "no number of seconds"),
+    (["run", "--rootfs", "x", "--timeout", "nan", "--", "x"], "no number of seconds"),
+    (["run", "--rootfs", "x", "--append", "a\nb", "--", "x"], "printable ASCII"),
+    (["run", "--rootfs", "x", "--append", "", "--", "x"], "printable ASCII"),
+    (["run", "--rootfs", "x", "--accel", "tcg", "--", "x"], "encryption needs KVM"),
+    (["run", "--rootfs", "x", "--conf", "x", "--", "x"], "unrecognized arguments"),
+    (["show", "--", "x"], "runs no command"),
+    (["show", "--cbit", "64"], "no whole number from 1 to 63"),
+    (["show", "--verity", HASH], "--verity belongs to --rootfs"),
+    (["doctor", "--rootfs", "x"], "unrecognized arguments"),
+    (["show", "\x1b[2J"], "unrecognized arguments"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=[" ".join(w)[:40] or "nothing" for w, _ in MISTAKES])
+def test_mistakes(call: Call, words: list[str], said: str) -> None:
+    answer = call(*words)
+    assert answer.status == 2
+    assert said in answer.one_line()
+    assert "\x1b" not in answer.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["show", "-h"], ["doctor", "--help"]])
+def test_help(call: Call, words: list[str]) -> None:
+    answer = call(*words)
+    assert answer.status == 0
+    assert "sev-launch" in answer.out
+    assert answer.err == ""
+
+
+def test_no_sev_and_no_unprotected_is_refused_with_the_reasons(
+    out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.launcher.cli.main.gather", lambda: facts(sev_error="No such file or directory"))
+    words = ["run", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
+    answer = call(*words)
+    assert answer.status == 2
+    line = answer.one_line()
+    assert "cannot run a guest in mode snp" in line
+    assert "/dev/sev: No such file or directory" in line
+    assert "--unprotected" in line
+    assert answer.out == ""
+    assert call(*words[:1], "--unprotected", "--accel", "tcg", *words[1:]).status == 0
+
+
+def test_this_host_without_sev_refuses_by_itself(out: Out, call: Call, standin: Path, tar: Path) -> None:
+    if not obstacles(host.gather(), Mode.SNP):  # a machine that has SEV: the test above is the one that counts
+        assert Path("/dev/sev").exists()
+        return
+    answer = call("run", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true")
+    assert answer.status == 2
+    assert "this host cannot run a guest in mode snp" in answer.one_line()
+
+
+def facts(**changes: object) -> HostFacts:
+    values = {
+        "kvm_error": None,
+        "sev_error": None,
+        "encryption": MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1),
+        "parameters": {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"},
+    } | changes
+    return HostFacts(**values)  # type: ignore[arg-type]  # fields of several types
+
+
+def test_obstacles() -> None:
+    for mode in Mode:
+        assert obstacles(facts(), mode) == []
+        assert "CPUID 0x8000001F" in obstacles(facts(encryption=None), mode)[0]
+        assert obstacles(facts(kvm_error="Permission denied"), mode) == ["/dev/kvm: Permission denied"]
+        assert obstacles(facts(parameters={}), mode)[0].startswith("kvm_amd has no sev")
+    rome = MemoryEncryption(sev=True, sev_es=True, snp=False, cbit=47, reduced_phys_bits=1)
+    assert obstacles(facts(encryption=rome), Mode.SEV_ES) == []
+    assert obstacles(facts(encryption=rome), Mode.SNP) == ["the CPU does not report SEV-SNP (CPUID 0x8000001F)"]
+    off = {"sev": "Y", "sev_es": "N", "sev_snp": "0"}
+    assert obstacles(facts(parameters=off), Mode.SEV_ES) == ["kvm_amd.sev_es is N"]
+    assert obstacles(facts(parameters=off), Mode.SNP) == ["kvm_amd.sev_snp is 0"]
+    assert obstacles(facts(parameters=off), Mode.SEV) == []
+
+
+def test_cpuid_leaf() -> None:
+    found = decode(0x0101_FD3F, 0x0000_4173)
+    assert found == MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=5)
+    assert decode(0x2, 0x6F).cbit == 47
+
+    def amd(leaf: int, *, vendor: bytes = b"AuthenticAMD", highest: int = 0x80000023) -> tuple[int, int, int, int]:
+        words = [int.from_bytes(vendor[i : i + 4], "little") for i in (0, 4, 8)]
+        if leaf == 0:
+            return (16, words[0], words[2], words[1])
+        return (highest, 0, 0, 0) if leaf == 0x80000000 else (0x1A, 0x73, 0, 0)
+
+    assert memory_encryption(amd) == MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1)
+    assert memory_encryption(lambda leaf: amd(leaf, vendor=b"GenuineIntel")) is None
+    assert memory_encryption(lambda leaf: amd(leaf, highest=0x8000001E)) is None
+
+
+def test_executing_cpuid_agrees_with_proc_cpuinfo() -> None:
+    _, ebx, ecx, edx = _execute(0)
+    vendor = b"".join(part.to_bytes(4, "little") for part in (ebx, edx, ecx)).decode()
+    assert f": {vendor}\n" in Path("/proc/cpuinfo").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", (7, 2, 22)),
+        ("QEMU emulator version 10.0.13 (Debian)", (10, 0, 13)),
+        ("QEMU emulator version 10.1 (x)", (10, 1, 0)),
+        ("busybox", None),
+    ],
+)
+def test_versions(text: str, version: tuple[int, int, int] | None) -> None:
+    assert parse_version(text) == version
+
+
+def test_old_qemu_cannot_protect(
+    out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.launcher.cli.main.gather", facts)
+    monkeypatch.setenv("STANDIN_VERSION", "7.2.22")
+    words = ["--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
+    answer = call("run", *words)
+    assert answer.status == 2
+    assert "it takes 9.1.0 or later" in answer.one_line()
+    assert call("run", "--unprotected", "--accel", "tcg", *words).status == 0
+
+
+def test_firmware_without_snp_metadata(
+    tmp_path: Path, call: Call, standin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Out(tmp_path / "other", firmware=firmware_image(sections=(1, 2)))
+    monkeypatch.setattr("tools.launcher.cli.main.gather", facts)
+    answer = call("run", "--config", out.config, "--qemu", standin, "--rootfs", tmp_path, "--", "true")
+    assert answer.status == 2
+    assert "lacks CPUID, KERNEL_HASHES" in answer.one_line()
+
+
+@pytest.mark.parametrize("path", ["/no/such/qemu", "/etc/passwd"])
+def test_qemu_that_is_none(out: Out, call: Call, tar: Path, path: str) -> None:
+    answer = call("run", "--unprotected", "--config", out.config, "--qemu", path, "--rootfs", tar, "--", "true")
+    assert answer.status == 2
+    assert "no executable file" in answer.one_line()
+    answer = call("run", "--unprotected", "--config", out.config, "--qemu", "/bin/true", "--rootfs", tar, "--", "true")
+    assert answer.status == 2
+    assert "is no QEMU that runs here" in answer.one_line()
+
+
+def test_append_may_not_repeat_the_agents_keys(out: Out, call: Call, standin: Path) -> None:
+    words = ["show", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
+    answer = call(*words, "--append", "sev_agent.profile=debug")
+    assert answer.status == 2
+    assert "sev_agent.profile stands twice" in answer.one_line()
+    answer = call(*words, "--append", "x" * 2047)
+    assert answer.status == 2
+    assert "the kernel takes 2047" in answer.one_line()
+
+
+def test_console_log_needs_a_console(out: Out, call: Call, standin: Path, tmp_path: Path) -> None:
+    words = ["show", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
+    words += ["--console-log", tmp_path / "log"]
+    answer = call(*words)
+    assert answer.status == 2
+    assert "has no console" in answer.one_line()
+    out.data["devices"]["console"] = "serial"
+    out.data["profile"] = "debug"
+    out.write()
+    answer = call(*words)
+    assert f"  -chardev file,id=console,path={tmp_path}/log \\\n  -device isa-serial,chardev=console \\" in answer.out
+
+
+@pytest.mark.parametrize("behaviour", ["kvm-hangs", "kvm-fails"])
+def test_kvm_is_tried_once_and_its_failure_remembered(
+    out: Out,
+    call: Call,
+    standin: Path,
+    tar: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    behaviour: str,
+) -> None:
+    monkeypatch.setattr("tools.launcher.cli.main.gather", facts)
+    monkeypatch.setattr("tools.launcher.guest.launch.KVM_TRIAL", 1.0)
+    monkeypatch.setenv("STANDIN", behaviour)
+    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
+    words = [
+        "run",
+        "--unprotected",
+        "--config",
+        out.config,
+        "--qemu",
+        standin,
+        "--rootfs",
+        tar,
+        "--",
+        "echo",
+        "hi",
+    ]
+    first, second = call(*words), call(*words)
+    assert first.status == second.status == 0
+    assert first.out == second.out == "hi\n"
+    assert "no guest runs on this KVM" in first.err
+    assert "no guest ran on this KVM before" in second.err
+    accels = [json.loads(line)["argv"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert [words[words.index("-accel") + 1] for words in accels] == ["kvm", "tcg", "tcg"]
+    monkeypatch.setenv("STANDIN_VERSION", "10.0.14")  # another QEMU is another trial
+    assert "trying KVM" in call(*words).err
+
+
+def test_working_kvm_is_used_and_remembered(
+    out: Out, call: Call, standin: Path, tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.launcher.cli.main.gather", facts)
+    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
+    words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
+    assert "trying KVM" in call(*words).err
+    assert "KVM" not in call(*words).err
+    assert all('"-accel", "kvm"' in line for line in (tmp_path / "log").read_text().splitlines())
+    verdicts = tmp_path / "cache/sev-artifacts/kvm-verdicts.json"
+    assert verdicts.stat().st_mode & 0o077 == 0
+    for spoilt in (b"", b"[]", b"{" * 5000, b'{"verdicts": {"a": 3}}', b"\xff"):
+        verdicts.write_bytes(spoilt)
+        assert "trying KVM" in call(*words).err
+    verdicts.unlink()
+    verdicts.symlink_to(tmp_path / "elsewhere")
+    assert call(*words).status == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_artifacts_that_never_boot_are_no_verdict_on_kvm(
+    out: Out, call: Call, standin: Path, tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.launcher.cli.main.gather", facts)
+    monkeypatch.setenv("STANDIN", "dies")
+    words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
+    assert call(*words).status == 125
+    assert not (tmp_path / "cache/sev-artifacts").exists()
+
+
+def test_missing_kvm(out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.launcher.cli.main.gather", lambda: facts(kvm_error="Permission denied"))
+    words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar]
+    answer = call(*words, "--", "true")
+    assert answer.status == 0
+    assert "no KVM here (/dev/kvm: Permission denied): emulating" in answer.err
+    answer = call(*words, "--accel", "kvm", "--", "true")
+    assert answer.status == 2
+    assert "/dev/kvm: Permission denied" in answer.err
+
+
+def test_the_warning_cannot_be_missed_or_silenced(out: Out, call: Call, standin: Path, tar: Path) -> None:
+    words = [
+        "--unprotected",
+        "--accel",
+        "tcg",
+        "--quiet",
+        "--config",
+        out.config,
+        "--qemu",
+        standin,
+        "--rootfs",
+        tar,
+    ]
+    answer = call("run", *words, "--", "echo", "hi")
+    assert (answer.status, answer.out) == (0, "hi\n")
+    assert answer.err.count("\n") == 1
+    assert "UNPROTECTED GUEST, NOT ENCRYPTED" in answer.err
+    assert "\x1b" not in answer.err
+
+
+def test_doctor_on_a_host_with_everything(out: Out, call: Call, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.launcher.cli.doctor.gather", facts)
+    answer = call("doctor", "--json", "--quiet", "--config", out.config, "--qemu", standin)
+    document = json.loads(answer.out)
+    assert answer.status == 0, answer.out
+    assert set(document) == {"schema", "asked", "can_run", "reasons", "checks"}
+    assert document["can_run"] is True
+    assert document["reasons"] == []
+    names = [check["name"] for check in document["checks"]]
+    for name in (
+        "config",
+        "kernel",
+        "QEMU",
+        "/dev/kvm",
+        "/dev/sev",
+        "CPU",
+        "kvm_amd.sev_snp",
+        "guest on KVM",
+        "verdict",
+    ):
+        assert name in names
+    remembered = json.loads(call("doctor", "--json", "--quiet", "--config", out.config, "--qemu", standin).out)
+    assert any("earlier since this host booted" in check["detail"] for check in remembered["checks"])
+
+
+def test_doctor_says_what_is_missing(out: Out, call: Call, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = facts(kvm_error="No such device", sev_error="No such device", encryption=None, parameters={})
+    monkeypatch.setattr("tools.launcher.cli.doctor.gather", lambda: bare)
+    answer = call("doctor", "--config", out.config, "--qemu", standin)
+    assert answer.status == 1
+    last = answer.out.splitlines()[-1]
+    assert last.startswith("no  verdict")
+    assert "/dev/sev: No such device" in last
+    answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
+    assert answer.status == 0
+    assert "reached its agent in" in answer.out
+    monkeypatch.setenv("STANDIN", "dies")
+    answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
+    assert answer.status == 1
+
+
+def test_doctor_without_artifacts_or_qemu(tmp_path: Path, call: Call) -> None:
+    answer = call("doctor", "--quiet", "--config", tmp_path / "none", "--qemu", "/no/such")
+    assert answer.status == 1
+    assert answer.out.startswith("no  config")
+    assert answer.err == ""
+
+
+def test_check(out: Out, call: Call) -> None:
+    answer = call("check", "--config", out.config)
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.out == f"{out.config}: production 0.1.0, 3 artifacts and their launch digests in order\n"
+    (out.folder / "vmlinuz").write_bytes(b"")
+    answer = call("check", "--config", out.config)
+    assert answer.status == 2
+    assert "vmlinuz (kernel): has 0 bytes" in answer.one_line()
+
+
+def test_doctor_on_this_host(out: Out, call: Call, standin: Path) -> None:
+    answer = call("doctor", "--json", "--quiet", "--config", out.config, "--qemu", standin)
+    document = json.loads(answer.out)
+    assert document["can_run"] is (answer.status == 0)
+    present = {check["name"]: check["ok"] for check in document["checks"]}
+    assert present["/dev/sev"] is os.access("/dev/sev", os.R_OK | os.W_OK)
+
+
+@pytest.fixture
+def one_file(tmp_path: Path, out: Out) -> Path:
+    """The launcher packed as the build packs it, under another package name, beside runtime.toml."""
+    source = tmp_path / "zip"
+    shutil.copytree(REPOSITORY / "tools/launcher", source / "sev_launch", ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "__main__.py").write_text("import sys\nfrom sev_launch.cli import main\nsys.exit(main())\n")
+    target = out.folder / "sev-launch"
+    zipapp.create_archive(source, target, interpreter=sys.executable, compressed=True)
+    return target
+
+
+def test_one_file_finds_its_config(one_file: Path, standin: Path, tar: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(one_file)
+    words = [
+        "run",
+        "--unprotected",
+        "--accel",
+        "tcg",
+        "--qemu",
+        str(standin),
+        "--rootfs",
+        str(tar),
+        "--",
+        "echo",
+        "hi",
+    ]
+    for program in (one_file, elsewhere / "link"):
+        done = subprocess.run([program, *words], cwd=elsewhere, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == b"hi\n"
+    moved = tmp_path / "moved"
+    one_file.parent.rename(moved)
+    assert subprocess.run([moved / "sev-launch", *words], capture_output=True, check=False).returncode == 0
+    (moved / "runtime.toml").unlink()
+    done = subprocess.run([moved / "sev-launch", "show"], capture_output=True, check=False, text=True)
+    assert done.returncode == 2
+    assert str(moved / "runtime.toml") in done.stderr
+
+
+def test_answer_to_a_closed_pipe(one_file: Path) -> None:
+    script = f"{one_file} --help | true; exec {one_file} show --unprotected >&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=60, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_no_home_and_no_path(one_file: Path, tar: Path, standin: Path) -> None:
+    words = [
+        "run",
+        "--unprotected",
+        "--accel",
+        "tcg",
+        "--qemu",
+        str(standin),
+        "--rootfs",
+        str(tar),
+        "--",
+        "/bin/true",
+    ]
+    done = subprocess.run([sys.executable, one_file, *words], capture_output=True, check=False, env={}, timeout=60)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, one_file, *words[:3], *words[5:]], capture_output=True, check=False, env={})
+    assert done.returncode in (0, 2, 125)
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_package_stands_alone() -> None:
+    """Standard library only, every import of its own relative; attest/signature.py is the exception."""
+    folder = REPOSITORY / "tools/launcher"
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).as_posix()
+        allowed = sys.stdlib_module_names | ({"cryptography"} if name == "attest/signature.py" else set())
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if words[:1] == ["import"] or (words[:1] == ["from"] and "import" in words):
+                module = words[1].split(".")[0]
+                assert words[1].startswith(".") or module in allowed, f"{name}: {line}"
+
+
+def test_run_without_sandbox(run: Run, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run("true", STANDIN_LOG=str(log), STANDIN_NO_SANDBOX="1").returncode == 0
+    assert "-sandbox" not in json.loads(log.read_text())["argv"]

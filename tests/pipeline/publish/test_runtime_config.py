@@ -1,0 +1,160 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""runtime.toml: rendered from the repository's own template, parsed back, and errors in templates."""
+
+import hashlib
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.measure import policy
+from tools.pipeline.publish import runtime_config
+from tools.pipeline.publish.runtime_config import Artifact
+from tools.pipeline.recipes import profiles
+from tools.pipeline.recipes.profiles import Recipes
+
+DIGESTS = {"snp": "ab" * 48, "sev-es": "cd" * 32, "sev": "ef" * 32}
+
+
+@pytest.fixture(scope="module")
+def loaded(repository: Path) -> Recipes:
+    """The repository's recipes."""
+    return profiles.load(repository, sources=["linux", "edk2"])
+
+
+@pytest.fixture(scope="module")
+def template(repository: Path) -> str:
+    """The repository's template."""
+    return (repository / runtime_config.TEMPLATE).read_text()
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> dict[str, Artifact]:
+    """Two artifacts with known bytes."""
+    (tmp_path / "bzImage").write_bytes(b"kernel")
+    (tmp_path / "fd").write_bytes(b"firmware!")
+    return {
+        "kernel": Artifact.of(tmp_path / "bzImage", file="vmlinuz"),
+        "firmware": Artifact.of(tmp_path / "fd", file="OVMF.fd"),
+    }
+
+
+def render(template: str, loaded: Recipes, artifacts: dict[str, Artifact], **change: Any) -> str:
+    profile = loaded.profile("production")
+    if "cmdline" in change:
+        profile = replace(profile, kernel=replace(profile.kernel, cmdline=change["cmdline"]))
+    return runtime_config.render(
+        template,
+        profile=profile,
+        guest=loaded.guest,
+        artifacts=artifacts,
+        version=change.get("version", "1.2"),
+        digests=DIGESTS,
+    )
+
+
+def test_says_what_the_recipes_say(template: str, loaded: Recipes, artifacts: dict[str, Artifact]) -> None:
+    got = tomllib.loads(render(template, loaded, artifacts))
+    guest, profile = loaded.guest, loaded.profile("production")
+    assert got == {
+        "schema": 2,
+        "version": "1.2",
+        "profile": "production",
+        "artifacts": {
+            "kernel": {"file": "vmlinuz", "sha256": hashlib.sha256(b"kernel").hexdigest(), "size": 6},
+            "firmware": {"file": "OVMF.fd", "sha256": hashlib.sha256(b"firmware!").hexdigest(), "size": 9},
+        },
+        "machine": {"type": "q35", "cpu": guest.cpu, "vcpus": guest.vcpus, "memory": guest.memory},
+        "kernel": {"cmdline": profile.kernel.cmdline},
+        "sev": {
+            "mode": "snp",
+            "reduced-phys-bits": 1,
+            "kernel-hashes": True,
+            "snp": {"policy": 0x30000},
+            "sev-es": {"policy": 5, "legacy-vm-type": False},
+            "sev": {"policy": 1},
+        },
+        "devices": {
+            "agent-port": "org.sev-artifacts.agent.0",
+            "rootfs-serial": "rootfs",
+            "console": "none",
+            "rng": True,
+        },
+        "launch-digest": DIGESTS,
+    }
+
+
+def test_the_policies_names_stand_above_their_bits(
+    template: str, loaded: Recipes, artifacts: dict[str, Artifact]
+) -> None:
+    lines = render(template, loaded, artifacts).splitlines()
+    for section, bits, layout in (
+        ("[sev.snp]", 0x30000, policy.SNP),
+        ("[sev.sev-es]", 5, policy.SEV_ES),
+        ("[sev.sev]", 1, policy.SEV),
+    ):
+        at = lines.index(section)
+        assert lines[at + 1 : at + 3] == [f"# {policy.spell(bits, layout)}", f"policy = {bits:#x}"]
+
+
+def test_can_be_moved_and_is_commented(
+    template: str, loaded: Recipes, artifacts: dict[str, Artifact], tmp_path: Path, repository: Path
+) -> None:
+    text = render(template, loaded, artifacts)
+    assert str(tmp_path) not in text
+    assert str(repository) not in text
+    assert text.count("\n# ") >= 8
+    assert text.endswith("\n")
+    assert render(template, loaded, artifacts) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'quote " and backslash \\',
+        "tab\tnewline\ncarriage\r",
+        "\x01\x1f\x7f",
+        "…“”ß",
+        "beyond the basic plane: \U0001f600",
+        '"""',
+        "${{ x }} {% y %} # no comment",
+        " leading and trailing ",
+        "\u2028\u0085",
+    ],
+)
+def test_quoting(template: str, loaded: Recipes, artifacts: dict[str, Artifact], text: str) -> None:
+    got = tomllib.loads(render(template, loaded, artifacts, cmdline=text, version=text))
+    assert got["kernel"]["cmdline"] == text
+    assert got["version"] == text
+
+
+def test_the_filter_keeps_types(loaded: Recipes, artifacts: dict[str, Artifact]) -> None:
+    text = render("a = {{ 1 | toml }}\nb = {{ true | toml }}\nc = {{ '1' | toml }}\n", loaded, artifacts)
+    assert tomllib.loads(text) == {"a": 1, "b": True, "c": "1"}
+
+
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        ("a = 1\nb = {{ nosuch }}\n", "recipes/runtime.toml.j2:2: 'nosuch' is undefined"),
+        ("a = 1\nb = {{ nosuch | toml }}\n", "recipes/runtime.toml.j2:2: 'nosuch' is undefined"),
+        ("\n\n{{ guest.vcpu }}", "recipes/runtime.toml.j2:3: '"),
+        ("a = 1\n\n{% for x in %}\n", "recipes/runtime.toml.j2:3: "),
+        ("a = 1\n{{ 1 | tmol }}\n", "recipes/runtime.toml.j2:2: No filter named 'tmol'"),
+        ("{% if true %}", "recipes/runtime.toml.j2:1: "),
+        ("\n{{ 1 // 0 }}", "recipes/runtime.toml.j2:2: "),
+        ("\n{{ 1 + 'a' }}", "recipes/runtime.toml.j2:2: "),
+        ("{% include 'x' %}", "recipes/runtime.toml.j2:1: no loader"),
+        ("a = {{ guest.cpu }}\n", "recipes/runtime.toml.j2: the template gives no valid TOML: "),
+        ("a = 1\na = 1\n", "recipes/runtime.toml.j2: the template gives no valid TOML: "),
+    ],
+)
+def test_template_errors(template: str, line: str, loaded: Recipes, artifacts: dict[str, Artifact]) -> None:
+    with pytest.raises(UserError) as info:
+        render(template, loaded, artifacts)
+    assert str(info.value).startswith(line)
+    assert len(str(info.value).splitlines()) == 1

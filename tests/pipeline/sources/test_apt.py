@@ -1,0 +1,195 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What apt is asked, under which configuration, and what is made of its answers.
+
+The programs are stand-ins on PATH that record how they were called and answer what real apt 2.6 and 3.0
+printed; the real ones need an archive signed by Debian.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.sources import apt, mirrors
+from tools.pipeline.sources.apt import Apt, Found
+from tools.pipeline.sources.mirrors import Mirrors
+from tools.pipeline.sources.pins import Architecture, Archive, PoolFile
+
+A, B = "a" * 64, "b" * 64
+
+STAND_IN = """\
+#!{python}
+import json, os, sys
+from pathlib import Path
+here = Path(__file__).parent
+name = Path(__file__).name
+with (here / "calls").open("a") as file:
+    print(json.dumps([name, *sys.argv[1:], sorted(os.environ)]), file=file)
+for words, status, out, err in json.loads((here / "answers").read_text()):
+    if all(word in [name, *sys.argv[1:]] for word in words):
+        print(out, end="")
+        print(err, end="", file=sys.stderr)
+        sys.exit(status)
+sys.exit(0)
+"""
+
+
+class StandIn:
+    """apt-get, apt-cache and apt-config in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.answers: list[tuple[list[str], int, str, str]] = []
+        for name in ("apt-get", "apt-cache", "apt-config"):
+            (folder / name).write_text(STAND_IN.format(python=sys.executable))
+            (folder / name).chmod(0o755)
+        self.answer()
+
+    def answer(self, *words: str, status: int = 0, out: str = "", err: str = "") -> None:
+        """To a call that has all these words."""
+        if words:
+            self.answers.append((list(words), status, out, err))
+        (self.folder / "answers").write_text(json.dumps(self.answers))
+
+    def calls(self, name: str) -> list[list[str]]:
+        """The arguments of each call, without the environment."""
+        lines = (self.folder / "calls").read_text().splitlines()
+        return [call[1:-1] for call in map(json.loads, lines) if call[0] == name]
+
+    def environment(self) -> list[str]:
+        """Names of the variables that the last call saw."""
+        last: list[str] = json.loads((self.folder / "calls").read_text().splitlines()[-1])[-1]
+        return [name for name in last if name != "LC_CTYPE"]  # Python's own, PEP 538
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    made = StandIn(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("APT_CONFIG", "/somebody/elses")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    keyring = tmp_path / "keyring.gpg"
+    keyring.write_bytes(b"")
+    monkeypatch.setattr(apt, "KEYRINGS", (keyring,))
+    return made
+
+
+def make(tmp_path: Path, known: Mirrors | None = None) -> Apt:
+    known = known or mirrors.from_setting(["http://h/debian", "http://h/debian-security"])
+    return Apt(folder=tmp_path / "apt", suite="trixie", architecture=Architecture.AMD64, mirrors=known)
+
+
+def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer("apt-config", out='Acquire::http "";\nAcquire::http::Proxy "http://p:1";\n')
+    make(tmp_path).update()
+    folder = tmp_path / "apt"
+    keyring = tmp_path / "keyring.gpg"
+    assert (folder / "sources.list").read_text().splitlines() == [
+        f"deb [signed-by={keyring}] http://h/debian trixie main",
+        f"deb-src [signed-by={keyring}] http://h/debian trixie main",
+        f"deb [signed-by={keyring}] http://h/debian trixie-updates main",
+        f"deb-src [signed-by={keyring}] http://h/debian trixie-updates main",
+        f"deb [signed-by={keyring}] http://h/debian-security trixie-security main",
+        f"deb-src [signed-by={keyring}] http://h/debian-security trixie-security main",
+    ]
+    assert (folder / "status").read_bytes() == b""
+    configuration = (folder / "apt.conf").read_text().splitlines()
+    for line in (
+        f'Dir::State "{folder}/state";',
+        f'Dir::State::status "{folder}/status";',
+        'Dir::Etc::parts "/dev/null";',
+        'Dir::Etc::sourceparts "/dev/null";',
+        'Dir::Etc::trustedparts "/dev/null";',
+        'APT::Architectures "amd64";',
+        'APT::Install-Recommends "false";',
+        'Acquire::ForceHash "SHA256";',
+        'Acquire::http::Proxy "http://p:1";',
+    ):
+        assert line in configuration
+    assert 'Acquire::http "";' not in configuration
+    assert stand_in.calls("apt-get") == [["-qq", "-o", "APT::Update::Error-Mode=any", "update"]]
+    assert stand_in.environment() == ["APT_CONFIG", "LC_ALL", "PATH", "http_proxy"]
+
+
+def test_closure(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer(
+        "install",
+        out="'http://h/debian/pool/main/g/gcc/g%2b%2b_14.2.0%2bb1_amd64.deb' g++_4%3a14.2.0+b1_amd64.deb "
+        f"1344 SHA256:{A}\n"
+        "'http://h/debian-security/pool/updates/main/l/l_1%7edeb_all.deb' l_1~deb_all.deb "
+        f"12 SHA256:{B}\n",
+        err="W: a warning\n",
+    )
+    assert make(tmp_path).closure(["g++", "l"]) == [
+        Found(
+            file="g++_4:14.2.0+b1_amd64.deb",
+            origin=PoolFile(archive=Archive.DEBIAN, path="pool/main/g/gcc/g++_14.2.0+b1_amd64.deb"),
+            size=1344,
+            sha256=A,
+        ),
+        Found(
+            file="l_1~deb_all.deb",
+            origin=PoolFile(archive=Archive.SECURITY, path="pool/updates/main/l/l_1~deb_all.deb"),
+            size=12,
+            sha256=B,
+        ),
+    ]
+    assert stand_in.calls("apt-get") == [
+        ["-qq", "--yes", "--no-install-recommends", "--print-uris", "install", "g++", "l"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        (f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 MD5Sum:{'a' * 32}\n", "pins nothing"),
+        (f"'http://elsewhere/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n", "pins nothing"),
+        ("'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 \n", "pins nothing"),
+        ("", "apt named no file"),
+    ],
+)
+def test_an_answer_that_pins_nothing_is_refused(stand_in: StandIn, tmp_path: Path, out: str, says: str) -> None:
+    stand_in.answer("install", out=out)
+    with pytest.raises(BuildError, match=says):
+        make(tmp_path).closure(["x"])
+
+
+def test_apt_fails(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer("update", status=100, err="W: noise\nE: Failed to fetch http://h/x  404\nE: Some index files\n")
+    with pytest.raises(BuildError) as caught:
+        make(tmp_path).update()
+    assert "apt-get update failed: E: Failed to fetch http://h/x  404 E: Some index files" in str(caught.value)
+    assert "W: noise" not in str(caught.value)
+    assert "SEV_ARTIFACTS_MIRROR" in str(caught.value)
+
+
+def test_unknown_source_version_names_the_known_ones(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer("source", status=100, err="E: Can not find version '9'\n")
+    stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nPackage: linux\nVersion: 6.12.117-1\n")
+    with pytest.raises(UserError, match=r"linux 9: .*known versions: 6\.12\.107-1, 6\.12\.117-1"):
+        make(tmp_path).source("linux", "9")
+
+
+def test_no_apt_on_this_machine(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(stand_in.folder)
+    monkeypatch.setenv("PATH", str(stand_in.folder))
+    with pytest.raises(UserError, match=r"is not installed; \./doit lock needs a machine with apt; building does not"):
+        make(tmp_path).update()
+
+
+def test_no_keyring(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt, "KEYRINGS", (tmp_path / "none.gpg",))
+    with pytest.raises(UserError, match="install debian-archive-keyring"):
+        make(tmp_path).update()
+
+
+def test_one_archive_without_a_mirror(stand_in: StandIn, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no mirror of the debian-security archive"):
+        make(tmp_path, mirrors.from_setting(["http://h/debian"])).update()

@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`sev-launch digest`: the launch digest of what `run` would start with the same options."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import NAME, Ui, write_stdout
+from tools.launcher.cli.arguments import cmdline_text, default_config, whole
+from tools.launcher.cli.command import Command
+from tools.launcher.config import artifacts, kernel_cmdline
+from tools.launcher.config.runtime_config import VCPUS_MAX, Mode, RuntimeConfig, load_config
+from tools.launcher.measure.cpu_models import parse_signature, signature_of
+from tools.launcher.measure.digest_file import launch_digests
+from tools.launcher.measure.launch_digest import LaunchDigests
+
+_EXAMPLES = f"""examples:
+  {NAME} digest
+      the digest that an attestation report must carry for `{NAME} run` without options
+  {NAME} digest --rootfs app.erofs --verity HASH --cpus 4
+      … for `{NAME} run --rootfs app.erofs --verity HASH --cpus 4`
+  {NAME} digest --mode all --json
+      every mode, SEV-ES under both VM types, with all that the digests depend on
+  {NAME} digest --cpu-signature 0xa00f11
+      for -cpu host on a machine whose CPUID Fn0000_0001_EAX is that"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What is digested. `signature` None: no mode is asked for that measures it."""
+
+    config: RuntimeConfig
+    cmdline: str
+    cpu: str | None
+    signature: int | None
+    vcpus: int
+    modes: tuple[Mode, ...]
+    both_vm_types: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """One digest, in hexadecimal; `legacy_vm_type` None where it does not matter."""
+
+    mode: Mode
+    legacy_vm_type: bool | None
+    digest: str
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: runtime.toml beside this program")
+    parser.add_argument(
+        "--mode", choices=[*(str(mode) for mode in Mode), "all"], help="protection; default: the config's"
+    )
+    parser.add_argument("--cpus", type=whole(1, VCPUS_MAX), metavar="N", help="vCPUs, as for run")
+    cpu = parser.add_mutually_exclusive_group()
+    cpu.add_argument("--cpu", metavar="MODEL", help="another QEMU CPU model than the config's")
+    cpu.add_argument(
+        "--cpu-signature",
+        type=_signature,
+        metavar="0x…",
+        help="CPUID Fn0000_0001_EAX of the virtual CPU, for a model that is not known here",
+    )
+    parser.add_argument("--append", type=cmdline_text, metavar="TEXT", help="as for run")
+    parser.add_argument("--rootfs", type=Path, metavar="PATH", help="the EROFS image of --verity")
+    parser.add_argument("--verity", metavar="HASH", help="as for run")
+    parser.add_argument("--json", action="store_true", help="as one JSON document")
+    parser.add_argument("--quiet", action="store_true", help="only warnings and errors")
+
+
+def _signature(text: str) -> int:
+    try:
+        return parse_signature(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(given: argparse.Namespace, ui: Ui) -> int:
+    request = _request(given)
+    config = request.config
+    for artifact in config.artifacts:
+        artifacts.verify(config, artifact)
+    own = launch_digests(config, cmdline=request.cmdline)
+    answers = _answers(request, own)
+    _note_changes(request, answers, ui)
+    if given.json:
+        write_stdout(json.dumps(_document(request, answers), indent=2) + "\n")
+    else:
+        write_stdout("".join(f"{answer.digest}  {_label(request, answer)}\n" for answer in answers))
+    return 0
+
+
+def _request(given: argparse.Namespace) -> _Request:
+    if given.verity is not None and given.rootfs is None:
+        raise UserError("--verity belongs to --rootfs")
+    config = load_config(given.config or default_config())
+    modes = tuple(Mode) if given.mode == "all" else (Mode(given.mode) if given.mode else config.sev.mode,)
+    cpu, signature = given.cpu or config.machine.cpu, given.cpu_signature
+    if signature is not None:
+        cpu = None
+    elif modes != (Mode.SEV,):
+        signature = signature_of(cpu)
+    return _Request(
+        config=config,
+        cmdline=kernel_cmdline.compose(config, append=given.append or "", verity=given.verity, rootfs=given.rootfs),
+        cpu=cpu,
+        signature=signature,
+        vcpus=given.cpus or config.machine.vcpus,
+        modes=modes,
+        both_vm_types=given.mode == "all",
+    )
+
+
+def _answers(request: _Request, own: LaunchDigests) -> list[_Answer]:
+    answers = []
+    for mode in request.modes:
+        variants: list[bool | None] = [None]
+        if mode is Mode.SEV_ES:
+            variants = [False, True] if request.both_vm_types else [request.config.sev.legacy_vm_type]
+        for legacy in variants:
+            digest = own.digest(
+                mode,
+                signature=request.signature or 0,
+                vcpus=request.vcpus,
+                legacy_vm_type=bool(legacy),
+            )
+            answers.append(_Answer(mode=mode, legacy_vm_type=legacy, digest=digest))
+    return answers
+
+
+def _note_changes(request: _Request, answers: list[_Answer], ui: Ui) -> None:
+    """Say where the answer is not what runtime.toml says, and by what."""
+    config = request.config
+    differs = any(
+        answer.digest != config.launch_digests[answer.mode]
+        for answer in answers
+        if answer.legacy_vm_type in (None, config.sev.legacy_vm_type)
+    )
+    vcpu_matters = request.modes != (Mode.SEV,)
+    moved = [
+        what
+        for what, other in (
+            ("kernel command line", request.cmdline != config.cmdline),
+            ("number of vCPUs", vcpu_matters and request.vcpus != config.machine.vcpus),
+            ("CPU", vcpu_matters and request.cpu != config.machine.cpu),
+        )
+        if other
+    ]
+    if differs and moved:
+        ui.note(f"not what {config.path.name} says: another {', another '.join(moved)}")
+    elif differs:
+        ui.warn(f"{config.path} says another digest; was it edited? see `{NAME} check`")
+
+
+def _cpu(request: _Request) -> str:
+    signature = f"{request.signature:#x}"
+    return f"CPU signature {signature}" if request.cpu is None else f"{request.cpu} ({signature})"
+
+
+def _label(request: _Request, answer: _Answer) -> str:
+    parts = [str(answer.mode)]
+    if answer.legacy_vm_type is not None:
+        parts.append(f"legacy-vm-type={'on' if answer.legacy_vm_type else 'off'}")
+    if answer.mode is not Mode.SEV:
+        parts += [_cpu(request), f"{request.vcpus} vCPU{'' if request.vcpus == 1 else 's'}"]
+    return ", ".join(parts)
+
+
+def _document(request: _Request, answers: list[_Answer]) -> dict[str, Any]:
+    config = request.config
+    return {
+        "schema": 1,
+        "profile": str(config.profile),
+        "artifacts": {a.role: {"file": a.file, "sha256": a.sha256, "size": a.size} for a in config.artifacts},
+        "kernel_cmdline": request.cmdline,
+        "cpu": request.cpu,
+        "cpu_signature": None if request.signature is None else f"{request.signature:#x}",
+        "vcpus": request.vcpus,
+        "digests": [{"mode": str(a.mode), "legacy_vm_type": a.legacy_vm_type, "digest": a.digest} for a in answers],
+    }
+
+
+COMMAND = Command(
+    name="digest",
+    text="print the launch digest that the processor will report for what `run` starts with the same options",
+    add=_add,
+    run=_run,
+    examples=_EXAMPLES,
+)

@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Check artifacts against the config, and copy what was checked to where nobody else can change it.
+
+QEMU is given the copy, so the bytes that were hashed are the bytes that boot.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.launcher.base.errors import UserError
+from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
+
+_CHUNK = 1 << 20
+
+
+def verify(config: RuntimeConfig, artifact: Artifact, *, into: Path | None = None) -> Path:
+    """Check size and SHA-256 of `artifact`; with `into`, return the path of a verified copy there."""
+    source = config.path.parent / artifact.file
+    if into is None:
+        _read(source, artifact, sink=None)
+        return source
+    target = into / artifact.file
+    # Unverified bytes never carry the final name.
+    partial = into / f"{artifact.file}.partial"
+    try:
+        with partial.open("xb") as stream:
+            _read(source, artifact, sink=stream.write)
+        partial.chmod(0o400)
+        partial.rename(target)
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be written", where=str(into)) from None
+    return target
+
+
+def read_verified(config: RuntimeConfig, artifact: Artifact) -> bytes:
+    """The bytes of `artifact`, checked."""
+    parts: list[bytes] = []
+    _read(config.path.parent / artifact.file, artifact, sink=parts.append)
+    return b"".join(parts)
+
+
+def _read(source: Path, artifact: Artifact, *, sink: Callable[[bytes], object] | None) -> None:
+    where = f"{source} ({artifact.role})"
+    rebuild = "rebuild with ./doit build, or restore the file"
+    try:
+        # O_NONBLOCK: a fifo in the artifact's place must not make the launcher wait for ever.
+        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123  a descriptor, not a path
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError("no regular file", where=where)
+            if status.st_size != artifact.size:
+                raise UserError(
+                    f"has {status.st_size} bytes, runtime.toml says {artifact.size}",
+                    where=where,
+                    hint=rebuild,
+                )
+            digest, left = hashlib.sha256(), artifact.size
+            while left and (chunk := stream.read(min(_CHUNK, left))):
+                digest.update(chunk)
+                left -= len(chunk)
+                if sink is not None:
+                    sink(chunk)
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be read", where=where, hint=rebuild) from None
+    if digest.hexdigest() != artifact.sha256:
+        raise UserError(
+            f"SHA-256 is {digest.hexdigest()}, runtime.toml says {artifact.sha256}",
+            where=where,
+            hint=rebuild,
+        )

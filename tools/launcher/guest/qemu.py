@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The life of one QEMU process."""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tools.launcher.base.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+# Kept of what QEMU says; the guest can provoke messages, so there must be a bound.
+_TAIL_BYTES = 16 << 10
+_TAIL_LINES = 12
+
+
+def die_with_parent() -> Callable[[], None]:
+    """A function for the child between fork and exec: QEMU must not outlive a launcher that is killed."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before prctl could take effect
+            os._exit(125)
+
+    return in_child
+
+
+def tail(text: bytes, *, lines: int = _TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log as text; errors.printable makes them safe when they are shown."""
+    split = text[-_TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    return tuple(line[:400] for line in split if line.strip())[-lines:]
+
+
+class Qemu:
+    """A running QEMU in a session of its own, so that Ctrl-C reaches the workload and not it."""
+
+    def __init__(self, argv: Sequence[str], *, cwd: Path) -> None:
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),  # noqa: PLW1509  this program has one thread
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise UserError(f"cannot be run: {error}", where=argv[0]) from None
+        assert self._process.stderr is not None
+        self.stderr = self._process.stderr
+        os.set_blocking(self.stderr.fileno(), False)
+        self._said = bytearray()
+        self.stderr_open = True
+
+    def drain(self) -> None:
+        """Take what QEMU wrote to stderr, without waiting."""
+        while self.stderr_open:
+            try:
+                data = os.read(self.stderr.fileno(), 65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            self.stderr_open = bool(data)
+            self._said += data
+            del self._said[:-_TAIL_BYTES]
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The last lines of QEMU's stderr."""
+        self.drain()
+        return tail(bytes(self._said))
+
+    @property
+    def ended(self) -> int | None:
+        """QEMU's exit status (negative: signal), None while it runs."""
+        return self._process.poll()
+
+    def stop(self, *, grace: float = 0.0) -> None:
+        """Wait up to `grace` seconds for QEMU to end by itself, then kill it; returns when it is gone."""
+        try:
+            if grace > 0:
+                self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self.drain()
+            self.stderr.close()
+            self.stderr_open = False

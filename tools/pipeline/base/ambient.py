@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that reads the environment, the clock and the machine.
+
+Nothing here may reach the bytes of an artifact: these values choose where files lie, how many jobs run
+and what a person sees. A test searches the rest of `tools/` for strays.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import TextIO
+
+from tools.pipeline.base.errors import UserError
+
+
+def repository_root() -> Path:
+    """The checkout that this code belongs to."""
+    return Path(__file__).resolve().parents[3]
+
+
+def cache_dir() -> Path:
+    """Where downloads and tool trees are kept: SEV_ARTIFACTS_CACHE, else the XDG cache folder."""
+    chosen = os.environ.get("SEV_ARTIFACTS_CACHE")
+    if chosen:
+        path = Path(chosen)
+        if not path.is_absolute():
+            raise UserError(
+                f"{chosen!r} is not an absolute path",
+                where="SEV_ARTIFACTS_CACHE",
+                hint="set it to an absolute folder or unset it",
+            )
+        return path
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not base or not Path(base).is_absolute():
+        # XDG Base Directory Specification: relative values are invalid and ignored.
+        home = os.environ.get("HOME", "")
+        if not Path(home).is_absolute():
+            raise UserError(
+                "no HOME and no XDG_CACHE_HOME, so there is no place for the cache",
+                hint="set SEV_ARTIFACTS_CACHE to a folder",
+            )
+        base = str(Path(home) / ".cache")
+    return Path(base) / "sev-artifacts"
+
+
+def state_dir() -> Path | None:
+    """Where this user's own state is kept (XDG Base Directory Specification); None without a home."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not Path(base).is_absolute():
+        home = os.environ.get("HOME", "")
+        if not Path(home).is_absolute():
+            return None
+        base = str(Path(home) / ".local/state")
+    return Path(base) / "sev-artifacts"
+
+
+def effective_uid() -> int:
+    """Who we are, for what only root can do."""
+    return os.geteuid()
+
+
+def now() -> float:
+    """Seconds since the epoch, for a check that shifts the clock; never for an artifact."""
+    return time.time()
+
+
+def random_bytes(count: int) -> bytes:
+    """Random bytes for a key that never reaches an artifact."""
+    return os.urandom(count)
+
+
+def sandbox_clock() -> tuple[Path, str] | None:
+    """The library and the offset (as in +210d) that shift the clock of every build step, normally None.
+
+    Set by the reproducibility check alone: artifacts must not differ by it.
+    """
+    library, _, offset = os.environ.get("SEV_ARTIFACTS_CLOCK", "").partition(" ")
+    return (Path(library), offset) if library and offset else None
+
+
+def mirror_override() -> list[str]:
+    """Base URLs in SEV_ARTIFACTS_MIRROR, separated by white space; empty when unset."""
+    return os.environ.get("SEV_ARTIFACTS_MIRROR", "").split()
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def monotonic() -> float:
+    """Seconds of a clock for durations and time limits."""
+    return time.monotonic()
+
+
+def sleep(seconds: float) -> None:
+    """Wait."""
+    time.sleep(seconds)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches the stream."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def colour_wanted(stream: TextIO) -> bool:
+    """Colour only on a terminal, and not where NO_COLOR (no-color.org) is set to anything."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def host_environment(*names: str) -> dict[str, str]:
+    """The named variables as they are set, for host tools (apt, bwrap) that need them."""
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""recipes/expected.sha256: the digests that this commit's artifacts have, wherever they are built.
+
+In sha256sum's format with paths from the checkout's root, so that `sha256sum -c` reads it too. A change of
+bytes is a change of this file, which people review.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tools.pipeline.base import files as digest
+from tools.pipeline.base.errors import UserError
+
+EXPECTED = "recipes/expected.sha256"
+_LINE = re.compile(r"([0-9a-f]{64})  (out(?:-[a-z0-9._-]+)?/[A-Za-z0-9._+/-]+)")
+
+
+def load(root: Path) -> dict[str, str]:
+    """Path → SHA-256; empty when there is no such file yet. UserError names the line that is wrong."""
+    path = root / EXPECTED
+    if not path.exists():
+        return {}
+    found: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        match = _LINE.fullmatch(line)
+        if match is None or match[2] in found:
+            what = "stands twice" if match else "is not a digest, two spaces and a path below out/"
+            raise UserError(f"{line[:100]!r} {what}", where=f"{EXPECTED}:{number}", hint="run ./doit accept")
+        found[match[2]] = match[1]
+    return found
+
+
+def measure(root: Path, folder: Path) -> dict[str, str]:
+    """The same for what an output folder holds."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): digest.of_file(path) for path in files}
+
+
+def differing(expected: Mapping[str, str], found: Mapping[str, str], *, folder: str) -> list[str]:
+    """Paths below the folder whose digests differ, or that only one side has, sorted."""
+    wanted = {path: value for path, value in expected.items() if path.startswith(f"{folder}/")}
+    return sorted(path for path in {*wanted, *found} if wanted.get(path) != found.get(path))
+
+
+def verdict(root: Path, folder: Path) -> str:
+    """One line on how an output folder compares."""
+    names = differing(load(root), measure(root, folder), folder=folder.name)
+    if not names:
+        return f"matches the expected digests ({EXPECTED})"
+    return f"differs from {EXPECTED}: {', '.join(names)}; if that is intended: ./doit accept"
+
+
+def accept(root: Path, folders: Sequence[Path]) -> list[str]:
+    """Write what the output folders hold; the changes, one line each."""
+    path = root / EXPECTED
+    before: Mapping[str, str] = {}
+    if path.exists():
+        # A broken file is about to be replaced.
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        before = {match[2]: match[1] for line in lines if (match := _LINE.fullmatch(line))}
+    after: dict[str, str] = {}
+    for folder in folders:
+        after |= measure(root, folder)
+    text = "".join(f"{after[name]}  {name}\n" for name in sorted(after))
+    digest.write_if_changed(path, text.encode())
+    return [
+        f"{name}  {before.get(name, 'nothing')[:16]} → {after.get(name, 'nothing')[:16]}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]

@@ -1,0 +1,196 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Ask apt what a list of packages needs, under a private configuration; only `./doit lock` does.
+
+apt brings what must not be written twice: the check of the archive's signature and the dependency solver.
+It sees nothing of the machine but the settings of how to reach a mirror: own sources, an empty status file
+(so that the closure is complete), own lists.
+"""
+
+import re
+import shutil
+import subprocess
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.pipeline.base import ambient, files
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors
+from tools.pipeline.sources.pins import Architecture, Archive, PoolFile
+
+KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("gpg", "pgp"))
+_PASSED_ON = (
+    "Acquire::http",
+    "Acquire::https",
+    "Acquire::Check-Valid-Until",
+    "Acquire::Check-Date",
+    "Acquire::Retries",
+)
+_LINE = re.compile(r"'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})")
+_TAIL = 3  # lines of apt's complaint that are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file of the archive as the signed index describes it. `size` is in bytes."""
+
+    file: str
+    origin: PoolFile
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apt:
+    """apt with its lists in `folder`; `update()` comes first."""
+
+    folder: Path
+    suite: str
+    architecture: Architecture
+    mirrors: Mirrors
+
+    def update(self) -> None:
+        """Fetch the indexes and check their signatures."""
+        for name in ("state/lists/partial", "cache/archives/partial"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        files.write_atomically(self.folder / "status", b"")
+        files.write_atomically(self.folder / "sources.list", self._sources().encode())
+        files.write_atomically(self.folder / "apt.conf", self._configuration().encode())
+        self._run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
+
+    def closure(self, packages: Sequence[str]) -> list[Found]:
+        """The packages and everything that they depend on."""
+        options = ("-qq", "--yes", "--no-install-recommends", "--print-uris")
+        output = self._run("apt-get", *options, "install", *packages)
+        return self._parse(output)
+
+    def source(self, package: str, version: str) -> list[Found]:
+        """The files of a source package."""
+        try:
+            options = ("-qq", "--print-uris", "--only-source")
+            output = self._run("apt-get", *options, "source", f"{package}={version}")
+        except BuildError as error:
+            known = sorted(set(self._source_versions(package)))
+            hint = f"known versions: {', '.join(known)}" if known else f"{self.suite} has no such source package"
+            raise UserError(f"{package} {version}: {error.what}", hint=hint) from None
+        return self._parse(output)
+
+    def _source_versions(self, package: str) -> list[str]:
+        try:
+            text = self._run("apt-cache", "--only-source", "showsrc", package)
+        except BuildError:
+            return []
+        return re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)
+
+    def _bases(self) -> dict[Archive, str]:
+        bases = {}
+        for archive in Archive:
+            of_archive = self.mirrors.of_archive(archive)
+            if not of_archive:
+                raise UserError(f"no mirror of the {archive} archive is known", hint=REMEDY)
+            bases[archive] = of_archive[0]
+        return bases
+
+    def _sources(self) -> str:
+        keyring = next((path for path in KEYRINGS if path.is_file()), None)
+        if keyring is None:
+            raise UserError(
+                f"{KEYRINGS[0]} is missing, so the index's signature cannot be checked",
+                hint="install debian-archive-keyring",
+            )
+        bases = self._bases()
+        suites = {
+            Archive.DEBIAN: (self.suite, f"{self.suite}-updates"),
+            Archive.SECURITY: (f"{self.suite}-security",),
+        }
+        lines = [
+            f"{kind} [signed-by={keyring}] {bases[archive]} {suite} main\n"
+            for archive in Archive
+            for suite in suites[archive]
+            for kind in ("deb", "deb-src")
+        ]
+        return "".join(lines)
+
+    def _configuration(self) -> str:
+        settings: Mapping[str, str] = {
+            "Dir::State": f"{self.folder}/state",
+            "Dir::State::status": f"{self.folder}/status",
+            "Dir::Cache": f"{self.folder}/cache",
+            "Dir::Etc::sourcelist": f"{self.folder}/sources.list",
+            # APT_CONFIG is read before the machine's own files: here they are told not to be.
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": "/dev/null",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::Etc::trusted": "/dev/null",
+            "Dir::Etc::trustedparts": "/dev/null",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
+            "APT::Install-Recommends": "false",
+            "APT::Install-Suggests": "false",
+            # Only matters for root: the lists may lie where the user _apt may not go.
+            "APT::Sandbox::User": "root",
+            "Acquire::ForceHash": "SHA256",
+            "Acquire::Languages": "none",
+        }
+        lines = [f'{name} "{value}";\n' for name, value in settings.items()]
+        passed = self._host_settings()
+        return "".join(lines) + passed
+
+    def _host_settings(self) -> str:
+        """How this machine reaches its mirrors: proxies, retries, and whether dates are checked."""
+        shown = _start(["apt-config", "dump", "--format", '%F "%v";%n', *_PASSED_ON], {})
+        return "".join(line + "\n" for line in shown.stdout.splitlines() if not line.endswith(' "";'))
+
+    def _run(self, program: str, *arguments: str) -> str:
+        result = _start([program, *arguments], {"APT_CONFIG": f"{self.folder}/apt.conf"})
+        if result.returncode:
+            lines = [line for line in (result.stderr + result.stdout).splitlines() if line.startswith("E:")]
+            said = " ".join(lines[:_TAIL]) or f"exit status {result.returncode}"
+            raise BuildError(f"{program} {arguments[-1]} failed: {said}", hint=f"check the mirrors ({SETTING})")
+        return result.stdout
+
+    def _parse(self, output: str) -> list[Found]:
+        found = []
+        bases = self._bases()
+        for line in output.splitlines():
+            if not line.startswith("'"):
+                continue
+            match = _LINE.fullmatch(line.strip())
+            url = match[1] if match else ""
+            archive = next((a for a, base in bases.items() if url.startswith(f"{base}/")), None)
+            if match is None or archive is None:
+                raise BuildError(f"apt answered something that pins nothing: {line!r}")
+            path = urllib.parse.unquote(url.removeprefix(f"{bases[archive]}/"))
+            found.append(
+                Found(
+                    file=urllib.parse.unquote(match[2]),
+                    origin=PoolFile(archive=archive, path=path),
+                    size=int(match[3]),
+                    sha256=match[4],
+                )
+            )
+        if not found:
+            raise BuildError("apt named no file")
+        return found
+
+
+def _start(argv: Sequence[str], extra: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run a program of the host's apt; its messages are parsed, so they must be in English."""
+    program = shutil.which(argv[0])
+    if program is None:
+        raise UserError(f"{argv[0]} is not installed", hint="./doit lock needs a machine with apt; building does not")
+    proxies = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    environment = {**ambient.host_environment("PATH", *proxies), "LC_ALL": "C.UTF-8", **extra}
+    return subprocess.run(
+        [program, *argv[1:]],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )

@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where pinned files may be fetched: SEV_ARTIFACTS_MIRROR, else the mirrors of the machine's own apt.
+
+No host stands in the repository. A mirror is not trusted either: it is a place to look for bytes whose
+SHA-256 is known.
+"""
+
+import re
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.sources.pins import Archive, LocalFile, Pin, PoolFile, Urls
+
+SETTING = "SEV_ARTIFACTS_MIRROR"
+REMEDY = (
+    f'set {SETTING} to base URLs, for example "http://HOST/debian http://HOST/debian-security", '
+    "or to the URL of a source bundle (http:, https: or file:)"
+)
+_SCHEMES = ("http", "https", "file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """A base URL without a trailing '/'. `archive` None: a bundle, with everything below it."""
+
+    base: str
+    archive: Archive | None
+
+    def urls(self, pin: Pin) -> list[str]:
+        """Where this mirror would have the pin; most likely place first."""
+        found = []
+        if self.archive is None:
+            # A bundle is laid out like the cache, so that a copy of a cache is a bundle.
+            found.append(f"{self.base}/sha256/{pin.sha256[:2]}/{pin.sha256}")
+        if isinstance(pin.origin, PoolFile):
+            # '+' is quoted because some object stores take it for a space.
+            path = urllib.parse.quote(pin.origin.path, safe="/~")
+            if self.archive is None:
+                found.append(f"{self.base}/{pin.origin.archive}/{path}")
+            elif self.archive is pin.origin.archive:
+                found.append(f"{self.base}/{path}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirrors:
+    """All mirrors, in the order in which they are tried."""
+
+    mirrors: tuple[Mirror, ...]
+
+    def urls(self, pin: Pin) -> tuple[str, ...]:
+        """Every place for a pin, in turn. A pin without any is a UserError that says what to set."""
+        found: list[str] = []
+        for mirror in self.mirrors:
+            found += mirror.urls(pin)
+        if isinstance(pin.origin, Urls):
+            found += pin.origin.urls
+        if not found and not isinstance(pin.origin, LocalFile):
+            archive = pin.origin.archive if isinstance(pin.origin, PoolFile) else ""
+            raise UserError(f"no mirror of the {archive} archive is known", where=pin.where, hint=REMEDY)
+        return tuple(dict.fromkeys(found))
+
+    def of_archive(self, archive: Archive) -> tuple[str, ...]:
+        """Base URLs of one archive, for apt: its own mirrors before bundles, which need not have an index."""
+        own = [m.base for m in self.mirrors if m.archive is archive]
+        return (*own, *(f"{m.base}/{archive}" for m in self.mirrors if m.archive is None))
+
+
+def archive_of(url: str) -> Archive | None:
+    """The archive that a base URL names: its last path component that is `debian` or `debian-security`.
+
+    Not simply the last component: a snapshot mirror has the time after it.
+    """
+    parts = urllib.parse.urlsplit(url).path.split("/")
+    for part in reversed(parts):
+        if part in set(Archive):
+            return Archive(part)
+    return None
+
+
+def from_setting(words: Sequence[str]) -> Mirrors:
+    """The mirrors in SEV_ARTIFACTS_MIRROR: words of the form `URL` or `ARCHIVE=URL`.
+
+    `ARCHIVE` is `debian`, `debian-security` or `bundle`; without it the URL's path decides, and a path
+    that names neither archive is a bundle's.
+    """
+    mirrors = []
+    for word in words:
+        prefix, equals, rest = word.partition("=")
+        named = bool(equals) and (prefix == "bundle" or prefix in set(Archive))
+        url = (rest if named else word).rstrip("/")
+        parts = urllib.parse.urlsplit(url)
+        # file:///path has no host, the others need one.
+        if parts.scheme not in _SCHEMES or (parts.scheme == "file") != (not parts.netloc):
+            says = "a base URL (http://HOST/…, https://HOST/… or file:///…)"
+            raise UserError(f"{word!r} is not {says}", where=SETTING, hint=REMEDY)
+        archive = archive_of(url)
+        if named:
+            archive = None if prefix == "bundle" else Archive(prefix)
+        mirrors.append(Mirror(base=url, archive=archive))
+    return Mirrors(mirrors=tuple(dict.fromkeys(mirrors)))
+
+
+def from_apt(folder: Path) -> Mirrors:
+    """The Debian mirrors of apt's configuration folder (normally /etc/apt), sorted files first to last.
+
+    sources.list(5): one-line style in sources.list and sources.list.d/*.list, deb822 style in
+    sources.list.d/*.sources. Other archives (a vendor's own repository, another distribution) are left out.
+    """
+    urls: list[str] = []
+    parts = folder / "sources.list.d"
+    extra = sorted(parts.iterdir()) if parts.is_dir() else []
+    for path in [folder / "sources.list", *extra]:
+        if path.suffix not in {".list", ".sources"} or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        urls += _deb822(text) if path.suffix == ".sources" else _one_line(text)
+    mirrors = []
+    for url in (real for listed in urls for real in _resolve(listed)):
+        base, archive = url.rstrip("/"), archive_of(url)
+        if archive is not None and urllib.parse.urlsplit(base).scheme in _SCHEMES:
+            mirrors.append(Mirror(base=base, archive=archive))
+    return Mirrors(mirrors=tuple(dict.fromkeys(mirrors)))
+
+
+def _one_line(text: str) -> list[str]:
+    found = (re.match(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s", line) for line in text.splitlines())
+    return [match[1] for match in found if match]
+
+
+def _deb822(text: str) -> list[str]:
+    urls: list[str] = []
+    without_comments = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    for stanza in re.split(r"\n[ \t]*\n", without_comments):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in stanza.splitlines():
+            if line[:1] in {" ", "\t"}:
+                fields[name] = f"{fields.get(name, '')} {line.strip()}"
+            elif ":" in line:
+                key, _, value = line.partition(":")
+                name = key.strip().lower()
+                fields[name] = value.strip()
+        if fields.get("enabled", "yes").lower() not in {"no", "false", "0", "off", "without", "disable"}:
+            urls += fields.get("uris", "").split()
+    return urls
+
+
+def _resolve(url: str) -> list[str]:
+    """Cloud images list their mirrors in a file of its own: `mirror+file:/etc/apt/mirrors/debian.list`."""
+    if not url.startswith("mirror+file:"):
+        return [url]
+    path = Path("/" + url.removeprefix("mirror+file:").lstrip("/"))
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def discover(setting: Sequence[str], *, apt: Path = Path("/etc/apt")) -> Mirrors:
+    """The mirrors to use: the setting if there is one, else apt's; neither is a UserError."""
+    found = from_setting(setting) if setting else from_apt(apt)
+    if not found.mirrors:
+        raise UserError(f"{apt} names no Debian mirror and {SETTING} is not set", hint=REMEDY)
+    return found
