@@ -22,6 +22,11 @@ from tools.pipeline.base.errors import BuildError, UserError
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH, seconds: 2025-01-01T00:00:00Z. Any constant will do; tools refuse dates before 1980."""
 
+UID = 1000
+"""User and group inside, whoever calls."""
+
+WORKING_DIRECTORY = "/build"
+
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/bin:/usr/sbin",
     "HOME": "/build",
@@ -56,7 +61,7 @@ class Command:
     tree: Path
     mounts: tuple[Mount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    chdir: str = "/build"
+    chdir: str = WORKING_DIRECTORY
     personality: tuple[str, ...] = ()
 
 
@@ -68,8 +73,8 @@ def bwrap_argv(command: Command) -> list[str]:
         "--unshare-all",
         "--die-with-parent",
         "--new-session",
-        "--uid", "1000",
-        "--gid", "1000",
+        "--uid", str(UID),
+        "--gid", str(UID),
         "--cap-drop", "ALL",
         "--hostname", "sandbox",
         "--clearenv",
