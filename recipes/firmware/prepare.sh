@@ -17,6 +17,19 @@ shift
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+# Each patch of Debian's package is judged in edk2-patches.toml, applied or not: a new one must not be missed.
+tar --list --xz --file="$debian" | sed -n 's#^debian/patches/\([^/]*\)$#\1#p' | grep -v -x series | LC_ALL=C sort > "$scratch/there"
+LC_ALL=C sort "$here/judged" > "$scratch/judged"
+where=recipes/firmware/edk2-patches.toml
+for name in $(comm -23 "$scratch/there" "$scratch/judged"); do
+    echo "$where: $name of Debian's edk2 is not judged; add it, with a reason"
+    exit 2
+done
+for name in $(comm -13 "$scratch/there" "$scratch/judged"); do
+    echo "$where: $name is not in Debian's edk2 any more; remove it"
+    exit 2
+done
+
 apply() {
     echo "=== applying $1"
     # --binary: edk2's files end their lines with CR LF, those of OpenSSL and the like do not.

@@ -146,13 +146,13 @@ class Engine:
             case Literal(data=data):
                 return merkle.File(digest=merkle.Digest.of(data))
             case CheckoutFile(path=path):
-                return self._checkout_file(path)
+                return self.checkout_file(path)
             case Output(step=step, name=name):
                 result = self.find(step)
                 return None if result is None else result.outputs[name]
 
-    def _checkout_file(self, path: str) -> merkle.File:
-        """Hashed once a process: what is edited meanwhile is found out when it is copied."""
+    def checkout_file(self, path: str) -> merkle.File:
+        """A file of the checkout, hashed once a process: what is edited meanwhile is found out when it is copied."""
         with self._lock:
             if path not in self._files:
                 self._files[path] = merkle.file(self.root / path, shown_as=path)
