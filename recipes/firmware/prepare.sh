@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Patches an unpacked edk2 source tree, the current directory. Runs inside the sandbox, with this folder mounted
-# beside it. First the named patches of Debian's pinned archive (edk2-patches.toml), then patches/series.
+# beside it. First the named patches of Debian's pinned archive (debian.toml), then patches/series.
 # usage: prepare.sh DEBIAN-TAR-XZ [DEBIAN-PATCH ...]
 #
 # Fuzz is refused and so is everything else but a clean application; the last lines of the log name patch and hunk.

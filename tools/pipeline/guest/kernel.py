@@ -4,7 +4,7 @@
 
 linux tarball ─┐
 kernel-patches ┴─ source ─┐
-recipes/kernel/ fragments ┴─ .config, audited ─┐
+recipes/kernel fragments ─┴─ .config, audited ─┐
 initramfs.cpio (when it is built in) ──────────┴─ bzImage
 """
 
@@ -19,7 +19,9 @@ from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.store import Input, Result, Step
 from tools.pipeline.guest import kconfig, patches
 from tools.pipeline.guest import source_tree as source
-from tools.pipeline.recipes.profiles import Carry, KernelRecipe, Profile
+from tools.pipeline.recipes import kernels
+from tools.pipeline.recipes.kernels import KernelRecipe
+from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks.project import Project
 
 BUILTIN_FRAGMENT = "builtin-initramfs"
@@ -59,14 +61,14 @@ def logs(profile: Profile) -> tuple[str, ...]:
 
 def patch_folder(project: Project, recipe: KernelRecipe) -> Path:
     """Where the series' patches lie."""
-    return project.root / "kernel-patches" / recipe.series
+    return project.root / recipe.patches
 
 
 def fragments(project: Project, profile: Profile) -> list[Path]:
     """The profile's configuration fragments, with the one that builds the initramfs in where it applies."""
     found = project.fragments(profile)
     if profile.carry is Carry.BUILTIN:
-        found.append(project.root / "recipes/kernel" / f"{BUILTIN_FRAGMENT}.config")
+        found.append(project.root / kernels.fragment(BUILTIN_FRAGMENT))
     return found
 
 
@@ -76,7 +78,7 @@ def source_tree(project: Project, recipe: KernelRecipe) -> Result:
     Raises UserError for a bad series and BuildError naming the hunk for a patch that does not fit.
     """
     folder = patch_folder(project, recipe)
-    series = patches.load_series(folder, label=f"kernel-patches/{recipe.series}")
+    series = patches.load_series(folder, label=recipe.patches)
     step = source.step(
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {project.source(recipe.source).pin.version}",
@@ -105,7 +107,7 @@ def configure(project: Project, profile: Profile, target: Path) -> None:
 
 
 def _configure(project: Project, profile: Profile, *, files: list[Path], target: Path) -> None:
-    requests = kconfig.load_fragments(files, label=lambda path: f"recipes/kernel/{path.name}")
+    requests = kconfig.load_fragments(files, label=lambda path: path.relative_to(project.root).as_posix())
     allconfig = target.with_name(f"{target.name}.requested")
     digest.write_if_changed(allconfig, kconfig.merge(requests).encode())
     tree = source_tree(project, profile.kernel)

@@ -3,7 +3,7 @@
 """What runs in the guest.
 
     source:linux ── kernel_config:PROFILE ── kernel:PROFILE ──────────────┐
-    source:edk2 ── firmware:TARGET-SIZE ──────────────────────────────────┤
+    source:edk2 ── firmware:NAME ─────────────────────────────────────────┤
     agent ── initramfs ───────────────────────────────────────────────────┴── (outputs)
 
 Files that only have to be there are targets below build/; folders are stood for by stamps with their digest,
@@ -19,7 +19,8 @@ from doit.tools import config_changed
 from tools.pipeline.base import files as digest
 from tools.pipeline.engine.store import Result
 from tools.pipeline.guest import agent, firmware, kernel, source_tree
-from tools.pipeline.recipes.profiles import Carry, FirmwareRecipe, Profile
+from tools.pipeline.recipes.firmwares import FirmwareRecipe
+from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import inputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
@@ -67,11 +68,11 @@ def sources(project: Project) -> Iterator[Task]:
         yield _source(project, name, make, pins=[name], files=files)
     for name, firmware_recipe in sorted(firmwares.items()):
         files = [
-            *firmware.patch_files(project),
+            *firmware.patch_files(project, firmware_recipe),
             *_code(project, "guest/source_tree", "guest/patches", "guest/firmware"),
         ]
         make = partial(firmware.source_tree, project, firmware_recipe)
-        yield _source(project, name, make, pins=firmware.pins(firmware_recipe), files=files)
+        yield _source(project, name, make, pins=list(firmware_recipe.sources), files=files)
 
 
 def _source(project: Project, name: str, make: Callable[[], Result], *, pins: list[str], files: list[Path]) -> Task:
@@ -152,12 +153,11 @@ def whole_kernels(project: Project) -> Iterator[Task]:
 
 
 def firmwares(project: Project) -> Iterator[Task]:
-    """firmware:TARGET-SIZE for each combination that a profile uses."""
-    recipes = {p.firmware.name: p.firmware for p in project.recipes.profiles}
-    for name, recipe in sorted(recipes.items()):
+    """firmware:NAME for each firmware that a profile uses."""
+    for recipe in project.recipes.firmwares:
         target = firmware_image(project, recipe)
         yield {
-            "name": name,
+            "name": recipe.name,
             "doc": f"build OVMF (AmdSev), {recipe.target}, {recipe.size}, and check its footer",
             "actions": [action(partial(firmware.build, project, recipe, target))],
             "file_dep": [
@@ -229,7 +229,7 @@ def files(project: Project, profile: Profile) -> list[Path]:
             patches / "series",
             *sorted(patches.glob("*.patch")),
             firmware.script(project),
-            *firmware.patch_files(project),
+            *firmware.patch_files(project, profile.firmware),
             folder / "manifest.toml",
             *[folder / name for name in agent.manifest(project).files()],
             *agent.sources(project),

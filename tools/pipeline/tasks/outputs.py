@@ -16,10 +16,10 @@ from pathlib import Path
 from doit.tools import config_changed
 
 from tools.pipeline.base import files as digest
-from tools.pipeline.guest import firmware
 from tools.pipeline.measure import table
 from tools.pipeline.publish import expected, launcher_pack, manifest, out_folder
 from tools.pipeline.publish.kata import TEMPLATE, Variant
+from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import guest, inputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
@@ -183,7 +183,7 @@ def manifests(project: Project) -> Iterator[Task]:
     for profile in project.recipes.profiles:
         target = _manifest_file(project, profile)
         made = _outputs(project, profile)
-        names = [profile.kernel.source, *firmware.pins(profile.firmware)]
+        names = [profile.kernel.source, *profile.firmware.sources]
         sources = [source for source in project.sources if source.pin.name in names]
         files = [*guest.files(project, profile), *_own_files(project, profile)]
         notes = guest.step_notes(project, profile)
@@ -223,7 +223,8 @@ def _own_files(project: Project, profile: Profile) -> list[Path]:
         recipes / "runtime.toml.j2",
         recipes / "sources.toml",
         recipes / "toolchain.toml",
-        recipes / "profiles" / f"{profile.name}.toml",
+        *[project.root / recipe.file for recipe in (profile, profile.kernel, profile.firmware)],
+        project.root / kernels.LISTS,
         *launcher_pack.sources(project.root / "tools"),
         *([project.root / TEMPLATE] if _drop_ins(project, profile) else []),
     ]
