@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime config (runtime.toml, schema 2): parsed once, checked whole, frozen.
+"""The runtime config (runtime.toml, schema 3): parsed once, checked whole, frozen.
 
 docs/runtime-config.md documents every key; a key that is not there is an error here.
 """
@@ -16,7 +16,7 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.base.units import parse_memory
 from tools.launcher.config import policy
 
-SCHEMA = 2
+SCHEMA = 3
 CONFIG_NAME = "runtime.toml"
 _CONFIG_MAX = 1 << 20
 # COMMAND_LINE_SIZE of x86 Linux is 2048 with the trailing NUL (arch/x86/include/asm/setup.h).
@@ -26,8 +26,6 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA384 = re.compile(r"[0-9a-f]{96}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# virtio-blk's serial number field has 20 bytes (VIRTIO_BLK_ID_BYTES).
-_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}")
 _CMDLINE = re.compile(r"[\x20-\x7e]*")
 _ARTIFACT_MAX = 256 << 20
 _E = TypeVar("_E", bound=StrEnum)
@@ -89,10 +87,8 @@ class Sev:
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """The names by which guest and host find each other's devices."""
+    """The devices that a guest may have or not."""
 
-    agent_port: str
-    rootfs_serial: str
     console: Console
     rng: bool
 
@@ -198,7 +194,7 @@ def load_config(path: Path) -> RuntimeConfig:
 
 
 def parse_config(data: dict[str, Any], *, path: Path) -> RuntimeConfig:
-    """Check a parsed TOML document against schema 2; `path` is only for messages and file lookups."""
+    """Check a parsed TOML document against schema 3; `path` is only for messages and file lookups."""
     top = _Table(data, path=path, name="")
     schema = top.integer("schema", low=1, high=1 << 31)
     if schema != SCHEMA:
@@ -277,8 +273,6 @@ def _cmdline(table: _Table) -> str:
 def _sev(table: _Table, *, profile: Profile) -> Sev:
     mode = table.choice("mode", Mode)
     reduced = table.integer("reduced-phys-bits", low=1, high=63)
-    if not table.boolean("kernel-hashes"):
-        raise table.fail("kernel-hashes", "must be true: the firmware starts nothing that is not in the hashes table")
     snp, es, legacy = table.table("snp"), table.table("sev-es"), table.table("sev")
     snp_policy = _policy(snp, policy.SNP, profile=profile)
     es_policy = _policy(es, policy.SEV_ES, profile=profile)
@@ -311,8 +305,6 @@ def _policy(table: _Table, layout: policy.Layout, *, profile: Profile) -> int:
 
 def _devices(table: _Table) -> Devices:
     devices = Devices(
-        agent_port=table.text("agent-port", pattern=_WORD, meaning="a virtio-serial port name"),
-        rootfs_serial=table.text("rootfs-serial", pattern=_SERIAL, meaning="a disk serial (1 to 20 plain characters)"),
         console=table.choice("console", Console),
         rng=table.boolean("rng"),
     )

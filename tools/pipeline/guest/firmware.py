@@ -3,7 +3,7 @@
 """The guest firmware: edk2's AmdSev platform, which verifies kernel, initramfs and command line.
 
     edk2 tarball ────────────────────────────┐
-    Debian's fixes, by edk2-patches.toml ────┼─ source ── build.sh ── OVMF.fd, footer checked
+    Debian's fixes, by debian.toml ──────────┼─ source ── build.sh ── OVMF.fd, footer checked
     recipes/firmware/patches ────────────────┘
 """
 
@@ -22,7 +22,6 @@ from tools.pipeline.recipes.firmwares import FirmwareRecipe
 IMAGE = "OVMF.fd"
 LICENCE = "BSD-2-Clause-Patent"
 _FOLDER = "recipes/firmware"
-_JUDGED = f"{_FOLDER}/edk2-patches.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +32,9 @@ class DebianPatch:
     apply: bool
 
 
-def judged_patches(path: Path) -> tuple[DebianPatch, ...]:
-    """Parse edk2-patches.toml; the order is the order of application."""
-    table = toml_reader.load(path, shown_as=_JUDGED)
+def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...]:
+    """Which of Debian's patches are applied; the order is the order of application. UserError names file and key."""
+    table = toml_reader.load(root / recipe.debian_patches, shown_as=recipe.debian_patches)
     table.integer("schema", low=1, high=1)
     found: dict[str, DebianPatch] = {}
     for item in table.tables("debian"):
@@ -70,8 +69,9 @@ def source(
             "/inputs/debian.tar.xz": debian,
             f"{inside}/prepare.sh": CheckoutFile(path=f"{_FOLDER}/prepare.sh"),
             f"{inside}/judged": Literal(data=known.encode()),
-            f"{inside}/patches/series": CheckoutFile(path=f"{_FOLDER}/patches/series"),
-            **{f"{inside}/patches/{p.name}": CheckoutFile(path=f"{_FOLDER}/patches/{p.name}") for p in series},
+            f"{inside}/where": Literal(data=f"{recipe.debian_patches}\n".encode()),
+            f"{inside}/patches/series": CheckoutFile(path=f"{recipe.patches}/series"),
+            **{f"{inside}/patches/{p.name}": CheckoutFile(path=f"{recipe.patches}/{p.name}") for p in series},
         },
         patch_argv=["sh", f"{inside}/prepare.sh", "/inputs/debian.tar.xz", *(p.file for p in judged if p.apply)],
     )

@@ -21,9 +21,10 @@ from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.step import CheckoutFile, Output, Reference, Step
 from tools.pipeline.guest import kconfig, patches, source_tree
 from tools.pipeline.guest.patches import Patch
+from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.kernels import KernelRecipe
 
-BUILTIN_FRAGMENT = "recipes/kernel/fragments/builtin-initramfs.config"
+BUILTIN_FRAGMENT = kernels.fragment("builtin-initramfs")
 """The fragment that is added when the initramfs is built into the kernel."""
 
 BUILTIN_CPIO = "/inputs/initramfs.cpio"
@@ -50,7 +51,7 @@ _FRAGMENTS = "/inputs/fragments"
 
 def source(recipe: KernelRecipe, *, archive: Reference, version: str, series: Sequence[Patch]) -> Step:
     """The patched tree; what Kconfig and the initramfs need of it comes out by itself, too."""
-    folder = f"kernel-patches/{recipe.series}"
+    folder = recipe.patches
     return source_tree.step(
         name=f"source-{recipe.source}-{recipe.series}",
         title=f"source: {recipe.source} {version}",

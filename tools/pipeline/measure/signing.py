@@ -87,7 +87,7 @@ def expected_snp_digest(project: Project, profile: Profile, cpu: str, vcpus: int
             firmware_size=profile.firmware.size.bytes,
             kernel=parts["kernel"],
             initramfs=parts.get("initramfs"),
-            cmdline=profile.kernel.cmdline,
+            cmdline=profile.cmdline,
         )
     )
     return bytes.fromhex(launch.snp(model.signature, up_to=vcpus)[-1])
@@ -103,7 +103,7 @@ def _checked_artifacts(project: Project, profile: Profile) -> dict[str, Path]:
     table = toml_reader.load(config, shown_as=f"{folder.name}/runtime.toml")
     built_cmdline = table.table("kernel").string("cmdline")
     built_policy = table.table("sev").table("snp").integer("policy", low=0, high=(1 << 64) - 1)
-    if (built_cmdline, built_policy) != (profile.kernel.cmdline, project.recipes.guest.snp_policy):
+    if (built_cmdline, built_policy) != (profile.cmdline, project.recipes.guest.snp_policy):
         raise UserError("was built from other recipes", where=f"{folder.name}/runtime.toml", hint=rebuild)
     parts = {}
     artifacts = table.table("artifacts")

@@ -17,7 +17,8 @@ from tools.pipeline.measure import cpu_models
 from tools.pipeline.measure.cpu_models import CPU_MODELS, CpuModel
 from tools.pipeline.measure.digest import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA, Inputs, Launch
 from tools.pipeline.publish.runtime_config import Artifact
-from tools.pipeline.recipes.profiles import Guest, Profile, SevMode
+from tools.pipeline.recipes.guest import Guest, SevMode
+from tools.pipeline.recipes.profiles import Profile
 from tools.pipeline.tasks.project import Project
 
 NAME = "launch-digests.json"
@@ -50,7 +51,7 @@ def write(project: Project, profile: Profile, *, parts: Mapping[str, tuple[str, 
         firmware_size=profile.firmware.size.bytes,
         kernel=files["kernel"],
         initramfs=files.get("initramfs"),
-        cmdline=profile.kernel.cmdline,
+        cmdline=profile.cmdline,
     )
     artifacts = {role: Artifact.of(path, file=name) for role, (name, path) in parts.items()}
     found = document(
@@ -75,7 +76,7 @@ def document(
         "computed_with": {"name": _TOOL, "version": metadata.version(_TOOL)},
         "depends_on": {
             "artifacts": {role: _artifact(artifacts.get(role)) for role in ("firmware", "initramfs", "kernel")},
-            "kernel_cmdline": profile.kernel.cmdline,
+            "kernel_cmdline": profile.cmdline,
             "guest_features": {"sev-es": f"{SEV_ES_FEATURES:#x}", "snp": f"{SNP_FEATURES:#x}"},
             "vmm": _VMM,
         },

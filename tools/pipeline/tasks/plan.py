@@ -20,7 +20,7 @@ from tools.pipeline.publish import launcher, templates
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.recipes.kernels import KernelRecipe
 from tools.pipeline.recipes.load import Recipes
-from tools.pipeline.recipes.profiles import Carry, Profile
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
 from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source
 
@@ -82,7 +82,7 @@ class Plan:
     @cached_property
     def initramfs(self) -> Step:
         """The initramfs; its packer is of the default profile's kernel source, whatever kernel it is used with."""
-        packer = self.kernel_source(self._recipes.default.kernel).output(kernel.GEN_INIT_CPIO)
+        packer = self.kernel_source(self._recipes.profile(DEFAULT_PROFILE).kernel).output(kernel.GEN_INIT_CPIO)
         return initramfs.step(self._root, agent=self.agent.output(agent.NAME), packer=packer)
 
     @cached_property
@@ -100,7 +100,7 @@ class Plan:
         return self._sources[name]
 
     def _kernel_source(self, recipe: KernelRecipe) -> Step:
-        folder = f"kernel-patches/{recipe.series}"
+        folder = recipe.patches
         return kernel.source(
             recipe,
             archive=self._blob(recipe.source),
@@ -132,9 +132,9 @@ class Plan:
         source = firmware.source(
             recipe,
             archive=self._blob(recipe.source),
-            debian=self._blob(recipe.debian),
+            debian=self._blob(recipe.debian_source),
             version=self._source(recipe.source).pin.version,
-            judged=firmware.judged_patches(self._root / recipe.judged),
+            judged=firmware.debian_patches(self._root, recipe),
             series=patches.load_series(self._root / folder, label=folder, licence=firmware.LICENCE),
         )
         return firmware.step(recipe, source=source)
