@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""All steps as tasks, and the comparison of kernels that were linked with ones that were compiled whole."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine import graph
+from tools.pipeline.engine.step import Step
+from tools.pipeline.tasks import steps
+from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.inputs import LOCKS
+from tools.pipeline.tasks.project import Project
+
+_JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "as one JSON document"}
+_DOT = {"name": "dot", "long": "dot", "type": bool, "default": False, "help": "as Graphviz text: | dot -Tsvg"}
+
+
+def all_steps(project: Project) -> Iterator[Task]:
+    """A task for each step of each profile."""
+    yield from steps.tasks(project.engine, project.plan.steps, first=LOCKS)
+
+
+def whole_kernels(project: Project) -> Iterator[Task]:
+    """kernel_whole:PROFILE for each profile whose kernel is linked from another's objects."""
+    for profile, (linked, whole) in project.plan.whole_kernels.items():
+        task = steps.task(project.engine, whole, first=LOCKS, work=partial(_compare, project, linked, whole))
+        # A comparison is made whenever it is asked for.
+        del task["basename"], task["uptodate"]
+        task["task_dep"].append(linked.name)
+        yield {**task, "name": profile, "doc": f"compile the {profile} kernel whole and compare it with the linked one"}
+
+
+def _compare(project: Project, linked: Step, whole: Step) -> None:
+    """Compile a kernel with its initramfs whole; BuildError unless it equals the one that was linked."""
+    made = project.engine.ensure(whole).outputs
+    known = project.engine.ensure(linked).outputs
+    for name, node in made.items():
+        if known[name] != node:
+            raise BuildError(
+                f"{name} differs from the kernel that was compiled whole",
+                where=linked.title,
+                hint=f"compare the files in build/results/{linked.name}/ and build/results/{whole.name}/",
+            )
+        ui.line(f"   {linked.name}: linked and compiled whole are the same bytes, {node.digest.sha256}")
+
+
+def show_graph(project: Project) -> Task:
+    """The graph of steps."""
+    return {
+        "doc": "print every step with its key, whether its result is there, and how long it took (--json, --dot)",
+        "actions": [partial(_show, project)],
+        "params": [_JSON, _DOT],
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _show(project: Project, as_json: bool, dot: bool) -> None:
+    found = graph.rows(project.engine, project.plan.steps)
+    if as_json:
+        ui.answer(graph.as_json(found))
+    elif dot:
+        folders = {
+            project.out(made.profile).name: sorted({output.step.name for output in made.outputs.values()})
+            for made in project.plan.deliverables
+        }
+        ui.answer(graph.as_dot(found, outputs=folders))
+    else:
+        ui.answer(graph.as_text(found))
