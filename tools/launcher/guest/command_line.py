@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tools.launcher.config.owner import NOTHING, Owner
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.sev.agent_abi import AGENT_PORT, ROOTFS_SERIAL
+from tools.sev.modes import Mode
 
 Option = tuple[str, ...]
 Version = tuple[int, int, int]

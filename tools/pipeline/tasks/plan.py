@@ -13,9 +13,9 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine.step import Blob, Output, Step, closure
+from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
 from tools.pipeline.guest import agent, firmware, initramfs, kernel, patches
-from tools.pipeline.measure import table
+from tools.pipeline.measure import launch_digests
 from tools.pipeline.publish import launcher, templates
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.recipes.kernels import KernelRecipe
@@ -23,6 +23,7 @@ from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
 from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source
+from tools.sev.formats import DIGESTS_NAME
 
 WHEEL = "sev-snp-measure"
 """The pin of the library that computes launch digests."""
@@ -148,18 +149,18 @@ class Plan:
             measured["initramfs"] = (initramfs.COMPRESSED, self.initramfs.output(initramfs.COMPRESSED))
         measured["firmware"] = (firmware.IMAGE, self.firmware(profile.firmware).output(firmware.IMAGE))
         files = {role: name for role, (name, _) in measured.items()}
-        artifacts = {role: output for role, (_, output) in measured.items()}
-        digests = table.step(
+        artifacts: dict[str, Reference] = {role: output for role, (_, output) in measured.items()}
+        digests = launch_digests.step(
             profile, guest, root=self._root, files=files, artifacts=artifacts, wheel=self._blob(WHEEL),
             version=self._version,
         )  # fmt: skip
         runtime = templates.runtime(
-            profile, guest, files=files, artifacts=artifacts, digests=digests.output(table.NAME), version=self._version
+            profile, guest, files=files, artifacts=artifacts, digests=digests.output(DIGESTS_NAME), version=self._version
         )
         outputs = {
             **dict(measured.values()),
             launcher.NAME: self.launcher.output(launcher.NAME),
-            table.NAME: digests.output(table.NAME),
+            DIGESTS_NAME: digests.output(DIGESTS_NAME),
             templates.CONFIG: runtime.output(templates.CONFIG),
         }
         if not builtin:
