@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest firmware: edk2's AmdSev platform, which verifies kernel, initramfs and command line.
 
-    edk2 tarball ────────────────────────────┐
-    Debian's fixes, by debian.toml ──────────┼─ source ── build.sh ── OVMF.fd, footer checked
-    recipes/firmware/patches ────────────────┘
+edk2 tarball ────────────────────────────┐
+Debian's fixes, by debian.toml ──────────┼─ source ── build.sh ── OVMF.fd, footer checked
+recipes/firmware/patches ────────────────┘
 """
 
 from collections.abc import Mapping, Sequence

@@ -94,7 +94,9 @@ def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> 
 
 def _audit(root: Path, fragments: Sequence[str], outputs: Mapping[str, Path]) -> None:
     """Raise UserError naming fragment and line for each requested symbol that Kconfig did not honour."""
-    requests = kconfig.load_fragments([root / path for path in fragments], label=lambda path: str(path.relative_to(root)))
+    requests = kconfig.load_fragments(
+        [root / path for path in fragments], label=lambda path: str(path.relative_to(root))
+    )
     kconfig.raise_findings(
         kconfig.audit(
             requests,

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The step that writes launch-digests.json: program.py in the sandbox, with sev-snp-measure's wheel beside it.
 
-    artifacts ── values of the recipes ── tools/sev, measure/, the wheel ── program.py ── launch-digests.json
+artifacts ── values of the recipes ── tools/sev, measure/, the wheel ── program.py ── launch-digests.json
 """
 
 from collections.abc import Mapping

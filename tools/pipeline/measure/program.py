@@ -19,6 +19,7 @@ from tools.pipeline.measure.table import CPU_KEY, Guest, document, serialise
 from tools.sev.errors import FormatError, one_line
 from tools.sev.modes import ProfileKind
 
+
 def guest_json(guest: Guest) -> bytes:
     """The program's first argument."""
     return (json.dumps(asdict(guest), indent=1, sort_keys=True) + "\n").encode()

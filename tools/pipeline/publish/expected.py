@@ -58,7 +58,9 @@ def verdict(root: Path, folder: Path) -> Verdict:
     expected = load(root)
     if not any(path.startswith(f"{folder.name}/") for path in expected):
         hint = f"./doit accept:{folder.name.removeprefix('out-')}" if folder.name != "out" else "./doit accept"
-        return Verdict(good=False, line=f"nothing is expected of {folder.name}/ yet ({EXPECTED}); when it is right: {hint}")
+        return Verdict(
+            good=False, line=f"nothing is expected of {folder.name}/ yet ({EXPECTED}); when it is right: {hint}"
+        )
     names = differing(expected, measure(root, folder), folder=folder.name)
     if not names:
         return Verdict(good=True, line=f"matches the expected digests ({EXPECTED})")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folder: what steps have made, copied to its place and checked there.
 
-    outputs of steps ── verified copies ─┬─ out/
-    manifest.json ───────────────────────┘   └─ sev-launch check, in the sandbox ── SHA256SUMS
+outputs of steps ── verified copies ─┬─ out/
+manifest.json ───────────────────────┘   └─ sev-launch check, in the sandbox ── SHA256SUMS
 """
 
 from collections.abc import Mapping

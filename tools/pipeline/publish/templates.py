@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """runtime.toml and the drop-ins for Kata Containers: templates of recipes/, rendered in the sandbox (render.py).
 
-    recipes/*.j2 ── values of the recipes ── artifacts, launch-digests.json ── render.py ── TOML
+recipes/*.j2 ── values of the recipes ── artifacts, launch-digests.json ── render.py ── TOML
 """
 
 import json

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads and tool trees.
 
-    _locks ── sources.lock ──── fetch:sources ────────── (steps that take a source)
-           └─ toolchain.lock ── fetch:TREE ── toolchain:TREE ── (steps that run on it)
+_locks ── sources.lock ──── fetch:sources ────────── (steps that take a source)
+       └─ toolchain.lock ── fetch:TREE ── toolchain:TREE ── (steps that run on it)
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folders, and what is asked about them.
 
-    steps of a profile ── artifacts:PROFILE ── check:PROFILE, accept:PROFILE
+steps of a profile ── artifacts:PROFILE ── check:PROFILE, accept:PROFILE
 """
 
 from collections.abc import Callable, Iterator

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From recipes and pins to steps: the whole graph of a checkout as data. Nothing runs and nothing is hashed here.
 
-    source-LINUX ── kernel-config-K ── kernel-K ─────────────┬─ digests-P ── runtime-P ─┐
-    source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
-    agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘    kata-P, launcher ─────┘
+source-LINUX ── kernel-config-K ── kernel-K ─────────────┬─ digests-P ── runtime-P ─┐
+source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
+agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘    kata-P, launcher ─────┘
 """
 
 from collections.abc import Mapping
@@ -155,7 +155,12 @@ class Plan:
             version=self._version,
         )  # fmt: skip
         runtime = templates.runtime(
-            profile, guest, files=files, artifacts=artifacts, digests=digests.output(DIGESTS_NAME), version=self._version
+            profile,
+            guest,
+            files=files,
+            artifacts=artifacts,
+            digests=digests.output(DIGESTS_NAME),
+            version=self._version,
         )
         outputs = {
             **dict(measured.values()),

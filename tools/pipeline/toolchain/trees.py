@@ -31,9 +31,7 @@ class Trees:
     def find(self, name: str) -> Tools | None:
         """A tree that is set up; what has been found is not looked for again."""
         if name not in self._found:
-            tree = tool_tree.find_tree(
-                name, toolchain=self.toolchain, lock=self.lock, trees=self.path, seal=self.seal
-            )
+            tree = tool_tree.find_tree(name, toolchain=self.toolchain, lock=self.lock, trees=self.path, seal=self.seal)
             if tree is None:
                 return None
             self._found[name] = Tools(path=tree.path, digest=tree.digest)
