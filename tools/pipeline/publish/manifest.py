@@ -18,7 +18,7 @@ from typing import Any
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.recipes.profiles import Profile
-from tools.pipeline.sources import pins_text
+from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source
 from tools.pipeline.tasks.project import Project
 
@@ -55,12 +55,12 @@ def write(
         "project": {"name": "sev-artifacts", "version": project.version()},
         "profile": profile.name,
         "inputs": {
-            "sources": [pins_text.source_fields(s) for s in sorted(sources, key=lambda s: s.pin.name)],
+            "sources": [pins.source_fields(s) for s in sorted(sources, key=lambda s: s.pin.name)],
             "tools": {
                 "suite": project.toolchain_lock.suite,
                 "tree": TREE,
                 "digest": project.tree(TREE).digest,
-                "packages": [pins_text.package_fields(p, trees=[TREE]) for p in packages],
+                "packages": [pins.package_fields(p, trees=[TREE]) for p in packages],
             },
             "files": files_of(project.root, files),
         },
