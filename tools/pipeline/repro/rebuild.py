@@ -13,7 +13,7 @@ a place to write to.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from tools.pipeline.recipes.profiles import Profile
 from tools.pipeline.repro import check, environments
 from tools.pipeline.repro.check import Target
 from tools.pipeline.sources import pins as lockfile
-from tools.pipeline.sources import pins_text
-from tools.pipeline.sources.pins import Pin
+from tools.pipeline.sources.pins import Pin, ToolchainLock
+from tools.pipeline.sources.wanted import MAX_SIZE
 from tools.pipeline.tasks.project import Project
 
 _MAX = 16 << 20  # bytes; ours has 150 KB
@@ -63,12 +63,14 @@ def load(path: Path, project: Project) -> Published:
         profile=top.string("profile", pattern=r"[a-z0-9][a-z0-9._-]{0,63}", says="a profile's name"),
         files=_digests(inputs.table("files")),
         pins=(*(s.pin for s in sources), *(p.pin for p in packages)),
-        sources_lock=pins_text.render_sources(sources),
+        sources_lock=lockfile.render_sources(sources),
         # The manifest has the one tree that steps run on. A lock wants all: they get the same packages.
-        toolchain_lock=pins_text.toolchain_lock(
-            suite=tools.string("suite", pattern=r"[a-z]{1,30}", says="a Debian suite"),
-            wanted=[(tree.name, tree.packages) for tree in trees],
-            packages=[pins_text.package_fields(p, trees=[tree.name for tree in trees]) for p in packages],
+        toolchain_lock=lockfile.render_toolchain(
+            ToolchainLock(
+                suite=tools.string("suite", pattern=r"[a-z]{1,30}", says="a Debian suite"),
+                wanted=tuple((tree.name, tree.packages) for tree in trees),
+                packages=tuple(replace(p, trees=tuple(tree.name for tree in trees)) for p in packages),
+            )
         ),
         outputs=_digests(top.table("outputs")),
     )
@@ -99,7 +101,7 @@ def _digests(table: Table) -> dict[str, str]:
             raise table.error(name[:100], "is no plain relative path")
         entry = table.table(name)
         found[name] = entry.sha256("sha256")
-        entry.integer("size", low=0, high=lockfile.MAX_SIZE)
+        entry.integer("size", low=0, high=MAX_SIZE)
         entry.close()
     return found
 

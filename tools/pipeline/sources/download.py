@@ -3,10 +3,12 @@
 """One pinned file from a list of places: bounded tries, resumed, hashed on the way, taken only if right."""
 
 import errno
+import hashlib
 import os
 import re
 import socket
 import stat
+import tempfile
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +18,12 @@ from pathlib import Path
 import requests
 import urllib3
 
-from tools.pipeline.base import ambient, ui
+from tools.pipeline.base import ambient, files, ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.sources import pypi
 from tools.pipeline.sources.cache import Cache, Partial
-from tools.pipeline.sources.pins import Pin
+from tools.pipeline.sources.pins import Pin, Wheel
+from tools.pipeline.sources.wanted import MAX_SIZE, Promise
 
 _CHUNK = 256 << 10
 _SLOWEST = 1024  # bytes a second, averaged over the stall time; slower counts as stalled
@@ -162,7 +167,9 @@ class Download:
 
     def _transfer(self, part: Partial, place: str, session: requests.Session) -> None:
         if urllib.parse.urlsplit(place).scheme == "file":
-            self._copy(part, place)
+            self._copy(part, _path_of(place))
+        elif isinstance(self.pin.origin, Wheel) and place == pypi.place(self.pin.origin):
+            self._ask_pip(part, self.pin.origin)
         else:
             try:
                 self._get(part, place, session)
@@ -171,8 +178,16 @@ class Download:
         if not part.complete:
             raise _Broken(f"the connection ended after {part.size} of {self.pin.size} bytes")
 
-    def _copy(self, part: Partial, place: str) -> None:
-        path = _path_of(place)
+    def _ask_pip(self, part: Partial, wheel: Wheel) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = pypi.download(wheel, Path(folder), sha256=self.pin.sha256)
+            except BuildError as error:
+                # pip has tried again by itself.
+                raise _Refused(error.what) from None
+            self._copy(part, path)
+
+    def _copy(self, part: Partial, path: Path) -> None:
         part.restart()
         try:
             with path.open("rb") as file:
@@ -287,6 +302,32 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             seen.append(id(item))
             yield item
             pending += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
+
+
+def measure(place: str, session: requests.Session, limits: Limits) -> Promise | str:
+    """Size and SHA-256 of what a place has, keeping nothing; or why there is none."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        if urllib.parse.urlsplit(place).scheme == "file":
+            path = _path_of(place)
+            return Promise(sha256=files.of_file(path), size=path.stat().st_size)
+        headers, timeout = {"Accept-Encoding": "identity"}, (limits.connect, limits.stall)
+        with session.get(place, headers=headers, stream=True, timeout=timeout) as response:
+            if response.status_code != 200:
+                return f"{response.status_code} {response.reason}"
+            while size <= MAX_SIZE and (chunk := response.raw.read1(_CHUNK)):
+                digest.update(chunk)
+                size += len(chunk)
+            if size > MAX_SIZE:
+                return f"is larger than {MAX_SIZE} bytes"
+            announced = response.headers.get("Content-Length", "")
+            if announced.isdigit() and int(announced) != size:
+                return f"the connection ended after {size} of {announced} bytes"
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        return str(_translate(error))
+    except OSError as error:
+        return error.strerror or "cannot be read"
+    return Promise(sha256=digest.hexdigest(), size=size)
 
 
 def size_at(place: str, session: requests.Session, limits: Limits) -> int | str:

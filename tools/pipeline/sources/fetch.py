@@ -20,9 +20,10 @@ import requests
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.sources.cache import Cache
-from tools.pipeline.sources.download import Download, Failure, Limits, Meter, size_at
+from tools.pipeline.sources.download import Download, Failure, Limits, Meter, measure, size_at
 from tools.pipeline.sources.mirrors import SETTING, Mirrors
 from tools.pipeline.sources.pins import LocalFile, Pin
+from tools.pipeline.sources.wanted import Promise
 
 _NAMED = 5  # failed files that an error names besides the first: it is one line
 
@@ -76,8 +77,8 @@ def ensure(
         _raise(failures)
 
 
-def check_available(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> None:
-    """Ask some place for each pin's size without fetching it; BuildError names the pins that none has."""
+def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> list[Failure]:
+    """Ask some place for each pin's size without fetching it; the pins that none has."""
     limits = limits or Limits()
 
     def one(pin: Pin) -> Failure | None:
@@ -91,9 +92,25 @@ def check_available(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits
         return Failure(pin=pin, answers=tuple(answers), final=True)
 
     with ThreadPoolExecutor(max_workers=limits.jobs) as pool:
-        failures = [failure for failure in pool.map(one, pins) if failure is not None]
-    if failures:
-        _raise(failures)
+        return [failure for failure in pool.map(one, pins) if failure is not None]
+
+
+def look(pin: Pin, *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> Promise:
+    """Size and SHA-256 of what the first place has that answers, whatever the pin says; BuildError for none."""
+    answers = []
+    with requests.Session() as session:
+        for place in _places(pin, mirrors, root):
+            answer = measure(place, session, limits or Limits())
+            if isinstance(answer, Promise):
+                return answer
+            answers.append(f"{place}: {answer}")
+    raise BuildError("; ".join(answers), where=pin.where)
+
+
+def refuse(failures: Iterable[Failure]) -> None:
+    """Raise BuildError that names the pins that could not be had, if there are any."""
+    if listed := list(failures):
+        _raise(listed)
 
 
 def _raise(failures: list[Failure]) -> NoReturn:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.sources.pins import Archive, LocalFile, Pin, PoolFile, Urls
+from tools.pipeline.sources import pypi
+from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Urls, Wheel
 
 SETTING = "SEV_ARTIFACTS_MIRROR"
 REMEDY = (
@@ -59,9 +60,10 @@ class Mirrors:
             found += mirror.urls(pin)
         if isinstance(pin.origin, Urls):
             found += pin.origin.urls
-        if not found and not isinstance(pin.origin, LocalFile):
-            archive = pin.origin.archive if isinstance(pin.origin, PoolFile) else ""
-            raise UserError(f"no mirror of the {archive} archive is known", where=pin.where, hint=REMEDY)
+        if isinstance(pin.origin, Wheel):
+            found.append(pypi.place(pin.origin))
+        if isinstance(pin.origin, PoolFile) and not found:
+            raise UserError(f"no mirror of the {pin.origin.archive} archive is known", where=pin.where, hint=REMEDY)
         return tuple(dict.fromkeys(found))
 
     def of_archive(self, archive: Archive) -> tuple[str, ...]:

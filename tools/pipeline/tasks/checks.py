@@ -4,11 +4,12 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 from tools.pipeline.base import ambient, ui
-from tools.pipeline.base.errors import BuildError
-from tools.pipeline.sources import mirrors
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
 
@@ -48,22 +49,55 @@ def _pytest(project: Project, *folders: str) -> None:
 
 
 def relock(project: Project) -> Task:
-    """Re-resolve all pins."""
+    """Re-resolve pins."""
     return {
-        "doc": "resolve the pins anew with apt, rewrite the locks, print what changed",
+        "doc": "resolve the pins anew with apt and pip, rewrite the locks, print what changed",
         "actions": [action(partial(_lock, project))],
+        "params": [
+            {
+                "name": "only",
+                "long": "only",
+                "default": "",
+                "help": "names of sources and tool trees, separated by commas; everything else keeps its pins",
+            },
+            {
+                "name": "yes",
+                "long": "yes",
+                "type": bool,
+                "default": False,
+                "help": "pin bytes that nothing vouches for without asking",
+            },
+        ],
         "io": {"capture": False},
     }
 
 
-def _lock(project: Project) -> None:
+def _lock(project: Project, only: str, *, yes: bool) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
-    from tools.pipeline.sources import resolve as lock  # noqa: PLC0415
+    from tools.pipeline.sources import resolve  # noqa: PLC0415
 
-    known = mirrors.discover(ambient.mirror_override())
-    changes = [
-        *lock.lock(root=project.root, folder=project.build / "apt", mirrors=known),
-        *lock.lock_python(root=project.root),
-    ]
+    names = tuple(name for name in only.split(",") if name)
+    changes = resolve.lock(
+        root=project.root,
+        folder=project.build / "apt",
+        mirrors=mirrors.discover(ambient.mirror_override()),
+        only=names,
+        confirm=partial(_confirm, yes=yes),
+    )
+    if not names:
+        changes += requirements.lock(root=project.root)
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
+
+
+def _confirm(lines: Sequence[str], *, yes: bool) -> None:
+    ui.line("   nothing vouches for these bytes but the places that they came from:")
+    for line in lines:
+        ui.line(f"   {line}")
+    if yes:
+        return
+    hint = "compare the digests with what the author published, then add --yes"
+    if not ambient.is_terminal(sys.stdin):
+        raise UserError("new bytes need a person's consent", where="./doit lock", hint=hint)
+    if input("   pin them? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise UserError("not pinned", where="./doit lock", hint=hint)

@@ -54,8 +54,7 @@ class Project:
 
         Not part of load(): `./doit lock` must start with a stale lock.
         """
-        wanted.check_sources_fresh(wanted.read_wanted_sources(self.root / wanted.SOURCES_TOML), self.sources)
-        wanted.check_toolchain_fresh(self.toolchain, self.toolchain_lock)
+        lockfile.check_fresh(self.root, sources=self.sources, toolchain=self.toolchain, locked=self.toolchain_lock)
 
     @property
     def build(self) -> Path:
