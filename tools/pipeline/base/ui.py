@@ -31,6 +31,13 @@ def line(text: str) -> None:
     out.flush()
 
 
+def answer(text: str) -> None:
+    """Print what was asked for, on the real standard output."""
+    out = sys.__stdout__ if sys.__stdout__ is not None else sys.stdout
+    out.write(text)
+    out.flush()
+
+
 def duration(seconds: float) -> str:
     """4.2 s, 3 min 07 s."""
     if seconds < 60:

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from tools.pipeline.base import toml_reader
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.step import CheckoutFile, Literal, Reference, Step
 from tools.pipeline.guest import source_tree
 from tools.pipeline.guest.patches import Patch
-from tools.pipeline.measure import footer
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
+from tools.sev import firmware_check
+from tools.sev.errors import FormatError
 
 IMAGE = "OVMF.fd"
 LICENCE = "BSD-2-Clause-Patent"
@@ -92,4 +94,7 @@ def step(recipe: FirmwareRecipe, *, source: Step) -> Step:
 
 
 def _check_footer(size: int, outputs: Mapping[str, Path]) -> None:
-    footer.check_firmware(outputs[IMAGE], file_size=size)
+    try:
+        firmware_check.check_firmware(outputs[IMAGE].read_bytes(), where=IMAGE, size=size)
+    except FormatError as error:
+        raise BuildError.of(error) from None

@@ -51,7 +51,7 @@ def step(
         tools="build",
         inputs={"/inputs/source": archive, **extra},
         outputs=(ARCHIVE, *outputs),
-        mistakes=False,
+        mistakes=True,
     )
 
 

@@ -18,7 +18,7 @@ from tools.pipeline.engine import key
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.merkle import File
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
-from tools.pipeline.sources import pins_text
+from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source, ToolchainLock
 
 NAME = "manifest.json"
@@ -38,8 +38,9 @@ def render(
 ) -> bytes:
     """The manifest's bytes. Every step must have been made; `recipes` are files that the graph was made from."""
     used = {reference.sha256 for step in steps for reference in step.inputs.values() if isinstance(reference, Blob)}
-    taken = {step.inputs[path].path for step in steps for path in step.inputs
-             if isinstance(step.inputs[path], CheckoutFile)}  # fmt: skip
+    taken = {
+        reference.path for step in steps for reference in step.inputs.values() if isinstance(reference, CheckoutFile)
+    }
     document = {
         "schema": SCHEMA,
         "project": {"name": "sev-artifacts", "version": version},
@@ -47,7 +48,7 @@ def render(
         "engine": key.ENGINE_VERSION,
         "inputs": {
             "sources": [
-                pins_text.source_fields(source)
+                pins.source_fields(source)
                 for source in sorted(sources, key=lambda s: s.pin.name)
                 if source.pin.sha256 in used
             ],
@@ -63,7 +64,7 @@ def render(
 def _tools(engine: Engine, name: str, toolchain: ToolchainLock) -> dict[str, Any]:
     tree = engine.find_tools(name)
     assert tree is not None
-    packages = [pins_text.package_fields(package, trees=[name]) for package in toolchain.of_tree(name)]
+    packages = [pins.package_fields(package, trees=[name]) for package in toolchain.of_tree(name)]
     return {"suite": toolchain.suite, "digest": tree.digest, "packages": packages}
 
 

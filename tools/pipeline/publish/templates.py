@@ -89,7 +89,6 @@ def _common(profile: Profile, guest: Guest) -> dict[str, Any]:
             "memory": guest.memory,
             "mode": guest.mode,
             "reduced_phys_bits": guest.reduced_phys_bits,
-            "kernel_hashes": guest.kernel_hashes,
             "snp_policy": guest.snp_policy,
             "sev_es_policy": guest.sev_es_policy,
             "sev_policy": guest.sev_policy,

@@ -125,18 +125,18 @@ def _one_line_for_interrupts(kind: type[BaseException], error: BaseException, tr
         sys.__excepthook__(kind, error, trace)
 
 
-def config(project: Project, *, default: str) -> dict[str, Any]:
+def config(build: Path, *, default: str) -> dict[str, Any]:
     """DOIT_CONFIG."""
     sys.excepthook = _one_line_for_interrupts
     # sqlite does not make the folder of its database.
-    project.build.mkdir(exist_ok=True)
+    build.mkdir(exist_ok=True)
     return {
         "default_tasks": [default],
         "reporter": Reporter,
         "check_file_uptodate": ContentChecker,
         # dbm would leave several files, named after whichever dbm module the host has.
         "backend": "sqlite3",
-        "dep_file": os.fspath(project.build / "doit.db"),
+        "dep_file": os.fspath(build / "doit.db"),
         "par_type": "thread",
         "verbosity": 2,
     }

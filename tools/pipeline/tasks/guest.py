@@ -10,7 +10,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import graph
 from tools.pipeline.engine.step import Step
 from tools.pipeline.tasks import steps
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.inputs import LOCKS
 from tools.pipeline.tasks.project import Project
 

@@ -8,6 +8,7 @@ _locks ── sources.lock ──── fetch:sources ────────�
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from doit.tools import config_changed
 
@@ -60,14 +61,28 @@ def toolchain(project: Project) -> Iterator[Task]:
             "doc": f"set up the {tree.name} tree from toolchain.lock",
             "actions": [action(partial(_set_up, project, tree.name))],
             "task_dep": [f"fetch:{tree.name}"],
-            "uptodate": [lambda name=tree.name: project.trees.find(name) is not None],
-            "clean": remove(),
+            "uptodate": [partial(_is_set_up, project, tree.name)],
+            "clean": remove(_link(project, tree.name)),
             "io": {"capture": False},
         }
+
+
+def _link(project: Project, name: str) -> Path:
+    """For people and tests, who want to look into a tree."""
+    return project.build / "trees" / name
+
+
+def _is_set_up(project: Project, name: str) -> bool:
+    tools, link = project.trees.find(name), _link(project, name)
+    return tools is not None and link.is_symlink() and link.readlink() == tools.path
 
 
 def _set_up(project: Project, name: str) -> None:
     # Told before minutes of downloads and builds are spent, with the remedy.
     sandbox.available()
     tools = project.trees.ensure(name)
+    link = _link(project, name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tools.path)
     ui.line(f"   {name} tree {tools.digest[:16]}… in {tools.path}")

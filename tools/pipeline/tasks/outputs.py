@@ -14,9 +14,9 @@ from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.publish import expected, manifest
 from tools.pipeline.publish.out_folder import OutFolder
-from tools.pipeline.recipes import load as recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.plan import recipe_files
 from tools.pipeline.tasks.project import Project
 
 
@@ -35,7 +35,7 @@ def _manifest(project: Project, profile: Profile) -> bytes:
         outputs=deliverable.outputs,
         sources=project.sources,
         toolchain=project.toolchain_lock,
-        recipes=recipes.files(project.root, profile),
+        recipes=recipe_files(profile),
     )
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
-from tools.pipeline.guest import agent, firmware, initramfs, kernel, patches
+from tools.pipeline.guest import agent, firmware, initramfs, initramfs_image, kernel, patches
 from tools.pipeline.measure import launch_digests
 from tools.pipeline.publish import launcher, templates
+from tools.pipeline.recipes import guest, kernels
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.recipes.kernels import KernelRecipe
 from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
-from tools.pipeline.sources import pins
+from tools.pipeline.sources import pins, wanted
 from tools.pipeline.sources.pins import Source
 from tools.sev.formats import DIGESTS_NAME
 
@@ -84,7 +85,7 @@ class Plan:
     def initramfs(self) -> Step:
         """The initramfs; its packer is of the default profile's kernel source, whatever kernel it is used with."""
         packer = self.kernel_source(self._recipes.profile(DEFAULT_PROFILE).kernel).output(kernel.GEN_INIT_CPIO)
-        return initramfs.step(self._root, agent=self.agent.output(agent.NAME), packer=packer)
+        return initramfs_image.step(self._root, agent_output=self.agent.output(agent.NAME), packer=packer)
 
     @cached_property
     def launcher(self) -> Step:
@@ -121,12 +122,12 @@ class Plan:
             source=source,
             config=config,
             plain=self.kernel(recipe, builtin=False),
-            cpio=self.initramfs.output(initramfs.CPIO),
+            cpio=self.initramfs.output(initramfs_image.CPIO),
         )
 
     def _whole(self, recipe: KernelRecipe) -> Step:
         source, config = self.kernel_source(recipe), self._config(recipe, builtin=True)
-        return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs.CPIO))
+        return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs_image.CPIO))
 
     def _firmware(self, recipe: FirmwareRecipe) -> Step:
         folder = recipe.patches
@@ -141,22 +142,22 @@ class Plan:
         return firmware.step(recipe, source=source)
 
     def _deliverable(self, profile: Profile) -> Deliverable:
-        guest = self._recipes.guest
+        machine = self._recipes.guest
         builtin = profile.carry is Carry.BUILTIN
         # Measured artifacts: role in runtime.toml → file name in the output folder, and output.
         measured = {"kernel": ("vmlinuz", self.kernel(profile.kernel, builtin=builtin).output(kernel.IMAGE))}
         if not builtin:
-            measured["initramfs"] = (initramfs.COMPRESSED, self.initramfs.output(initramfs.COMPRESSED))
+            measured["initramfs"] = (initramfs_image.COMPRESSED, self.initramfs.output(initramfs_image.COMPRESSED))
         measured["firmware"] = (firmware.IMAGE, self.firmware(profile.firmware).output(firmware.IMAGE))
         files = {role: name for role, (name, _) in measured.items()}
         artifacts: dict[str, Reference] = {role: output for role, (_, output) in measured.items()}
         digests = launch_digests.step(
-            profile, guest, root=self._root, files=files, artifacts=artifacts, wheel=self._blob(WHEEL),
+            profile, machine, root=self._root, files=files, artifacts=artifacts, wheel=self._blob(WHEEL),
             version=self._version,
         )  # fmt: skip
         runtime = templates.runtime(
             profile,
-            guest,
+            machine,
             files=files,
             artifacts=artifacts,
             digests=digests.output(DIGESTS_NAME),
@@ -170,6 +171,28 @@ class Plan:
         }
         if not builtin:
             # A kernel that brings an agent of its own is none for Kata.
-            kata = templates.kata(profile, guest, kernel=files["kernel"], firmware=files["firmware"])
+            kata = templates.kata(profile, machine, kernel=files["kernel"], firmware=files["firmware"])
             outputs |= {f"kata/{name}": kata.output(name) for name in kata.outputs}
         return Deliverable(profile=profile, outputs=outputs)
+
+
+def recipe_files(profile: Profile) -> tuple[str, ...]:
+    """Files of the checkout that a profile's steps were made from without being inputs of one, sorted."""
+    return tuple(
+        sorted(
+            {
+                guest.FILE,
+                kernels.LISTS,
+                profile.file,
+                profile.kernel.file,
+                profile.firmware.file,
+                profile.firmware.debian_patches,
+                initramfs.FILE,
+                pins.SOURCES_LOCK,
+                pins.TOOLCHAIN_LOCK,
+                wanted.SOURCES_TOML,
+                wanted.TOOLCHAIN_TOML,
+                "pyproject.toml",
+            }
+        )
+    )

@@ -43,7 +43,9 @@ class Project:
         sources = pins.read_sources_lock(root / pins.SOURCES_LOCK)
         return Project(
             root=root,
-            recipes=recipes.load(root, sources=[s.pin.name for s in sources]),
+            recipes=recipes.recipes(
+                root, sources=[want.name for want in wanted.read_sources(root / wanted.SOURCES_TOML)]
+            ),
             sources=sources,
             toolchain=wanted.read_toolchain(root / wanted.TOOLCHAIN_TOML),
             toolchain_lock=pins.read_toolchain_lock(root / pins.TOOLCHAIN_LOCK),
@@ -54,7 +56,7 @@ class Project:
 
         Not part of load(): `./doit lock` must start with a stale lock.
         """
-        lockfile.check_fresh(self.root, sources=self.sources, toolchain=self.toolchain, locked=self.toolchain_lock)
+        pins.check_fresh(self.root, sources=self.sources, toolchain=self.toolchain, locked=self.toolchain_lock)
 
     @property
     def build(self) -> Path:
