@@ -195,11 +195,12 @@ def initramfs(project: Project) -> Task:
         "file_dep": [
             built,
             folder / "manifest.toml",
-            *[folder / name for name in agent.manifest(project).files()],
+            *[folder / name for name in agent.manifest(project).files().values()],
             *_code(project, "guest/agent", "guest/initramfs"),
             inputs.stamp(project, "build"),
         ],
-        "targets": [cpio, compressed, project.store.note("initramfs")],
+        "task_dep": ["fetch:sources"],
+        "targets": [cpio, compressed, project.store.note("gen_init_cpio"), project.store.note("initramfs")],
         "clean": remove(cpio, compressed),
         "io": {"capture": False},
     }
@@ -211,6 +212,7 @@ def step_notes(project: Project, profile: Profile) -> list[Path]:
         f"source-{profile.kernel.source}",
         f"source-{profile.firmware.source}",
         "agent",
+        "gen_init_cpio",
         "initramfs",
         firmware.log(profile.firmware),
         kernel.config_log(profile),
@@ -231,7 +233,7 @@ def files(project: Project, profile: Profile) -> list[Path]:
             firmware.script(project),
             *firmware.patch_files(project, profile.firmware),
             folder / "manifest.toml",
-            *[folder / name for name in agent.manifest(project).files()],
+            *[folder / name for name in agent.manifest(project).files().values()],
             *agent.sources(project),
         }
     )
