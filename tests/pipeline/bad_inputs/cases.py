@@ -102,15 +102,11 @@ _WANTED = [
 ]
 _MANIFEST = [
     _case(MANIFEST, None, "", at=": ", says="no such file"),
-    _case(MANIFEST, 'path = "init"', 'path = "../init"', at=": entry[0].path: ", says="must not hold . or ..",
+    _case(MANIFEST, 'path = "init"', 'path = "../init"', at=": entry[", says="path (../init): '../init' must not hold .",
           real=True),
-    _case(MANIFEST, 'mode = "0755"', "mode = 755", at=": entry[0].mode: ", says="an octal mode such as 0755"),
-    _case(MANIFEST, '"agent"', '"agnet"', at=": entry[0].artifact: ", says="'agnet' is not one of: agent"),
-    _case(MANIFEST, 'artifact = "agent"', 'file = "agent/nothing"', at=": entry[0].file: ", says="no file initramfs"),
-    _case(MANIFEST, 'artifact = "agent"', 'file = "/etc/passwd"', at=": entry[0].file: ", says="leaves initramfs/"),
     _case(MANIFEST, 'path = "proc"', 'path = "a/proc"', at=": entry: ", says="'a/proc' has no parent 'a'; list"),
-    _case(MANIFEST, 'path = "proc"', 'path = "init"', at=": entry[3].path: ", says="'init' stands twice"),
-    _case(MANIFEST, "budget = 14_000_000", "budget = 14.0", at=": budget: ", says="must be an integer, not a float"),
+    _case(MANIFEST, 'path = "proc"', 'path = "init"', at=": entry[", says=".path (init): 'init' stands twice"),
+    _case(MANIFEST, "budget = ", "budget = 14.0#", at=": budget: ", says="must be an integer, not a float"),
 ]
 _KERNEL = [
     _case(SERIES, "0001-", "1-", at=":", says="bad patch name '1-virtio", command="source:linux"),

@@ -85,7 +85,7 @@ class Plan:
     def initramfs(self) -> Step:
         """The initramfs; its packer is of the default profile's kernel source, whatever kernel it is used with."""
         packer = self.kernel_source(self._recipes.profile(DEFAULT_PROFILE).kernel).output(kernel.GEN_INIT_CPIO)
-        return initramfs_image.step(self._root, agent_output=self.agent.output(agent.NAME), packer=packer)
+        return initramfs_image.step(self._root, built=self.agent.output(agent.NAME), packer=packer)
 
     @cached_property
     def launcher(self) -> Step:
@@ -122,12 +122,12 @@ class Plan:
             source=source,
             config=config,
             plain=self.kernel(recipe, builtin=False),
-            cpio=self.initramfs.output(initramfs_image.CPIO),
+            cpio=self.initramfs.output(initramfs.CPIO),
         )
 
     def _whole(self, recipe: KernelRecipe) -> Step:
         source, config = self.kernel_source(recipe), self._config(recipe, builtin=True)
-        return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs_image.CPIO))
+        return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs.CPIO))
 
     def _firmware(self, recipe: FirmwareRecipe) -> Step:
         folder = recipe.patches
@@ -147,7 +147,7 @@ class Plan:
         # Measured artifacts: role in runtime.toml → file name in the output folder, and output.
         measured = {"kernel": ("vmlinuz", self.kernel(profile.kernel, builtin=builtin).output(kernel.IMAGE))}
         if not builtin:
-            measured["initramfs"] = (initramfs_image.COMPRESSED, self.initramfs.output(initramfs_image.COMPRESSED))
+            measured["initramfs"] = (initramfs.COMPRESSED, self.initramfs.output(initramfs.COMPRESSED))
         measured["firmware"] = (firmware.IMAGE, self.firmware(profile.firmware).output(firmware.IMAGE))
         files = {role: name for role, (name, _) in measured.items()}
         artifacts: dict[str, Reference] = {role: output for role, (_, output) in measured.items()}
