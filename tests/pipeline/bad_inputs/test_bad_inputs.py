@@ -126,7 +126,7 @@ def test_one_line_and_status_2(case: Case, checkout: Path, doit: Doit) -> None:
 def start(checkout: Path, *args: str, **environment: str) -> Done:
     """The real command."""
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *args],
+        [sys.executable, "-m", "tools.pipeline.front", *args],
         cwd=checkout,
         env={"PATH": os.environ["PATH"], "HOME": str(checkout), **environment},
         stdin=subprocess.DEVNULL,

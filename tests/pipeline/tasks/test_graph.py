@@ -32,7 +32,7 @@ class Graph:
         log = self.root / "executed.log"
         log.unlink(missing_ok=True)
         done = subprocess.run(
-            [sys.executable, "-m", "doit", "-f", "recorded_dodo.py", *tasks],
+            [sys.executable, "-m", "tools.pipeline.front", "-f", "recorded_dodo.py", *tasks],
             cwd=self.root,
             capture_output=True,
             text=True,

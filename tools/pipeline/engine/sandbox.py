@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.pipeline.base import ambient, ui
+from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError, UserError
 
@@ -138,7 +138,7 @@ def run(command: Command, *, title: str, log: Path, replay: Path, judge: Judge |
 
 def output_of(command: Command, *, limit: int = 16 << 20) -> bytes:
     """Standard output of a short command; its standard error stands in the BuildError when it fails."""
-    with subprocess.Popen(
+    with children.running(
         bwrap_argv(command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -167,16 +167,8 @@ def raise_failure(title: str, status: int, *, log: Path, replay: Path) -> None:
 
 
 def _wait(argv: list[str], output: int) -> int:
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={}, umask=0o022
-    )
-    try:
-        return process.wait()
-    except BaseException:
-        # --die-with-parent only covers our own death, not an interrupt that we survive.
-        process.kill()
-        process.wait()
-        raise
+    # --die-with-parent only covers our own death, not an interrupt that we survive.
+    return children.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={}, umask=0o022)
 
 
 def bwrap_program() -> str:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All steps as tasks, and the comparison of kernels that were linked with ones that were compiled whole."""
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -61,12 +62,16 @@ def show_graph(project: Project) -> Task:
 def _show(project: Project, as_json: bool, dot: bool) -> None:
     found = graph.rows(project.engine, project.plan.steps)
     if as_json:
-        ui.answer(graph.as_json(found))
+        _print(graph.as_json(found))
     elif dot:
         folders = {
             project.out(made.profile).name: sorted({output.step.name for output in made.outputs.values()})
             for made in project.plan.deliverables
         }
-        ui.answer(graph.as_dot(found, outputs=folders))
+        _print(graph.as_dot(found, outputs=folders))
     else:
-        ui.answer(graph.as_text(found))
+        _print(graph.as_text(found))
+
+
+def _print(text: str) -> None:
+    ui.result(text, sys.stdout)
