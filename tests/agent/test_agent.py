@@ -38,7 +38,8 @@ def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
         ),
     )
     log = scratch / "log"
-    sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    outcome = sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    sandbox.check(outcome, title="agent checks")
     return log.read_text()
 
 

@@ -29,6 +29,9 @@ from tools.pipeline.engine import sandbox
 from tools.pipeline.engine.seal import Seal
 from tools.pipeline.toolchain.tool_tree import Tree
 
+Judge = Callable[[str, int], object]
+"""Reads a whole log and the exit status, and raises BuildError with a better line than the generic one."""
+
 _OWN_CODE = ("sandbox.py", "store.py")
 _MARK = "step.json"
 _DOOMED = ".doomed-"
@@ -135,7 +138,7 @@ class Store:
     check_tool: Callable[[Tree], None] = _believe
     _checked: set[Path] = field(default_factory=set, compare=False, repr=False)
 
-    def run(self, step: Step, *, judge: sandbox.Judge | None = None) -> Result:
+    def run(self, step: Step, *, judge: Judge | None = None) -> Result:
         """The step's outputs; runs the step unless they are there already."""
         # Once: what is edited while the step runs must not be recorded as what it ran with.
         description = step.description()
@@ -154,7 +157,7 @@ class Store:
         """Where this checkout keeps, for its manifest, what the step of that log was and gave."""
         return self.root / "steps" / f"{log}.json"
 
-    def _make(self, final: Path, step: Step, description: Mapping[str, object], judge: sandbox.Judge | None) -> Result:
+    def _make(self, final: Path, step: Step, description: Mapping[str, object], judge: Judge | None) -> Result:
         scratch = final.parent / _SCRATCH
         _remove(scratch)
         for name in ("build", "out"):
@@ -167,13 +170,15 @@ class Store:
                 if item.ready is not None:
                     item.ready()
                     used.enter_context(_in_use(item.host.parent / _MARK))
-            sandbox.run(
+            outcome = sandbox.run(
                 self._command(step, scratch),
                 title=step.title,
                 log=self.root / "log" / f"{step.log or step.name}.log",
                 replay=self.root / "replay" / f"{step.log or step.name}.sh",
-                judge=judge,
             )
+            if judge is not None:
+                judge(outcome.log.read_text(errors="replace"), outcome.status)
+            sandbox.check(outcome, title=step.title)
         result = scratch / "out"
         for name in step.outputs:
             if not os.path.lexists(result / name):
@@ -192,7 +197,7 @@ class Store:
         folder: Path,
         step: Step,
         description: Mapping[str, object],
-        judge: sandbox.Judge | None,
+        judge: Judge | None,
         *,
         quiet: bool = False,
     ) -> Result | None:
@@ -220,7 +225,7 @@ class Store:
         step: Step,
         description: Mapping[str, object],
         digests: Mapping[str, str],
-        judge: sandbox.Judge | None,
+        judge: Judge | None,
     ) -> Result:
         def again() -> Result:
             return self._make(folder, step, description, judge)

@@ -64,7 +64,9 @@ def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -
         environment={"LIBARCHIVE": environments.LIBARCHIVE},
         chdir="/inputs",
     )
-    sandbox.run(command, title=f"explaining {name}", log=folder / "diffoscope.log", replay=folder / "diffoscope.sh")
+    title = f"explaining {name}"
+    log, replay = folder / "diffoscope.log", folder / "diffoscope.sh"
+    sandbox.check(sandbox.run(command, title=title, log=log, replay=replay), title=title)
     report = folder / "report.json"
     if not report.is_file():
         raise BuildError("diffoscope found no difference", where=name, hint=f"its log: {folder}")
