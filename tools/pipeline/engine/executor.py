@@ -195,9 +195,8 @@ class Engine:
             log, replay = self.log(step), self.build / "replay" / f"{step.name}.sh"
             with self.jobs.slot(locks.private_folder(self.build / "jobs")):
                 command = self._command(step, tools, scratch)
-                status = sandbox.run(command, title=step.title, log=log, replay=replay)
-            if status != 0:
-                failure.raise_for(step, status, log=log, replay=replay)
+                outcome = sandbox.run(command, title=step.title, log=log, replay=replay)
+            failure.check(outcome, title=step.title, mistakes=step.mistakes)
             outputs = {name: scratch.take(name, where=step.title) for name in sorted(step.outputs)}
             run_checks(step, {name: scratch.out / name for name in outputs})
             for name, node in outputs.items():
