@@ -45,6 +45,11 @@ _KBUILD: Mapping[str, str] = {
     "KBUILD_BUILD_VERSION": "1",
     "LOCALVERSION": "",
 }
+# Shell: lists what `make allnoconfig` needs, a sixtieth of the tree. Were it too little, the configuration would be
+# another than the one that olddefconfig demands of the whole tree, and compiling would end with that.
+_CONFIGURES = (
+    "find . -name 'Kconfig*' -type f && find scripts ! -type d && find arch/x86 -name 'Makefile*' && ls Makefile Kbuild"
+)
 _PATCHES = "/inputs/patches"
 _FRAGMENTS = "/inputs/fragments"
 
@@ -59,8 +64,8 @@ def source(recipe: KernelRecipe, *, archive: Reference, version: str, series: Se
         extra={f"{_PATCHES}/{name}": CheckoutFile(path=f"{folder}/{name}")
                for name in ("series", *(patch.name for patch in series))},
         patch_argv=patches.apply_argv(series, folder=_PATCHES),
-        also=f"cp usr/{GEN_INIT_CPIO} /out/ && find . -name 'Kconfig*' -type f | LC_ALL=C sort >/build/kconfig.list"
-        f" && {source_tree.TAR} --create --files-from=/build/kconfig.list --file=/out/{_KCONFIG}",
+        also=f"cp usr/{GEN_INIT_CPIO} /out/ && {{ {_CONFIGURES}; }} | LC_ALL=C sort -u >/build/list"
+        f" && {source_tree.TAR} --create --files-from=/build/list --file=/out/{_KCONFIG}",
         outputs=(_KCONFIG, GEN_INIT_CPIO),
     )  # fmt: skip
 
@@ -75,12 +80,12 @@ def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> 
         name=f"kernel-config-{name}",
         title=f"kernel configuration, {name}",
         argv=_shell(
-            f"{source_tree.UNPACK} && {pick} && {_make('KCONFIG_ALLCONFIG=/build/allconfig allnoconfig')}"
-            " && cp /build/obj/.config /out/config && cp /inputs/kconfig.tar /out/kconfig.tar"
+            f"mkdir {source_tree.TREE} && tar --extract --file=/inputs/{_KCONFIG} --directory={source_tree.TREE}"
+            f" && {pick} && {_make('KCONFIG_ALLCONFIG=/build/allconfig allnoconfig')}"
+            f" && cp /build/obj/.config /out/config && cp /inputs/{_KCONFIG} /out/"
         ),
         tools="build",
         inputs={
-            **source_tree.inputs(source),
             f"/inputs/{_KCONFIG}": source.output(_KCONFIG),
             **{f"{_FRAGMENTS}/{Path(path).name}": CheckoutFile(path=path) for path in fragments},
         },
