@@ -96,7 +96,7 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
         ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"} | _MEASURED),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:ovmf"} | _MEASURED),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE | _MEASURED),
+        ("recipes/apply-patches.sh", "set -eu", "set -ue", {"source:linux"} | _KERNEL | _FIRMWARE | _MEASURED),
         ("recipes/firmware/patches/debian.toml", "exactly our", "exactly 0ur", _FIRMWARE | _MEASURED),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",

@@ -32,6 +32,8 @@ BUILTIN_CPIO = "/inputs/initramfs.cpio"
 
 _OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
+# Every patch becomes part of the kernel, so it is under the kernel's own licence (COPYING).
+_LICENCE = "GPL-2.0-only"
 # The same archive for the same files, whoever packs it and when.
 _TAR = "--create --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX"
 
@@ -75,27 +77,20 @@ def fragments(project: Project, profile: Profile) -> list[Path]:
 def source_tree(project: Project, recipe: KernelRecipe) -> Result:
     """The patched source tree.
 
-    Raises UserError for a bad series and BuildError naming the hunk for a patch that does not fit.
+    Raises UserError for a bad series, and naming the hunk for a patch that does not fit.
     """
-    folder = patch_folder(project, recipe)
-    series = patches.load_series(folder, label=recipe.patches)
+    series = patches.load_series(project.root, recipe.patches, licence=_LICENCE)
     step = source.step(
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {project.source(recipe.source).pin.version}",
         tool=project.tree("build"),
         archive=project.source_input(recipe.source, inside="/inputs/source"),
-        extra=[Input.file(folder / p.name, f"/inputs/patches/{p.name}") for p in series],
-        patch_argv=patches.apply_argv(series, folder="/inputs/patches"),
+        extra=[
+            Input.file(project.root / path, f"/inputs/{path}") for path in (patches.SCRIPT, *[p.path for p in series])
+        ],
+        script=patches.apply(patches.inside(series)),
     )
-    offsets: list[patches.Offset] = []
-
-    def judge(log: str, status: int) -> None:
-        offsets.extend(patches.check_log(log, exit_status=status, patches=series))
-
-    result = project.store.run(step, judge=judge)
-    for offset in offsets:
-        ui.line(f"   note: {offset}")
-    return result
+    return project.store.run(step, judge=source.judge)
 
 
 def configure(project: Project, profile: Profile, target: Path) -> None:

@@ -18,7 +18,7 @@ from doit.tools import config_changed
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.engine.store import Result
-from tools.pipeline.guest import agent, firmware, kernel, source_tree
+from tools.pipeline.guest import agent, firmware, kernel, patches, source_tree
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import inputs
@@ -62,6 +62,7 @@ def sources(project: Project) -> Iterator[Task]:
         files = [
             folder / "series",
             *sorted(folder.glob("*.patch")),
+            project.root / patches.SCRIPT,
             *_code(project, "guest/source_tree", "guest/patches", "guest/kernel"),
         ]
         make = partial(kernel.source_tree, project, kernel_recipe)
@@ -223,13 +224,14 @@ def step_notes(project: Project, profile: Profile) -> list[Path]:
 
 def files(project: Project, profile: Profile) -> list[Path]:
     """Every file of the checkout that the profile's kernel, firmware and initramfs are made from, sorted."""
-    patches = kernel.patch_folder(project, profile.kernel)
+    series = kernel.patch_folder(project, profile.kernel)
     folder = project.root / "initramfs"
     return sorted(
         {
             *kernel.fragments(project, profile),
-            patches / "series",
-            *sorted(patches.glob("*.patch")),
+            project.root / patches.SCRIPT,
+            series / "series",
+            *sorted(series.glob("*.patch")),
             firmware.script(project),
             *firmware.patch_files(project, profile.firmware),
             folder / "manifest.toml",
