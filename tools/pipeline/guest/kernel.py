@@ -20,7 +20,6 @@ from pathlib import Path
 from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.step import CheckoutFile, Output, Reference, Step
 from tools.pipeline.guest import kconfig, patches, source_tree
-from tools.pipeline.guest.patches import Patch
 from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.kernels import KernelRecipe
 
@@ -32,6 +31,7 @@ BUILTIN_CPIO = "/inputs/initramfs.cpio"
 
 IMAGE = "bzImage"
 GEN_INIT_CPIO = "gen_init_cpio.c"
+_LICENCE = "GPL-2.0-only"
 _OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
 
@@ -50,24 +50,31 @@ _KBUILD: Mapping[str, str] = {
 _CONFIGURES = (
     "find . -name 'Kconfig*' -type f && find scripts ! -type d && find arch/x86 -name 'Makefile*' && ls Makefile Kbuild"
 )
-_PATCHES = "/inputs/patches"
 _FRAGMENTS = "/inputs/fragments"
 
 
-def source(recipe: KernelRecipe, *, archive: Reference, version: str, series: Sequence[Patch]) -> Step:
-    """The patched tree; what Kconfig and the initramfs need of it comes out by itself, too."""
-    folder = recipe.patches
+def source(root: Path, recipe: KernelRecipe, *, archive: Reference, version: str) -> Step:
+    """The patched tree; what Kconfig and the initramfs need of it comes out by itself, too.
+
+    Raises UserError for a patch of the series that is not what it must be.
+    """
+    series = patches.load_series(root, recipe.patches, licence=_LICENCE)
+    files = (patches.SCRIPT, *(patch.path for patch in series))
     return source_tree.step(
         name=f"source-{recipe.source}-{recipe.series}",
         title=f"source: {recipe.source} {version}",
         archive=archive,
-        extra={f"{_PATCHES}/{name}": CheckoutFile(path=f"{folder}/{name}")
-               for name in ("series", *(patch.name for patch in series))},
-        patch_argv=patches.apply_argv(series, folder=_PATCHES),
-        also=f"cp usr/{GEN_INIT_CPIO} /out/ && {{ {_CONFIGURES}; }} | LC_ALL=C sort -u >/build/list"
-        f" && {source_tree.TAR} --create --files-from=/build/list --file=/out/{_KCONFIG}",
+        extra={f"/inputs/{path}": CheckoutFile(path=path) for path in files},
+        script="\n".join(
+            [
+                patches.apply(patches.inside(series)),
+                f"cp usr/{GEN_INIT_CPIO} /out/",
+                f"{{ {_CONFIGURES}; }} | LC_ALL=C sort -u >/build/list",
+                f"{source_tree.TAR} --create --files-from=/build/list --file=/out/{_KCONFIG}",
+            ]
+        ),
         outputs=(_KCONFIG, GEN_INIT_CPIO),
-    )  # fmt: skip
+    )
 
 
 def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> Step:
