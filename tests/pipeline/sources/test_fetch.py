@@ -324,14 +324,16 @@ def test_missing_setting_is_told_before_anything_is_fetched(site: Site, cache: C
     assert site.requests == []
 
 
-def test_check_available(site: Site, mirrors: MakeMirrors) -> None:
+def test_missing(site: Site, mirrors: MakeMirrors) -> None:
     gone, resized = pin_for(b"gone", name="gone"), pin_for(b"resized", name="resized")
     site.add(PIN, Reply(body=DATA))
     site.add(resized, Reply(body=b"other size"))
-    fetch.check_available([PIN], mirrors=mirrors()(), root=ROOT, limits=QUICK)
+    fetch.refuse(fetch.missing([PIN], mirrors=mirrors()(), root=ROOT, limits=QUICK))
     assert site.requests[0].method == "HEAD"
+    missing = fetch.missing([PIN, gone, resized], mirrors=mirrors()(), root=ROOT, limits=QUICK)
+    assert [failure.pin for failure in missing] == [gone, resized]
     with pytest.raises(BuildError, match=r"gone.*404.*likewise resized"):
-        fetch.check_available([PIN, gone, resized], mirrors=mirrors()(), root=ROOT, limits=QUICK)
+        fetch.refuse(missing)
 
 
 # What only shows between processes: a small program that fetches one pin.
