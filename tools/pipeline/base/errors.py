@@ -2,6 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two kinds of failure that a user sees; anything else that escapes is a bug."""
 
+import re
+
+# RFC 3986: user information ends at the last '@' before the authority's end. Also inside somebody else's
+# sentence, so blanks and quotes end it too.
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^\s/?#'\"<>]*@")
+
+
+def mask(text: str) -> str:
+    """The text with *** in place of user and password of each URL in it."""
+    return _USER.sub(r"\1***@", text)
+
 
 class SevArtifactsError(Exception):
     """One line: where, what, what to do next. `exit_status` is what the command ends with."""
@@ -13,7 +24,7 @@ class SevArtifactsError(Exception):
         if hint:
             line = f"{line}; {hint}"
         # Control characters in quoted input must not break the one-line promise or reach the terminal.
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in mask(line)))
         self.what = what
         self.where = where
         self.hint = hint

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors
+from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors, unknown
 from tools.pipeline.sources.pins import Archive, PoolFile
 from tools.pipeline.sources.wanted import Architecture
 
@@ -99,7 +99,7 @@ class Apt:
         for archive in Archive:
             of_archive = self.mirrors.of_archive(archive)
             if not of_archive:
-                raise UserError(f"no mirror of the {archive} archive is known", hint=REMEDY)
+                raise UserError(unknown(archive), hint=REMEDY)
             bases[archive] = of_archive[0]
         return bases
 

@@ -11,7 +11,6 @@ suite's index does not have) are hashed and shown to a person first.
 """
 
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -218,8 +217,8 @@ class _Resolver:
     def _look(self, want: WantedSource, origin: Origin, promise: Promise | None) -> Promise:
         """Fetch and hash what no index vouches for; without a promise in sources.toml a person will be asked."""
         if isinstance(origin, Wheel):
-            with tempfile.TemporaryDirectory() as folder:
-                path = pypi.download(origin, Path(folder))
+            with pypi.scratch() as folder:
+                path = pypi.download(origin, folder)
                 found = Promise(sha256=files.of_file(path), size=path.stat().st_size)
         else:
             nothing = Promise(sha256="0" * 64, size=1)
