@@ -171,6 +171,24 @@ def test_apt_fails(stand_in: StandIn, tmp_path: Path) -> None:
     assert "SEV_ARTIFACTS_MIRROR" in str(caught.value)
 
 
+def test_fingerprint_follows_the_signed_files(stand_in: StandIn, tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.update()
+    first = made.fingerprint()
+    release = made.folder / "state/lists/h_debian_dists_trixie_InRelease"
+    release.write_text("one")
+    second = made.fingerprint()
+    release.write_text("two")
+    assert len({first, second, made.fingerprint()}) == 3
+
+
+def test_password_of_a_mirror_is_not_shown(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer("update", status=100, err="E: Failed to fetch http://u:s3cret@h/debian/x  404\n")
+    with pytest.raises(BuildError, match=r"http://\*\*\*@h/debian/x") as caught:
+        make(tmp_path, mirrors.from_setting(["http://u:s3cret@h/debian", "http://h/debian-security"])).update()
+    assert "s3cret" not in str(caught.value)
+
+
 def test_source_of_a_version_that_the_index_has_not(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nPackage: linux\nVersion: 6.12.117-1\n")
     stand_in.answer("source", out=f"'http://h/debian/pool/l.tar.xz' l.tar.xz 5 SHA256:{A}\n")

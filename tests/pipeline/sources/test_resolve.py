@@ -55,6 +55,8 @@ class World:
     """The index: by package, newest first."""
     sources: list[str] = field(default_factory=list)
     source_version: str = "6.12.107-1"
+    asked: int = 0
+    """How many closures were asked for."""
     shown: list[str] = field(default_factory=list)
     """What a person was asked to confirm."""
 
@@ -79,6 +81,7 @@ class World:
     def closure(
         self, packages: Sequence[str], prefer: Mapping[str, str], avoid: Collection[tuple[str, str]]
     ) -> list[Found]:
+        self.asked += 1
         return [self.deb(name, prefer, avoid) for wanted in packages for name in self.closures[wanted]]
 
     def publish_all(self) -> None:
@@ -139,6 +142,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made.publish_all()
     # apt itself is tested in test_apt.py.
     monkeypatch.setattr(Apt, "update", lambda _: None)
+    monkeypatch.setattr(Apt, "fingerprint", lambda _: repr((made.versions, made.closures, made.sources)))
     monkeypatch.setattr(Apt, "closure", lambda _, packages, *, prefer, avoid: made.closure(packages, prefer, avoid))
     monkeypatch.setattr(Apt, "source", lambda _, package, version: made.source(package, version))
     monkeypatch.setattr(Apt, "source_versions", lambda *_: [made.source_version])
@@ -170,8 +174,13 @@ def test_first_lock(world: World) -> None:
 def test_again_changes_nothing(world: World) -> None:
     world.lock()
     before = world.text()
+    world.asked = 0
     assert world.lock() == []
     assert world.text() == before
+    assert world.asked == 0  # the index is the same, so nobody asks it
+    (world.root / "extra.txt").write_text("EXTRA")
+    world.lock()
+    assert world.asked == 2
 
 
 def test_changes_are_told_and_check_writes_nothing(world: World) -> None:
@@ -283,6 +292,8 @@ def test_listed_but_not_there_falls_back_and_says_so(world: World, capfd: pytest
     said = capfd.readouterr().err
     assert "note: qemu 10.2: listed, but no mirror has the file" in said
     assert "note: qemu 10.1: listed, but no mirror has the file" in said
+    world.publish_all()
+    assert world.lock() == ["updated  qemu 10.0 → 10.2"]  # although the index is the same
 
 
 def test_version_that_the_index_has_not_is_taken_from_the_pool_and_shown(world: World) -> None:

@@ -62,6 +62,11 @@ class Apt:
         files.write_atomically(self.folder / "apt.conf", self._configuration().encode())
         self._run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
 
+    def fingerprint(self) -> str:
+        """Changes whenever an index does: over the signed files that hold the indexes' digests."""
+        lists = sorted((self.folder / "state/lists").glob("*Release"))
+        return files.of_bytes("".join(f"{path.name} {files.of_file(path)}\n" for path in lists).encode())
+
     def closure(
         self, packages: Sequence[str], *, prefer: Mapping[str, str] | None = None, avoid: Iterable[tuple[str, str]] = ()
     ) -> list[Found]:
