@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from doit.exceptions import BaseFail
+
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
@@ -54,9 +56,13 @@ def _pytest(project: Project, *folders: str) -> None:
 
 def relock(project: Project) -> Task:
     """Re-resolve pins."""
+
+    def run(only: str, yes: bool) -> bool | BaseFail:
+        return action(partial(_lock, project, only, yes=yes))()
+
     return {
         "doc": "resolve the pins anew with apt and pip, rewrite the locks, print what changed",
-        "actions": [action(partial(_lock, project))],
+        "actions": [run],
         "params": [
             {
                 "name": "only",
