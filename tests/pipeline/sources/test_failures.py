@@ -134,6 +134,18 @@ def test_proxy_that_is_not_there_is_named(site: Site, cache: Cache, monkeypatch:
         run([PIN], cache, lambda: mirrors.from_setting(["http://mirror.invalid/debian"]))
 
 
+def test_look_at_what_nobody_has_hashed(site: Site) -> None:
+    pin = replace(PIN, sha256="0" * 64, size=1, origin=Urls(urls=(f"{site.base}/a", f"{site.base}/b")))
+    bundle = Mirrors(mirrors=(Mirror(base=f"{site.base}/bundle", archive=None),))
+    site.replies["/b"] = [Reply(body=DATA)]
+    found = fetch.look(pin, mirrors=bundle, root=ROOT)
+    assert (found.sha256, found.size) == (PIN.sha256, PIN.size)
+    site.replies["/b"] = [Reply(body=DATA, cut=1000)]
+    with pytest.raises(BuildError, match=r"/a: 404 Not Found; .*/b: the connection ended early") as caught:
+        fetch.look(pin, mirrors=bundle, root=ROOT)
+    assert "bundle" not in str(caught.value)
+
+
 def minimal(site: Site, folder: Path) -> Mirrors:
     """The mirrors of a machine whose apt knows no security archive."""
     (folder / "sources.list").write_text(f"deb {site.base}/debian trixie main\n")

@@ -22,14 +22,12 @@ FILE = "tiny_thing-1.0-py3-none-any.whl"
 WHEEL = Wheel(package="tiny-thing", version="1.0", file=FILE)
 
 
-def wheel(version: str = "1.0") -> bytes:
+def wheel(version: str = "1.0", *, needs: str = "Requires-Dist: absent\n") -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         info = f"tiny_thing-{version}.dist-info"
         archive.writestr("tiny_thing.py", "raise SystemExit('was run')\n")
-        archive.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-thing\nVersion: {version}\nRequires-Dist: absent\n"
-        )
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-thing\nVersion: {version}\n{needs}")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -108,7 +106,9 @@ def test_what_the_index_does_not_have(index: Site, tmp_path: Path) -> None:
         pypi.download(replace(WHEEL, file="tiny_thing-1.0-py2.py3-none-any.whl"), tmp_path)
 
 
-def test_no_place_for_temporary_files_is_named(index: Site, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    with pytest.raises(BuildError, match=r"temporary folder /nowhere/.*: No such file or directory; set TMPDIR"):
+def test_no_place_for_temporary_files_is_named(
+    index: Site, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(BuildError, match=r"temporary folder .*/absent/.*: No such file or directory; set TMPDIR"):
         run([PIN], cache, nothing, root=ROOT)

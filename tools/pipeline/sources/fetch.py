@@ -105,7 +105,8 @@ def look(pin: Pin, *, mirrors: Mirrors, root: Path, limits: Limits | None = None
     """Size and SHA-256 of what the first place has that answers, whatever the pin says; BuildError for none."""
     answers = []
     with transport.session() as session:
-        places = _places(pin, mirrors, root)
+        # A bundle's place by digest is for those who know the digest.
+        places = [place for place in _places(pin, mirrors, root) if not place.endswith(pin.sha256)]
         transport.check_proxies(places)
         for place in places:
             try:

@@ -204,7 +204,7 @@ def manifests(project: Project) -> Iterator[Task]:
             "file_dep": [
                 *made.values(), *files, *notes,
                 project.root / "tools/pipeline/publish/manifest.py",
-                project.root / "tools/pipeline/sources/pins_text.py",
+                project.root / "tools/pipeline/sources/pins.py",
                 inputs.stamp(project, "build"),
             ],
             "uptodate": [config_changed({s.pin.name: repr(s) for s in sources})],
