@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base import files
-from tools.pipeline.sources.pins import Architecture, ToolchainLock
-from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
+from tools.pipeline.sources.pins import ToolchainLock
+from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree
 from tools.pipeline.tasks.project import Project
 from tools.pipeline.toolchain import tool_tree
 

@@ -24,8 +24,8 @@ from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.seal import Seal
 from tools.pipeline.sources.cache import Cache
-from tools.pipeline.sources.pins import Architecture, Archive, Package, Pin, PoolFile, ToolchainLock
-from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
+from tools.pipeline.sources.pins import Archive, Package, Pin, PoolFile, ToolchainLock
+from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb, tool_tree
 
 ROOT = Path(__file__).resolve().parents[3]
