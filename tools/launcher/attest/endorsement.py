@@ -58,6 +58,11 @@ def check_endorsement(report: Report, leaf: Endorsement) -> Check:
     )
 
 
+def product_of(leaf: Endorsement) -> Product | None:
+    """The product line that the certificate names, None when it is none."""
+    return _product_line(_text(leaf, _PRODUCT_NAME))
+
+
 def _product_line(product: str | None) -> Product | None:
     """From a product name, which may have a stepping: Milan-B0."""
     found = [line for line in Product if re.fullmatch(rf"{line.value}(-[A-Za-z0-9]+)?", product or "")]

@@ -28,7 +28,7 @@ _BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--auth
           "--family-id": 16, "--image-id": 16}  # fmt: skip
 _SNP_ONLY = (
     "vmpl", "host_data", "report_data", "report_data_file", "id_key_digest", "author_key_digest", "family_id",
-    "image_id", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
+    "image_id", "refuse_unknown", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
 )  # fmt: skip
 _HEX = "HEX|@FILE"
 _LEGACY_ONLY = ("tik", "mode", "api_major", "api_minor", "build")
@@ -79,6 +79,12 @@ def _add_snp(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--author-key-digest", type=_bytes("--author-key-digest"), metavar=_HEX, help="48 bytes")
     group.add_argument("--family-id", type=_bytes("--family-id"), metavar=_HEX, help="16 bytes")
     group.add_argument("--image-id", type=_bytes("--image-id"), metavar=_HEX, help="16 bytes")
+    group.add_argument(
+        "--refuse-unknown",
+        action="store_true",
+        default=None,
+        help="not verified when reserved bits are set, whose meaning this program does not know",
+    )
     group.add_argument("--min-svn", type=_number((1 << 32) - 1), metavar="N", help="lowest guest SVN accepted")
     leaf = group.add_mutually_exclusive_group()
     leaf.add_argument("--vcek", type=Path, metavar="FILE", help="the chip's certificate, PEM or DER")
