@@ -54,7 +54,7 @@ def check_endorsement(report: Report, leaf: Endorsement) -> Check:
         name,
         not wrong,
         f"{leaf.subject} for {product}, {chip}, TCB {report.reported_tcb} as in the report",
-        otherwise="; ".join(wrong),
+        otherwise=wrong,
     )
 
 

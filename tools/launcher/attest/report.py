@@ -31,6 +31,7 @@ HOST_REQUESTED = 0xFFFFFFFF
 """VMPL of a report that the host asked for, not the guest (SNP_HV_REPORT_REQ)."""
 POLICY_DEBUG = 1 << 19
 _POLICY_ONE = 1 << 17
+_VERSION_MAX = 255
 # SMT_EN, TSME_EN, ECC_EN, RAPL_DIS, CIPHERTEXT_HIDING_DRAM_EN, ALIAS_CHECK_COMPLETE, IOMMU_WRITE_SAFE, TIO_EN.
 _PLATFORM_BITS = 8
 _KEY_INFO_BITS = 5
@@ -156,7 +157,9 @@ def parse_report(data: bytes, *, where: str) -> Report:
     version = _u32(data, 0x000)
     if version not in VERSIONS:
         known = ", ".join(map(str, VERSIONS))
-        raise _strange(f"report version {version}; known here: {known}", where)
+        # A small number is a version to come, anything else is no report.
+        make = _strange if max(VERSIONS) < version <= _VERSION_MAX else _fault
+        raise make(f"report version {version}; known here: {known}", where)
     _check_unsigned(data, where=where)
     key_info = _u32(data, 0x048)
     cpuid = (data[0x188], data[0x189], data[0x18A]) if version >= 3 else None
@@ -205,6 +208,7 @@ def _strange(what: str, where: str) -> UserError:
 
 
 def _fault(what: str, where: str, *, hint: str | None = None) -> UserError:
+    """For what is no report."""
     return UserError(f"no attestation report: {what}", where=where, hint=hint)
 
 

@@ -134,7 +134,7 @@ def _chain(certificates: dict[Role, x509.Certificate]) -> Check:
         name,
         not wrong,
         " → ".join(_common_name(certificate) for certificate in (ark, ask, leaf)),
-        otherwise="; ".join(wrong),
+        otherwise=wrong,
     )
 
 
@@ -162,7 +162,7 @@ def _dates(certificates: dict[Role, x509.Certificate], at: datetime) -> Check:
         elif at > end:
             wrong.append(f"{_common_name(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC")
     day = f"{at.astimezone(UTC):%Y-%m-%d}"
-    return passed("validity dates", not wrong, f"every certificate is valid on {day}", otherwise="; ".join(wrong))
+    return passed("validity dates", not wrong, f"every certificate is valid on {day}", otherwise=wrong)
 
 
 def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, at: datetime, *, server: str) -> Check:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.launcher.attest.inputs import read_file
+from tools.launcher.attest.inputs import sized_file
 from tools.launcher.attest.verify_measurement import verify_measurement
 from tools.launcher.attest.verify_report import verify_report
 from tools.launcher.base.errors import UserError
@@ -118,10 +118,7 @@ def _bytes(option: str) -> Callable[[str], bytes]:
 
     def convert(text: str) -> bytes:
         if text.startswith("@"):
-            data = read_file(Path(text[1:]))
-            if len(data) != size:
-                raise UserError(f"has {len(data)} bytes, not {size}", where=f"{option} {text}")
-            return data
+            return sized_file(Path(text[1:]), size, where=f"{option} {text}")
         if re.fullmatch(rf"[0-9a-fA-F]{{{2 * size}}}", text) is None:
             raise argparse.ArgumentTypeError(
                 f"must be {2 * size} hexadecimal digits, has {len(text)} characters; "

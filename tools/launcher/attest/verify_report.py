@@ -115,7 +115,7 @@ def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:
         for part, level in minimum.items()
         if tcb.parts[part] < level
     ]
-    return passed(name, not low, str(report.reported_tcb), otherwise="; ".join(low))
+    return passed(name, not low, str(report.reported_tcb), otherwise=low)
 
 
 def _identity(report: Report, options: argparse.Namespace) -> list[Check]:

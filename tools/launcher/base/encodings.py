@@ -6,8 +6,10 @@ import base64
 import binascii
 import re
 
+# Characters; less could be anything.
+_TEXT_MIN = 16
 _HEX = re.compile(rb"(?:0x)?((?:[0-9a-fA-F]{2})+)")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 
 
 def decode(data: bytes, *, size: int) -> bytes | None:
@@ -46,6 +48,6 @@ def resemblance(data: bytes) -> str:
     if head.startswith((b"{", b"[")):
         return " (JSON?)"
     for name, decoded in (("hexadecimal", from_hex(data)), ("base64", from_base64(data))):
-        if decoded is not None:
+        if decoded is not None and len(data) >= _TEXT_MIN:
             return f" ({name} text of {len(decoded)} bytes?)"
     return ""
