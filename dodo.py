@@ -12,13 +12,13 @@ build · idblock · test · test_fast · repro · rebuild · accept · bench · 
 
 from collections.abc import Iterator
 
-from tools.pipeline.guest import agent, firmware
+from tools.pipeline.guest import agent
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks import bench, checks, doit_glue, guest, identity, inputs, outputs, repro
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
-PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
+PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest)
 DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
 
 

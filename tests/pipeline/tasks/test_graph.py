@@ -18,7 +18,7 @@ _LISTED = {"manifest:production", "artifacts:production"}
 _OUTPUT = {"runtime:production"} | _LISTED
 _MEASURED = {"digests:production"}
 _KERNEL = {"kernel_config:production", "kernel:production"}
-_FIRMWARE = {"source:edk2", "firmware:RELEASE-1MB"}
+_FIRMWARE = {"source:edk2", "firmware:ovmf"}
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,17 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
             "force_dmb_api",
             {"source:linux"} | _KERNEL | _MEASURED,
         ),
-        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL | _MEASURED),
-        ("recipes/kernel/debug.config", "CONFIG_", "CONFIH_", None),
+        ("recipes/kernel/fragments/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL | _MEASURED),
+        ("recipes/kernel/fragments/debug.config", "CONFIG_", "CONFIH_", None),
         ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"} | _MEASURED),
         ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"} | _MEASURED),
         ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", set()),
         ("recipes/guest.toml", '"512M"', '"513M"', {"kata:production"} | _MEASURED),
         ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"} | _MEASURED),
         ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
-        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"} | _MEASURED),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE | _MEASURED),
-        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE | _MEASURED),
+        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:ovmf"} | _MEASURED),
+        ("recipes/apply-patches.sh", "set -eu", "set -ue", {"source:linux"} | _KERNEL | _FIRMWARE | _MEASURED),
+        ("recipes/firmware/patches/debian.toml", "exactly our", "exactly 0ur", _FIRMWARE | _MEASURED),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",
 )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from tools.pipeline.base import files
 from tools.pipeline.engine.store import Input, Step
 from tools.pipeline.guest import initramfs
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
 
 _ARTIFACT = "agent"
@@ -58,26 +59,32 @@ def pack(project: Project, *, agent: Path, cpio: Path, compressed: Path) -> None
     Raises BuildError naming the largest members when it is over its budget.
     """
     listed = manifest(project)
-    folder, artifacts = project.root / "initramfs", {_ARTIFACT: agent}
-    files.write_if_changed(cpio, initramfs.archive(listed, folder=folder, artifacts=artifacts))
+    listing = project.build / "initramfs/initramfs.list"
+    files.write_if_changed(listing, initramfs.listing(listed).encode())
+    kernel = project.recipes.profile(DEFAULT_PROFILE).kernel
+    tool = Step(
+        name="gen_init_cpio",
+        title="gen_init_cpio",
+        argv=("/bin/sh", "-euc", initramfs.COMPILE),
+        tool=project.tree("build"),
+        inputs=(project.source_input(kernel.source, inside=initramfs.SOURCE),),
+        outputs=("gen_init_cpio",),
+    )
     step = Step(
         name="initramfs",
         title="initramfs",
-        # The compressor of the pinned tree: libarchive's own would be whatever the host has.
-        argv=(
-            "zstd",
-            "-19",
-            "--threads=1",
-            "--quiet",
-            "--check",
-            "/inputs/initramfs.cpio",
-            "-o",
-            "/out/initramfs.cpio.zst",
-        ),
+        argv=("/bin/sh", "-euc", initramfs.PACK),
         tool=project.tree("build"),
-        inputs=(Input.file(cpio, "/inputs/initramfs.cpio"),),
-        outputs=("initramfs.cpio.zst",),
+        inputs=(
+            project.store.run(tool).input("gen_init_cpio", inside=initramfs.TOOL),
+            Input.file(listing, initramfs.LIST),
+            *[Input.file(agent, inside) for inside in listed.artifacts()],
+            *[Input.file(project.root / "initramfs" / name, inside) for inside, name in listed.files().items()],
+        ),
+        outputs=("initramfs.cpio", "initramfs.cpio.zst"),
     )
-    result = project.store.run(step).path("initramfs.cpio.zst")
-    initramfs.check_budget(listed, compressed=result.stat().st_size, folder=folder, artifacts=artifacts)
-    files.write_if_changed(compressed, result.read_bytes())
+    result = project.store.run(step)
+    made = {name: result.path(name) for name in step.outputs}
+    initramfs.check_budget(made, budget=listed.budget)
+    files.write_if_changed(cpio, made["initramfs.cpio"].read_bytes())
+    files.write_if_changed(compressed, made["initramfs.cpio.zst"].read_bytes())

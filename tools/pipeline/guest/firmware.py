@@ -3,7 +3,7 @@
 """The guest firmware: edk2's AmdSev platform, which verifies kernel, initramfs and command line.
 
 edk2 tarball ────────────────────────────┐
-Debian's fixes, by edk2-patches.toml ────┼─ source ── build.sh ── OVMF.fd, footer checked
+Debian's fixes, by debian.toml ──────────┼─ source ── build.sh ── OVMF.fd, footer checked
 recipes/firmware/patches ────────────────┘
 """
 
@@ -17,14 +17,12 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.store import Input, Result, Step
 from tools.pipeline.guest import patches
 from tools.pipeline.guest import source_tree as source
-from tools.pipeline.guest.patches import Patch
-from tools.pipeline.recipes.profiles import FirmwareRecipe
+from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.tasks.project import Project
 from tools.sev import firmware_check
 from tools.sev.errors import FormatError
 
 _FOLDER = "recipes/firmware"
-_JUDGED = f"{_FOLDER}/edk2-patches.toml"
 _LICENCE = "BSD-2-Clause-Patent"
 
 
@@ -34,18 +32,6 @@ class DebianPatch:
 
     file: str
     apply: bool
-
-
-def pins(recipe: FirmwareRecipe) -> list[str]:
-    """Names in sources.lock that the source tree is made of."""
-    return [recipe.source, f"{recipe.source}-debian"]
-
-
-def check_pins(project: Project) -> None:
-    """Raise UserError when sources.lock lacks something that a profile's firmware is made of."""
-    for profile in project.recipes.profiles:
-        for name in pins(profile.firmware):
-            project.source(name)
 
 
 def log(recipe: FirmwareRecipe) -> str:
@@ -58,16 +44,16 @@ def script(project: Project) -> Path:
     return project.root / _FOLDER / "build.sh"
 
 
-def patch_files(project: Project) -> list[Path]:
+def patch_files(project: Project, recipe: FirmwareRecipe) -> list[Path]:
     """Every file that the patched source tree depends on."""
-    folder = project.root / _FOLDER
-    own = sorted((folder / "patches").glob("*.patch"))
-    return [folder / "prepare.sh", folder / "edk2-patches.toml", folder / "patches/series", *own]
+    folder = project.root / recipe.patches
+    own = sorted(folder.glob("*.patch"))
+    return [project.root / patches.SCRIPT, project.root / recipe.debian_patches, folder / "series", *own]
 
 
-def judged_patches(path: Path) -> tuple[DebianPatch, ...]:
-    """Parse edk2-patches.toml; the order is the order of application."""
-    table = toml_reader.load(path, shown_as=_JUDGED)
+def judged_patches(root: Path, file: str) -> tuple[DebianPatch, ...]:
+    """Parse a debian.toml, given by its path from the checkout's root; the order is the order of application."""
+    table = toml_reader.load(root / file, shown_as=file)
     table.integer("schema", low=1, high=1)
     found: dict[str, DebianPatch] = {}
     for item in table.tables("debian"):
@@ -83,54 +69,46 @@ def judged_patches(path: Path) -> tuple[DebianPatch, ...]:
 
 
 def source_tree(project: Project, recipe: FirmwareRecipe) -> Result:
-    """The patched source tree; BuildError names the hunk of a patch that does not fit.
+    """The patched source tree; UserError names the hunk of a patch that does not fit.
 
     Raises UserError when Debian's package holds a patch that nobody has judged yet.
     """
-    main, debian = pins(recipe)
-    folder = project.root / _FOLDER
-    judged = judged_patches(folder / "edk2-patches.toml")
-    series = patches.load_series(folder / "patches", label=f"{_FOLDER}/patches", licence=_LICENCE)
+    main, debian = recipe.sources
+    judged = judged_patches(project.root, recipe.debian_patches)
+    series = patches.load_series(project.root, recipe.patches, licence=_LICENCE)
     archive = project.source_input(debian, inside="/inputs/debian.tar.xz")
-    _check_all_judged(archive.host, judged)
-    taken = [p.file for p in judged if p.apply]
-    own = [Input.file(folder / "patches" / p.name, f"/inputs/firmware/patches/{p.name}") for p in series]
+    _check_all_judged(archive.host, judged, where=recipe.debian_patches)
+    taken = [f"/tmp/debian/patches/{p.file}" for p in judged if p.apply]  # noqa: S108 (the sandbox's own folder)
+    files = (patches.SCRIPT, *[p.path for p in series])
     step = source.step(
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {project.source(main).pin.version}",
         tool=project.tree("build"),
         archive=project.source_input(main, inside="/inputs/source"),
-        extra=[
-            archive,
-            Input.file(folder / "prepare.sh", "/inputs/firmware/prepare.sh"),
-            Input.file(folder / "patches/series", "/inputs/firmware/patches/series"),
-            *own,
-        ],
-        patch_argv=["sh", "/inputs/firmware/prepare.sh", "/inputs/debian.tar.xz", *taken],
+        extra=[archive, *[Input.file(project.root / path, f"/inputs/{path}") for path in files]],
+        script=" && ".join(
+            [
+                f"tar --extract --xz --file={archive.inside} --directory=/tmp debian/patches",
+                patches.apply(taken),
+                # Ours touch edk2's own files only, which have CR LF. They are kept with plain line ends, which every
+                # tool passes on unharmed.
+                patches.apply(patches.inside(series), crlf=True),
+            ]
+        ),
     )
-    expected = (*[_debian_patch(name) for name in taken], *series)
-
-    def judge(log: str, status: int) -> None:
-        patches.check_log(log, exit_status=status, patches=expected)
-
-    return project.store.run(step, judge=judge)
+    return project.store.run(step, judge=source.judge)
 
 
-def _debian_patch(name: str) -> Patch:
-    where = f"debian/patches/{name}"
-    return Patch(name=name, where=where, subject="", upstream="", tested="", files=())
-
-
-def _check_all_judged(archive: Path, judged: tuple[DebianPatch, ...]) -> None:
+def _check_all_judged(archive: Path, judged: tuple[DebianPatch, ...], *, where: str) -> None:
     prefix = "debian/patches/"
     with tarfile.open(archive, "r:xz") as members:
         names = {m.name.removeprefix(prefix) for m in members if m.isfile() and m.name.startswith(prefix)}
     names.discard("series")
     known = {p.file for p in judged}
     for name in sorted(names - known):
-        raise UserError(f"{name} of Debian's edk2 is not judged", where=_JUDGED, hint="add it, with a reason")
+        raise UserError(f"{name} of Debian's edk2 is not judged", where=where, hint="add it, with a reason")
     for name in sorted(known - names):
-        raise UserError(f"{name} is not in Debian's edk2 any more", where=_JUDGED, hint="remove it")
+        raise UserError(f"{name} is not in Debian's edk2 any more", where=where, hint="remove it")
 
 
 def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:

@@ -4,7 +4,7 @@
 
 linux tarball ─┐
 kernel-patches ┴─ source ─┐
-recipes/kernel/ fragments ┴─ .config, audited ─┐
+recipes/kernel fragments ─┴─ .config, audited ─┐
 initramfs.cpio (when it is built in) ──────────┴─ bzImage
 """
 
@@ -19,7 +19,9 @@ from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.store import Input, Result, Step
 from tools.pipeline.guest import kconfig, patches
 from tools.pipeline.guest import source_tree as source
-from tools.pipeline.recipes.profiles import Carry, KernelRecipe, Profile
+from tools.pipeline.recipes import kernels
+from tools.pipeline.recipes.kernels import KernelRecipe
+from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks.project import Project
 
 BUILTIN_FRAGMENT = "builtin-initramfs"
@@ -30,6 +32,8 @@ BUILTIN_CPIO = "/inputs/initramfs.cpio"
 
 _OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
+# Every patch becomes part of the kernel, so it is under the kernel's own licence (COPYING).
+_LICENCE = "GPL-2.0-only"
 # The same archive for the same files, whoever packs it and when.
 _TAR = "--create --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX"
 
@@ -59,41 +63,34 @@ def logs(profile: Profile) -> tuple[str, ...]:
 
 def patch_folder(project: Project, recipe: KernelRecipe) -> Path:
     """Where the series' patches lie."""
-    return project.root / "kernel-patches" / recipe.series
+    return project.root / recipe.patches
 
 
 def fragments(project: Project, profile: Profile) -> list[Path]:
     """The profile's configuration fragments, with the one that builds the initramfs in where it applies."""
     found = project.fragments(profile)
     if profile.carry is Carry.BUILTIN:
-        found.append(project.root / "recipes/kernel" / f"{BUILTIN_FRAGMENT}.config")
+        found.append(project.root / kernels.fragment(BUILTIN_FRAGMENT))
     return found
 
 
 def source_tree(project: Project, recipe: KernelRecipe) -> Result:
     """The patched source tree.
 
-    Raises UserError for a bad series and BuildError naming the hunk for a patch that does not fit.
+    Raises UserError for a bad series, and naming the hunk for a patch that does not fit.
     """
-    folder = patch_folder(project, recipe)
-    series = patches.load_series(folder, label=f"kernel-patches/{recipe.series}")
+    series = patches.load_series(project.root, recipe.patches, licence=_LICENCE)
     step = source.step(
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {project.source(recipe.source).pin.version}",
         tool=project.tree("build"),
         archive=project.source_input(recipe.source, inside="/inputs/source"),
-        extra=[Input.file(folder / p.name, f"/inputs/patches/{p.name}") for p in series],
-        patch_argv=patches.apply_argv(series, folder="/inputs/patches"),
+        extra=[
+            Input.file(project.root / path, f"/inputs/{path}") for path in (patches.SCRIPT, *[p.path for p in series])
+        ],
+        script=patches.apply(patches.inside(series)),
     )
-    offsets: list[patches.Offset] = []
-
-    def judge(log: str, status: int) -> None:
-        offsets.extend(patches.check_log(log, exit_status=status, patches=series))
-
-    result = project.store.run(step, judge=judge)
-    for offset in offsets:
-        ui.line(f"   note: {offset}")
-    return result
+    return project.store.run(step, judge=source.judge)
 
 
 def configure(project: Project, profile: Profile, target: Path) -> None:
@@ -105,7 +102,7 @@ def configure(project: Project, profile: Profile, target: Path) -> None:
 
 
 def _configure(project: Project, profile: Profile, *, files: list[Path], target: Path) -> None:
-    requests = kconfig.load_fragments(files, label=lambda path: f"recipes/kernel/{path.name}")
+    requests = kconfig.load_fragments(files, label=lambda path: path.relative_to(project.root).as_posix())
     allconfig = target.with_name(f"{target.name}.requested")
     digest.write_if_changed(allconfig, kconfig.merge(requests).encode())
     tree = source_tree(project, profile.kernel)

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.store import Input, Step
 from tools.pipeline.toolchain.tool_tree import Tree
 
@@ -14,7 +15,6 @@ FOLDER = "tree"
 _UNPACK = (
     f"mkdir /out/{FOLDER} && cd /out/{FOLDER} && "
     "tar --extract --file=/inputs/source --strip-components=1 --no-same-owner --no-same-permissions && "
-    'exec "$@"'
 )
 
 
@@ -25,15 +25,21 @@ def step(
     tool: Tree,
     archive: Input,
     extra: Sequence[Input] = (),
-    patch_argv: Sequence[str],
+    script: str,
 ) -> Step:
-    """The step that unpacks `archive` and then runs `patch_argv` in the tree; `extra` are its inputs."""
+    """The step that unpacks `archive` and then runs a shell script in the tree; `extra` are its inputs."""
     return Step(
         name=name,
         title=title,
-        argv=("/bin/sh", "-euc", _UNPACK, "unpack", *patch_argv),
+        argv=("/bin/sh", "-euc", _UNPACK + script),
         tool=tool,
         inputs=(archive, *extra),
         outputs=(FOLDER,),
         keep=2,  # a kernel tree is 1.5 GB
     )
+
+
+def judge(log: str, status: int) -> None:
+    """Raise UserError with the last line of the log for what apply-patches.sh found wrong."""
+    if status == 2:
+        raise UserError(log.rstrip().rpartition("\n")[2])

@@ -5,7 +5,8 @@
 from enum import StrEnum
 
 from tools.pipeline.publish import toml_template
-from tools.pipeline.recipes.profiles import Guest, Profile
+from tools.pipeline.recipes.guest import Guest
+from tools.pipeline.recipes.profiles import Profile
 
 TEMPLATE = "recipes/kata/dropin.toml.j2"
 # QEMU target/i386/sev.c, DEFAULT_GUEST_POLICY: what Kata's plain SEV guests get, for it has no key for it.
@@ -45,5 +46,5 @@ def render(template: str, *, variant: Variant, profile: Profile, guest: Guest, k
 
 def kernel_params(profile: Profile) -> str:
     """The profile's command line without what only this project's agent reads."""
-    words = profile.kernel.cmdline.split(" ")
+    words = profile.cmdline.split(" ")
     return " ".join(word for word in words if word and not word.startswith("sev_agent."))

@@ -10,7 +10,8 @@ from pathlib import Path
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.publish import toml_template
-from tools.pipeline.recipes.profiles import Guest, Profile
+from tools.pipeline.recipes.guest import Guest
+from tools.pipeline.recipes.profiles import Profile
 
 TEMPLATE = "recipes/runtime.toml.j2"
 

@@ -3,7 +3,7 @@
 """What runs in the guest.
 
     source:linux ── kernel_config:PROFILE ── kernel:PROFILE ──────────────┐
-    source:edk2 ── firmware:TARGET-SIZE ──────────────────────────────────┤
+    source:edk2 ── firmware:NAME ─────────────────────────────────────────┤
     agent ── initramfs ───────────────────────────────────────────────────┴── (outputs)
 
 Files that only have to be there are targets below build/; folders are stood for by stamps with their digest,
@@ -18,8 +18,9 @@ from doit.tools import config_changed
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.engine.store import Result
-from tools.pipeline.guest import agent, firmware, kernel, source_tree
-from tools.pipeline.recipes.profiles import Carry, FirmwareRecipe, Profile
+from tools.pipeline.guest import agent, firmware, kernel, patches, source_tree
+from tools.pipeline.recipes.firmwares import FirmwareRecipe
+from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import inputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
@@ -61,17 +62,18 @@ def sources(project: Project) -> Iterator[Task]:
         files = [
             folder / "series",
             *sorted(folder.glob("*.patch")),
+            project.root / patches.SCRIPT,
             *_code(project, "guest/source_tree", "guest/patches", "guest/kernel"),
         ]
         make = partial(kernel.source_tree, project, kernel_recipe)
         yield _source(project, name, make, pins=[name], files=files)
     for name, firmware_recipe in sorted(firmwares.items()):
         files = [
-            *firmware.patch_files(project),
+            *firmware.patch_files(project, firmware_recipe),
             *_code(project, "guest/source_tree", "guest/patches", "guest/firmware"),
         ]
         make = partial(firmware.source_tree, project, firmware_recipe)
-        yield _source(project, name, make, pins=firmware.pins(firmware_recipe), files=files)
+        yield _source(project, name, make, pins=list(firmware_recipe.sources), files=files)
 
 
 def _source(project: Project, name: str, make: Callable[[], Result], *, pins: list[str], files: list[Path]) -> Task:
@@ -152,12 +154,11 @@ def whole_kernels(project: Project) -> Iterator[Task]:
 
 
 def firmwares(project: Project) -> Iterator[Task]:
-    """firmware:TARGET-SIZE for each combination that a profile uses."""
-    recipes = {p.firmware.name: p.firmware for p in project.recipes.profiles}
-    for name, recipe in sorted(recipes.items()):
+    """firmware:NAME for each firmware that a profile uses."""
+    for recipe in project.recipes.firmwares:
         target = firmware_image(project, recipe)
         yield {
-            "name": name,
+            "name": recipe.name,
             "doc": f"build OVMF (AmdSev), {recipe.target}, {recipe.size}, and check its footer",
             "actions": [action(partial(firmware.build, project, recipe, target))],
             "file_dep": [
@@ -195,11 +196,12 @@ def initramfs(project: Project) -> Task:
         "file_dep": [
             built,
             folder / "manifest.toml",
-            *[folder / name for name in agent.manifest(project).files()],
+            *[folder / name for name in agent.manifest(project).files().values()],
             *_code(project, "guest/agent", "guest/initramfs"),
             inputs.stamp(project, "build"),
         ],
-        "targets": [cpio, compressed, project.store.note("initramfs")],
+        "task_dep": ["fetch:sources"],
+        "targets": [cpio, compressed, project.store.note("gen_init_cpio"), project.store.note("initramfs")],
         "clean": remove(cpio, compressed),
         "io": {"capture": False},
     }
@@ -211,6 +213,7 @@ def step_notes(project: Project, profile: Profile) -> list[Path]:
         f"source-{profile.kernel.source}",
         f"source-{profile.firmware.source}",
         "agent",
+        "gen_init_cpio",
         "initramfs",
         firmware.log(profile.firmware),
         kernel.config_log(profile),
@@ -221,17 +224,18 @@ def step_notes(project: Project, profile: Profile) -> list[Path]:
 
 def files(project: Project, profile: Profile) -> list[Path]:
     """Every file of the checkout that the profile's kernel, firmware and initramfs are made from, sorted."""
-    patches = kernel.patch_folder(project, profile.kernel)
+    series = kernel.patch_folder(project, profile.kernel)
     folder = project.root / "initramfs"
     return sorted(
         {
             *kernel.fragments(project, profile),
-            patches / "series",
-            *sorted(patches.glob("*.patch")),
+            project.root / patches.SCRIPT,
+            series / "series",
+            *sorted(series.glob("*.patch")),
             firmware.script(project),
-            *firmware.patch_files(project),
+            *firmware.patch_files(project, profile.firmware),
             folder / "manifest.toml",
-            *[folder / name for name in agent.manifest(project).files()],
+            *[folder / name for name in agent.manifest(project).files().values()],
             *agent.sources(project),
         }
     )

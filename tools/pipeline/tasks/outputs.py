@@ -17,11 +17,11 @@ from doit.tools import config_changed
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.guest import firmware
 from tools.pipeline.measure import program, table
 from tools.pipeline.measure.table import CPU_KEY, Guest
 from tools.pipeline.publish import expected, launcher_pack, manifest, out_folder
 from tools.pipeline.publish.kata import TEMPLATE, Variant
+from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import guest, inputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
@@ -78,7 +78,7 @@ def launch_guest(project: Project, profile: Profile, *, artifacts: Mapping[str, 
         cpu=guest.cpu,
         vcpus=guest.vcpus,
         legacy_vm_type=guest.sev_es_legacy_vm_type,
-        cmdline=profile.kernel.cmdline,
+        cmdline=profile.cmdline,
         firmware_size=profile.firmware.size.bytes,
         artifacts=artifacts,
     )
@@ -210,7 +210,7 @@ def manifests(project: Project) -> Iterator[Task]:
     for profile in project.recipes.profiles:
         target = _manifest_file(project, profile)
         made = _outputs(project, profile)
-        names = [profile.kernel.source, *firmware.pins(profile.firmware)]
+        names = [profile.kernel.source, *profile.firmware.sources]
         sources = [source for source in project.sources if source.pin.name in names]
         files = [*guest.files(project, profile), *_own_files(project, profile)]
         notes = guest.step_notes(project, profile)
@@ -250,7 +250,8 @@ def _own_files(project: Project, profile: Profile) -> list[Path]:
         recipes / "runtime.toml.j2",
         recipes / "sources.toml",
         recipes / "toolchain.toml",
-        recipes / "profiles" / f"{profile.name}.toml",
+        *[project.root / recipe.file for recipe in (profile, profile.kernel, profile.firmware)],
+        project.root / kernels.LISTS,
         *launcher_pack.sources(project.root / "tools"),
         *([project.root / TEMPLATE] if _drop_ins(project, profile) else []),
     ]

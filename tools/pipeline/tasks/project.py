@@ -11,8 +11,9 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import seal
 from tools.pipeline.engine.seal import Seal
 from tools.pipeline.engine.store import Input, Store
-from tools.pipeline.recipes import profiles
-from tools.pipeline.recipes.profiles import Profile, Recipes
+from tools.pipeline.recipes import load as recipe_files
+from tools.pipeline.recipes.load import Recipes
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.sources import mirrors, wanted
 from tools.pipeline.sources import pins as lockfile
 from tools.pipeline.sources.cache import Cache
@@ -39,11 +40,12 @@ class Project:
         Raises UserError for anything wrong in them.
         """
         root = root or ambient.repository_root()
-        sources = lockfile.read_sources_lock(root / lockfile.SOURCES_LOCK)
+        # Not the lock's: a recipe may name a source before ./doit lock has pinned it.
+        known = [s.name for s in wanted.read_wanted_sources(root / wanted.SOURCES_TOML)]
         return Project(
             root=root,
-            recipes=profiles.load(root, sources=[s.pin.name for s in sources]),
-            sources=sources,
+            recipes=recipe_files.recipes(root, sources=known),
+            sources=lockfile.read_sources_lock(root / lockfile.SOURCES_LOCK),
             toolchain=wanted.read_toolchain(root / wanted.TOOLCHAIN_TOML),
             toolchain_lock=lockfile.read_toolchain_lock(root / lockfile.TOOLCHAIN_LOCK),
         )
@@ -94,11 +96,11 @@ class Project:
 
     def out(self, profile: Profile) -> Path:
         """Where a profile's artifacts go."""
-        return self.root / ("out" if profile.name == profiles.DEFAULT_PROFILE else f"out-{profile.name}")
+        return self.root / ("out" if profile.name == DEFAULT_PROFILE else f"out-{profile.name}")
 
     def fragments(self, profile: Profile) -> list[Path]:
         """The profile's kernel configuration fragments, in order."""
-        return [self.root / "recipes/kernel" / f"{name}.config" for name in profile.kernel.fragments]
+        return [self.root / path for path in profile.kernel.fragments]
 
     def fetch(self, pins: list[Pin], *, title: str) -> None:
         """Bring the pins into the cache; touches the network only for what is missing."""
