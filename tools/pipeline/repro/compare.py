@@ -13,7 +13,6 @@ from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import sandbox
 from tools.pipeline.repro import environments
-from tools.pipeline.toolchain.tool_tree import Tree
 
 # More than a person reads; an artifact that differs throughout would otherwise give hundreds of megabytes.
 _REPORT_MAX = 2 << 20  # bytes
@@ -46,15 +45,15 @@ def differing(plain: Mapping[str, str], varied: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*plain, *varied} if plain.get(name) != varied.get(name))
 
 
-def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -> Difference:
-    """Have diffoscope, in the sandbox, write report.txt, report.html and report.json into a folder."""
+def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Path) -> Difference:
+    """Have diffoscope of `tree`, in the sandbox, write report.txt, report.html and report.json into a folder."""
     if not plain.is_file() or not varied.is_file():
         there = "plain" if plain.is_file() else "varied"
         return Difference(name=name, member=f"only the {there} build has it", report=folder)
     folder.mkdir(parents=True)
     command = sandbox.Command(
         argv=("/bin/sh", "-euc", _EXPLAIN),
-        tree=tree.path,
+        tree=tree,
         mounts=(
             sandbox.Mount(host=_openable(plain, folder / "plain"), inside="/inputs/plain"),
             sandbox.Mount(host=_openable(varied, folder / "varied"), inside="/inputs/varied"),

@@ -27,6 +27,8 @@ def main(spec_file: str) -> int:
     checkout, results = Path(spec["checkout"]), Path(spec["results"])
     for folder in spec["folders"]:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    for mark in spec["marks"]:
+        Path(mark).touch()
     _copy(Path(spec["source"]), checkout, reverse=spec["reverse"])
     environment: dict[str, str] = spec["environment"]
     if spec["localedef"]:
@@ -42,14 +44,10 @@ def main(spec_file: str) -> int:
 
     _adopt_orphans()
     started = time.monotonic()
-    if spec["tree"]:
-        done = run("-m", "tools.pipeline.front", f"toolchain:{spec['tree']}")
-        if done.returncode:
-            return done.returncode
-    probed = run(
-        "-m", "tools.pipeline.repro.probe", spec["work"], *([spec["tree"]] if spec["tree"] else []),
-        output=subprocess.PIPE,
-    )  # fmt: skip
+    done = run("-m", "tools.pipeline.front", *[f"toolchain:{tree}" for tree in spec["trees"]])
+    if done.returncode:
+        return done.returncode
+    probed = run("-m", "tools.pipeline.repro.probe", spec["work"], spec["trees"][0], output=subprocess.PIPE)
     if probed.returncode:
         return probed.returncode
     (results / "facts.json").write_text(probed.stdout, encoding="utf-8")

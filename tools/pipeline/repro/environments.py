@@ -52,14 +52,14 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What both environments have in common. `tree`: the tool tree that the tasks need, if any."""
+    """What both environments have in common. `trees`: the tool trees that the tasks need."""
 
     folder: Path
     source: Path
     bundle: Path
     tasks: tuple[str, ...]
     files: tuple[str, ...]
-    tree: str | None
+    trees: tuple[str, ...]
 
 
 def plain(job: Job, *, cached: bool = False) -> Environment:
@@ -136,6 +136,9 @@ def varied(job: Job, chosen: Collection[Name], *, tree: Path, shift: str) -> Env
     spec["reverse"] = on_tmpfs
     spec["umask"] = 0o077 if Name.UMASK in chosen else 0o022
     spec["cores"] = 1 if Name.CORES in chosen else 0
+    if Name.CLOCK in chosen:
+        # What shifts the clock is in no step's key: only a cache that goes with the check may hold such results.
+        spec["marks"].append(str(work / "cache" / sandbox.CLOCK_MARK))
     if Name.LOCALE in chosen:
         spec["localedef"] = ["localedef", "-i", _LOCALE, "-f", "UTF-8", str(work / f"locale/{_LOCALE}.UTF-8")]
         spec["folders"].append(str(work / "locale"))
@@ -235,14 +238,14 @@ def _spec(
         "source": str(source),
         "checkout": str(checkout),
         "work": str(work),
-        "cache": environment["SEV_ARTIFACTS_CACHE"],
         "results": str(results),
-        "folders": [str(work), environment["HOME"], environment["TMPDIR"]],
+        "folders": [str(work), environment["HOME"], environment["TMPDIR"], environment["SEV_ARTIFACTS_CACHE"]],
+        "marks": [],
         "environment": environment,
         "python": list(python),
         "tasks": list(job.tasks),
         "files": list(job.files),
-        "tree": job.tree,
+        "trees": list(job.trees),
         "reverse": False,
         "umask": 0o022,
         "cores": 0,
