@@ -3,15 +3,17 @@
 """All steps as tasks, and the comparison of kernels that were linked with ones that were compiled whole."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+
+from doit.exceptions import BaseFail
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import graph
 from tools.pipeline.engine.step import Step
 from tools.pipeline.tasks import steps
-from tools.pipeline.tasks.doit_glue import Task
+from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.inputs import LOCKS
 from tools.pipeline.tasks.project import Project
 
@@ -52,14 +54,22 @@ def show_graph(project: Project) -> Task:
     """The graph of steps."""
     return {
         "doc": "print every step with its key, whether its result is there, and how long it took (--json, --dot)",
-        "actions": [partial(_show, project)],
+        "actions": [_showing(project)],
         "params": [_JSON, _DOT],
         "verbosity": 2,
         "io": {"capture": False},
     }
 
 
-def _show(project: Project, as_json: bool, dot: bool) -> None:
+# doit hands a task's parameters to arguments of the same name.
+def _showing(project: Project) -> Callable[[bool, bool], bool | BaseFail]:
+    def run(as_json: bool, dot: bool) -> bool | BaseFail:
+        return action(partial(_show, project, as_json=as_json, dot=dot))()
+
+    return run
+
+
+def _show(project: Project, *, as_json: bool, dot: bool) -> None:
     found = graph.rows(project.engine, project.plan.steps)
     if as_json:
         _print(graph.as_json(found))
