@@ -42,7 +42,7 @@ def main(spec_file: str) -> int:
             cwd=checkout, env=environment, stdin=subprocess.DEVNULL, stdout=output, text=True, check=False,
         )  # fmt: skip
 
-    _adopt_orphans()
+    adopt_orphans()
     started = time.monotonic()
     done = run("-m", "tools.pipeline.front", *[f"toolchain:{tree}" for tree in spec["trees"]])
     if done.returncode:
@@ -52,7 +52,7 @@ def main(spec_file: str) -> int:
         return probed.returncode
     (results / "facts.json").write_text(probed.stdout, encoding="utf-8")
     done = run("-m", "tools.pipeline.front", *spec["tasks"])
-    _reap_orphans()
+    reap_orphans()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     times = {"wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime}
     (results / "times.json").write_text(json.dumps(times), encoding="utf-8")
@@ -62,14 +62,15 @@ def main(spec_file: str) -> int:
     return done.returncode
 
 
-def _adopt_orphans() -> None:
+def adopt_orphans() -> None:
     """Become the parent of what bubblewrap leaves unwaited-for: its processor time would count for nobody."""
     # PR_SET_CHILD_SUBREAPER of linux/prctl.h, see prctl(2).
     if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) != 0:
         sys.exit("prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def _reap_orphans() -> None:
+def reap_orphans() -> None:
+    """Wait for those that have ended."""
     try:
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
