@@ -35,7 +35,7 @@ def test_the_encoding_is_that_of_the_directory_message() -> None:
 def test_lengths_beyond_one_byte() -> None:
     folder = Folder()
     folder.add(b"n" * 300, File(digest=Digest(sha256="0" * 64, size=300)))
-    assert folder.encoded()[:6] == b"\x0a\xf8\x02\x0a\xac\x02"
+    assert folder.encoded()[:6] == b"\x0a\xf6\x02\x0a\xac\x02"
     assert b"\x10\xac\x02" in folder.encoded()
 
 

@@ -12,7 +12,8 @@ class Cas(Cache):
     def copy_to(self,d,target):
         if not self.path(d.sha256).is_file(): return False
         return merkle.copy(self.path(d.sha256), target)==d
-    def put_file(self,path,d):
+    def put_file(self,path,d=None):
+        d=d or merkle.file(path,shown_as=str(path)).digest
         t=self.path(d.sha256); t.parent.mkdir(parents=True,exist_ok=True)
         if not t.exists():
             merkle.copy(path, t.with_suffix('.new')); os.chmod(t.with_suffix('.new'),0o444); t.with_suffix('.new').rename(t)

@@ -94,29 +94,28 @@ class Engine:
             self.ensure(needed)
         result = self.find(step)
         if result is None:
-            tools = self.check_tools(step.tools)
-            found = self.key(step)
-            assert found is not None
-            folder = (ambient.state_dir() or self.build) / "locks"
-            with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
-                result = self.find(step) or self._run(step, found, tools)
+            result = self._make(step)
         elif step.checks:
             self._check_again(step, result)
         self._take(step, result)
         return result
 
     def copy(self, step: Step, name: str, target: Path) -> None:
-        """A private, verified copy of an output; BuildError when the cache has lost it."""
-        result = self.find(step)
-        if result is None or not self.cas.copy_to(result.outputs[name].digest, target):
-            with self._lock:
-                self._known.pop(step.name, None)
-            raise BuildError(f"the cache has lost {name}", where=step.title, hint="build again")
+        """A private, verified copy of an output of a step that has been made.
 
-    def forget(self, step: Step) -> None:
-        """Take back that the result is known, after something was found wrong with it."""
+        What the cache has lost, or holds with other bytes, is made again; BuildError when that gives something else.
+        """
+        result = self.find(step)
+        assert result is not None
+        node = result.outputs[name]
+        if self.cas.copy_to(node.digest, target):
+            return
+        ui.line(f"   note: the cache has lost {name} of {step.name}; making it again")
         with self._lock:
             self._known.pop(step.name, None)
+        again = self._make(step)
+        if again.outputs[name] != node or not self.cas.copy_to(node.digest, target):
+            raise BuildError(f"made another {name} from the same inputs", where=step.title)
 
     def log(self, step: Step) -> Path:
         """Where the step's output was written when it last ran here."""
@@ -180,18 +179,24 @@ class Engine:
 
     # ---- running
 
+    def _make(self, step: Step) -> Result:
+        """Run the step, unless another process that holds its lock has done so meanwhile."""
+        tools = self.check_tools(step.tools)
+        found = self.key(step)
+        assert found is not None
+        folder = (ambient.state_dir() or self.build) / "locks"
+        with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
+            return self.find(step) or self._run(step, found, tools)
+
     def _run(self, step: Step, found: str, tools: Tools) -> Result:
         started = ambient.monotonic()
-        with (
-            self.jobs.slot(locks.private_folder(self.build / "jobs")),
-            Scratch(self.build / "scratch", step.name) as scratch,
-        ):
+        with Scratch(self.build / "scratch", step.name) as scratch:
             self._stage(step, scratch)
-            command = self._command(step, tools, scratch)
             log, replay = self.log(step), self.build / "replay" / f"{step.name}.sh"
-            status = sandbox.run(command, title=step.title, log=log, replay=replay)
-            if status != 0:
-                failure.raise_for(step, status, log=log, replay=replay)
+            with self.jobs.slot(locks.private_folder(self.build / "jobs")):
+                command = self._command(step, tools, scratch)
+                outcome = sandbox.run(command, title=step.title, log=log, replay=replay)
+            failure.check(outcome, title=step.title, mistakes=step.mistakes)
             outputs = {name: scratch.take(name, where=step.title) for name in sorted(step.outputs)}
             run_checks(step, {name: scratch.out / name for name in outputs})
             for name, node in outputs.items():
