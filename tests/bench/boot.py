@@ -152,7 +152,7 @@ def _stage(
     guest = launch.Guest(
         config=config,
         qemu=qemu,
-        firmware=launch.read_firmware(config),
+        firmware=artifacts.read_firmware(config),
         protection=None,
         cbit=None,
         cmdline=config.cmdline,

@@ -28,7 +28,7 @@ ORDINARY = 54321
 # New Zealand's rule, written out: no time zone data need be there. POSIX.1-2024, chapter 8.3, TZ.
 _ZONE = "NZST-12NZDT,M9.5.0,M4.1.0/3"
 _LOCALE = "tr_TR"  # a decimal comma, and a lower case of I that surprises
-_FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 LIBARCHIVE = "/usr/lib/x86_64-linux-gnu/libarchive.so.13"
 """The repro tree's libarchive, for libarchive-c's variable of that name."""
 _PYTHON_PATH = "/mnt/site-packages"
@@ -170,9 +170,9 @@ def _varied_environment(chosen: Collection[Name], *, work: Path, shift: str, bun
         environment["PATH"] = f"/mnt/decoys:{environment['PATH']}"
     if Name.CLOCK in chosen:
         environment |= {
-            "LD_PRELOAD": _FAKETIME,
+            "LD_PRELOAD": FAKETIME,
             **sandbox.clock_settings(shift),
-            "SEV_ARTIFACTS_CLOCK": f"{_FAKETIME} {shift}",
+            "SEV_ARTIFACTS_CLOCK": f"{FAKETIME} {shift}",
         }
     if Name.ENVIRONMENT in chosen:
         environment |= {
