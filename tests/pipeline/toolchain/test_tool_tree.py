@@ -22,8 +22,8 @@ import pytest
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.seal import Seal
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.pins import Architecture, Archive, Package, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb, tool_tree
@@ -81,7 +81,7 @@ class Workshop:
     """Packages made in the test, put into a cache and set up as tree `t`."""
 
     def __init__(self, where: Path) -> None:
-        self.cache = Cache(root=where / "cache")
+        self.cache = Cas(root=where / "cache")
         self.trees = where / "trees"
         self.seal = Seal(key=b"k" * 32)
         self.packages: list[Package] = []

@@ -34,6 +34,7 @@ Judge = Callable[[str, int], object]
 
 _OWN_CODE = ("sandbox.py", "store.py")
 _MARK = "step.json"
+_KIND = "step"
 _DOOMED = ".doomed-"
 _SCRATCH = ".scratch"
 _LOCK = ".lock"
@@ -184,7 +185,7 @@ class Store:
             if not os.path.lexists(result / name):
                 raise BuildError(f"the step succeeded but left no {name}", where=step.title)
         digests = {name: _digest(result / name) for name in sorted(step.outputs)}
-        self.seal.write(result / _MARK, {"step": description, "outputs": digests})
+        self.seal.write(result / _MARK, {"outputs": digests}, kind=_KIND, key=_key(description))
         _remove(final)
         result.rename(final)
         self._checked.update(final / name for name in digests)
@@ -204,8 +205,8 @@ class Store:
         """The result in `folder` if it is sealed, complete, of this step, and its files are unchanged."""
         if not folder.is_dir():
             return None
-        record = self.seal.read(folder / _MARK)
-        digests = record["outputs"] if record is not None and record.get("step") == description else None
+        record = self.seal.read(folder / _MARK, kind=_KIND, key=_key(description))
+        digests = record.get("outputs") if record is not None else None
         if not isinstance(digests, dict) or sorted(digests) != sorted(step.outputs):
             _say_spoiled(folder, "holds no result of ours", quiet=quiet)
             return None

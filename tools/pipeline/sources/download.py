@@ -17,7 +17,7 @@ import requests
 import urllib3
 
 from tools.pipeline.base import ambient, ui
-from tools.pipeline.sources.cache import Cache, Partial
+from tools.pipeline.engine.cas import Cas, Partial
 from tools.pipeline.sources.pins import Pin
 
 _CHUNK = 256 << 10
@@ -90,7 +90,7 @@ class Download:
 
     pin: Pin
     places: tuple[str, ...]
-    cache: Cache
+    cache: Cas
     limits: Limits
     stop: threading.Event
     meter: Meter

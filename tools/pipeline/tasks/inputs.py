@@ -38,7 +38,7 @@ def _fetch(project: Project, name: str, pins: list[Pin], *, doc: str) -> Task:
         "actions": [action(work)],
         "uptodate": [
             config_changed({pin.name: pin.sha256 for pin in pins}),
-            lambda: all(project.cache.path(pin.sha256).is_file() for pin in pins),
+            lambda: all(project.cache.has(pin.sha256, pin.size) for pin in pins),
         ],
         "io": {"capture": False},
     }

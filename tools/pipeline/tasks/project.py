@@ -9,13 +9,13 @@ from pathlib import Path
 from tools.pipeline.base import ambient, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import seal
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.seal import Seal
 from tools.pipeline.engine.store import Input, Store
 from tools.pipeline.recipes import profiles
 from tools.pipeline.recipes.profiles import Profile, Recipes
 from tools.pipeline.sources import mirrors, wanted
 from tools.pipeline.sources import pins as lockfile
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.pins import Pin, Source, ToolchainLock
 from tools.pipeline.sources.wanted import Toolchain
 from tools.pipeline.toolchain import tool_tree
@@ -78,9 +78,9 @@ class Project:
         return seal.load(ambient.state_dir() or self.build)
 
     @property
-    def cache(self) -> Cache:
+    def cache(self) -> Cas:
         """Downloads, by digest; shared between checkouts."""
-        return Cache(root=ambient.cache_dir())
+        return Cas(root=ambient.cache_dir())
 
     def version(self) -> str:
         """The project's version, from pyproject.toml."""
@@ -123,10 +123,9 @@ class Project:
     def source_input(self, name: str, *, inside: str) -> Input:
         """A pinned archive as a step's input; the cache has just verified its digest."""
         pin = self.source(name).pin
-        path = self.cache.verified_path(pin)
-        if path is None:
+        if not self.cache.verified(pin.sha256, pin.size):
             raise BuildError("is not in the cache", where=pin.where, hint="./doit fetch")
-        return Input(host=path, inside=inside, digest=pin.sha256)
+        return Input(host=self.cache.path(pin.sha256), inside=inside, digest=pin.sha256)
 
     def tree(self, name: str) -> Tree:
         """The tool tree of that name; unpacked on first use, its packages must be in the cache."""

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.seal import Seal
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.pins import Package, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb
@@ -59,7 +59,7 @@ def key(wanted: WantedTree, layout: Layout, packages: Iterable[Package]) -> str:
 
 
 def ensure_tree(
-    name: str, *, toolchain: Toolchain, lock: ToolchainLock, cache: Cache, trees: Path, seal: Seal, jobs: int
+    name: str, *, toolchain: Toolchain, lock: ToolchainLock, cache: Cas, trees: Path, seal: Seal, jobs: int
 ) -> Tree:
     """The named tree below `trees`, made now unless it is there; the packages must be in the cache.
 
@@ -102,7 +102,7 @@ def _make(
     layout: Layout,
     *,
     packages: tuple[Package, ...],
-    cache: Cache,
+    cache: Cas,
     seal: Seal,
     jobs: int,
 ) -> None:
@@ -166,7 +166,7 @@ def _fill(
     layout: Layout,
     *,
     packages: tuple[Package, ...],
-    cache: Cache,
+    cache: Cas,
     jobs: int,
 ) -> dict[bytes, Member]:
     root.mkdir()
@@ -184,7 +184,7 @@ def _fill(
     try:
 
         def one(package: Package) -> list[Member]:
-            data = cache.read_verified(package.pin)
+            data = cache.read(package.pin.sha256, package.pin.size)
             if data is None:
                 raise BuildError("is not in the cache", where=package.pin.where, hint="run ./doit build")
             return deb.Unpacker(descriptor, merged=merged, skip=skip).unpack(data, name=package.pin.where)
