@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.base import files
+from tools.pipeline.engine import merkle
 from tools.pipeline.sources.pins import Architecture, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
 from tools.pipeline.tasks.project import Project
@@ -44,8 +44,8 @@ def test_same_as_dpkg_deb(name: str, project: Project, host_tool: Callable[[str]
         seal=project.seal,
         jobs=1,
     )
-    assert made.digest == files.of_folder(reference)
-    assert made.digest == files.of_folder(made.path)
+    assert made.digest == merkle.read(reference).digest().sha256
+    assert made.digest == merkle.read(made.path).digest().sha256
 
 
 def test_the_trees_are_what_was_set_up(project: Project) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SHA-256 of files and folders, files that are never half-written, and whose files may be trusted."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -131,6 +132,16 @@ def check_unshared(path: Path, *, sticky: bool = False) -> None:
             where=str(path),
             hint=f"chmod {'+t' if sticky else 'go-w'} {path}, or set SEV_ARTIFACTS_CACHE to a folder of your own",
         )
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a lock file (for flock), made unless it is there; UserError when it is a link."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError("is a link where a lock must be", where=str(path), hint="remove it") from None
 
 
 def open_folder(root: Path, *names: str, make: bool = False) -> int:

@@ -185,7 +185,7 @@ class Store:
             if not os.path.lexists(result / name):
                 raise BuildError(f"the step succeeded but left no {name}", where=step.title)
         digests = {name: _digest(result / name) for name in sorted(step.outputs)}
-        self.seal.write(result / _MARK, {"outputs": digests}, kind=_KIND, key=_key(description))
+        self.seal.write(result / _MARK, {"step": description, "outputs": digests}, kind=_KIND, key=_key(description))
         _remove(final)
         result.rename(final)
         self._checked.update(final / name for name in digests)

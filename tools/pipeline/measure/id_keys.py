@@ -42,7 +42,7 @@ def load(path: Path) -> SigningKey:
     Raises UserError naming the file, also when it is another's or others can read it.
     """
     where = str(path)
-    pem = _read(path)
+    pem, status = _read(path)
     if b"ENCRYPTED" in pem:
         # PKCS #8 says so in its label, OpenSSL's older format in a header.
         raise UserError("is encrypted", where=where, hint="give an unencrypted copy and delete it afterwards")
@@ -53,10 +53,11 @@ def load(path: Path) -> SigningKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else "not of an elliptic curve"
         raise UserError(f"the key is {kind}, SEV-SNP takes P-384 only", where=where, hint=_MAKE)
+    files.check_private(status, path)
     return SigningKey(key)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
     try:
         # O_NONBLOCK: opening a fifo must not wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -64,10 +65,9 @@ def _read(path: Path) -> bytes:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UserError("is not a regular file", where=str(path))
-            files.check_private(status, path)
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if len(data) > _MAX_SIZE:
         raise UserError(f"is larger than {_MAX_SIZE} bytes, so no key file", where=str(path))
-    return data
+    return data, status
