@@ -23,7 +23,11 @@ class SevArtifactsError(Exception):
     exit_status = 1
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(one_line(mask(what), where=None if where is None else mask(where), hint=None if hint is None else mask(hint)))
+        super().__init__(
+            one_line(
+                mask(what), where=None if where is None else mask(where), hint=None if hint is None else mask(hint)
+            )
+        )
         self.what = what
         self.where = where
         self.hint = hint

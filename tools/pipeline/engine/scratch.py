@@ -1,7 +1,9 @@
 """stub"""
 
-import tempfile, shutil
+import shutil
+import tempfile
 from pathlib import Path
+
 from tools.pipeline.engine import merkle
 
 
