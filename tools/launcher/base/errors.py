@@ -9,13 +9,19 @@ def printable(text: str) -> str:
 
 
 class LauncherError(Exception):
-    """One line: where, what, what to do next. `exit_status` is what the command ends with."""
+    """One line: where, what, what to do next. `exit_status` is what the command ends with.
+
+    `details` are lines shown after it: several reasons, QEMU's own words, the end of the guest's console.
+    """
 
     exit_status = 125
 
-    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, details: tuple[str, ...] = ()
+    ) -> None:
         line = f"{where}: {what}" if where else what
         super().__init__(printable(f"{line}; {hint}" if hint else line))
+        self.details = tuple(printable(line) for line in details)
 
 
 class UserError(LauncherError):
@@ -24,15 +30,14 @@ class UserError(LauncherError):
     exit_status = 2
 
 
+class CheckError(LauncherError):
+    """A check of what was built found something wrong. Exit status 1."""
+
+    exit_status = 1
+
+
 class GuestError(LauncherError):
-    """The guest itself failed: never came up, broke the protocol, died. Exit status 125.
-
-    `details` are lines shown after the error: QEMU's own words, the end of the guest's console.
-    """
-
-    def __init__(self, what: str, *, hint: str | None = None, details: tuple[str, ...] = ()) -> None:
-        super().__init__(what, hint=hint)
-        self.details = tuple(printable(line) for line in details)
+    """The guest itself failed: never came up, broke the protocol, died. Exit status 125."""
 
 
 class WorkloadError(LauncherError):

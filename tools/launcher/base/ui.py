@@ -67,3 +67,11 @@ def write_stdout(text: str) -> None:
     data = text.encode("utf-8", "backslashreplace")
     while data:
         data = data[os.write(1, data) :]
+
+
+def write_json(document: object) -> None:
+    """Write a command's answer as one JSON document."""
+    # Slow to import, and most answers are text.
+    import json  # noqa: PLC0415
+
+    write_stdout(json.dumps(document, indent=2) + "\n")
