@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from tests.launcher.attest.attestation_kit import Draft
 from tests.launcher.attest.verify_kit import Desk, digests_document
 from tools.launcher.attest.measurement import Measurement, Platform, decode, expected_mac
-from tools.launcher.guest.hashes_table import hashes_table
+from tools.sev.hashes_table import hashes_table
 
 # AMDESE/sev-tool, src/tests.cpp, test_calc_measurement, and its readme (Apache-2.0).
 AMD_TIK = bytes.fromhex("66320db73158a35a255d051758e95ed4")

@@ -53,13 +53,13 @@ _GUEST = [
     _case(GUEST, "vcpus = 1", "vcpus = '1'", at=": machine.vcpus: ", says="must be an integer, not a string"),
     _case(GUEST, "vcpus = 1", "vcpus = 0x" + "f" * 5000, at=": machine.vcpus: ", says="is not in 1…255"),
     _case(GUEST, "vcpus = 1", "vcpu = 1", at=": machine.vcpus: ", says="missing; add it"),
-    _case(GUEST, '"512M"', '"lots"', at=": machine.memory: ", says="'lots' is not a size such as 512M or 2G"),
+    _case(GUEST, '"512M"', '"lots"', at=": machine.memory: ", says='"lots" is no memory size'),
     _case(GUEST, 'mode = "snp"', 'mode = "tdx"', at=": sev.mode: ", says="is not one of: snp, sev-es, sev"),
     _case(GUEST, "migrate = false", "migrate = 0", at=": sev.snp.policy.migrate: ", says="not an integer", real=True),
     _case(GUEST, "smt = true", "smp = true", at=": sev.snp.policy.smt: ", says="missing; add it (true or false)"),
     _case(GUEST, "cxl = false", "cxl = false\ntdx = true", at=": sev.snp.policy.tdx: ", says="unknown key; known here: aes"),
-    _case(GUEST, '"0.0"', '"1.51.7"', at=": sev.snp.policy.min-abi: ", says="'1.51.7' is not a version such as 1.51"),
-    _case(GUEST, '"0.0"', '"256.0"', at=": sev.snp.policy.min-abi: ", says="'256.0' is beyond 255.255"),
+    _case(GUEST, '"0.0"', '"1.51.7"', at=": sev.snp.policy.min-abi: ", says="min-abi is a version from 0.0 to 255.255, not '1.51.7'"),
+    _case(GUEST, '"0.0"', '"256.0"', at=": sev.snp.policy.min-abi: ", says="min-abi is a version from 0.0 to 255.255, not '256.0'"),
     _case(GUEST, '"0.0"', "0.0", at=": sev.snp.policy.min-abi: ", says="must be a version such as 1.51, not a float"),
     _case(GUEST, "debug = false", "debug = true", at=": sev.snp.policy.debug: ", says="must be false for production profiles"),
     _case(GUEST, "[sev.sev-es.policy]", "[sev.sev-es.polizy]", at=": sev.sev-es.policy: ", says="missing; add it (a table)"),
@@ -165,7 +165,7 @@ _FIRMWARE = [
     _case(FIRMWARE_SERIES, "0001-", "../0001-", at=":", says="bad patch name", command="source:edk2"),
 ]
 _DIGESTS = [
-    _case(GUEST, '"EPYC-v4"', '"host"', at=": machine.cpu: ", says="no launch digest can be computed for CPU model 'host'; known: EPYC",
+    _case(GUEST, '"EPYC-v4"', '"host"', at=": machine.cpu: ", says="CPU model 'host': its CPUID signature is not known, so no launch digest can be computed; known: EPYC",
           command="digests:production"),
     _case(GUEST, '"EPYC-v4"', '"EPYC-Milan-v9"', at=": machine.cpu: ", says="CPU model 'EPYC-Milan-v9'", command="digests:production"),
 ]

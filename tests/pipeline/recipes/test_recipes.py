@@ -10,8 +10,9 @@ import pytest
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.recipes import profiles
-from tools.pipeline.recipes.profiles import Carry, Console, FirmwareSize, FirmwareTarget, Recipes, SevMode
+from tools.pipeline.recipes.profiles import Carry, FirmwareSize, FirmwareTarget, Recipes
 from tools.pipeline.sources import pins
+from tools.sev.modes import Console, Mode
 
 GUEST = "recipes/guest.toml"
 PRODUCTION = "recipes/profiles/production.toml"
@@ -36,7 +37,7 @@ def test_the_repositorys_own_recipes(repository: Path) -> None:
     assert production.console is Console.NONE
     assert "sev_agent.profile=production" in production.kernel.cmdline.split()
     guest = loaded.guest
-    assert guest.mode is SevMode.SNP
+    assert guest.mode is Mode.SNP
     assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x5, 0x1)
     assert guest.kernel_hashes is True
     assert guest.identity.family_id == b"sev-artifacts\0\0\0"
@@ -75,10 +76,10 @@ def test_the_copy_that_the_refusals_start_from_is_good(copied: Path, repository:
         (GUEST, "vcpus = 1", "vcpus = 0", "machine.vcpus: 0 is not in 1…255"),
         (GUEST, "vcpus = 1", "vcpus = 256", "machine.vcpus: 256 is not in 1…255"),
         (GUEST, "vcpus = 1", "vcpus = true", "machine.vcpus: must be an integer, not a boolean"),
-        (GUEST, '"512M"', '"512"', "machine.memory: '512' is not a size such as 512M or 2G"),
-        (GUEST, '"512M"', '"0512M"', "machine.memory: '0512M' is not a size"),
-        (GUEST, '"512M"', '"64M"', "machine.memory: '64M' is outside 128M…16384G"),
-        (GUEST, '"512M"', '"99999G"', "machine.memory: '99999G' is outside 128M…16384G"),
+        (GUEST, '"512M"', '"512"', 'machine.memory: "512" is no memory size'),
+        (GUEST, '"512M"', '"0512M"', 'machine.memory: "0512M" is no memory size'),
+        (GUEST, '"512M"', '"64M"', 'machine.memory: "64M" is outside 128M…16384G'),
+        (GUEST, '"512M"', '"99999G"', 'machine.memory: "99999G" is outside 128M…16384G'),
         (GUEST, 'mode = "snp"', 'mode = "tdx"', "sev.mode: 'tdx' is not one of: snp, sev-es, sev"),
         (
             GUEST,
@@ -96,7 +97,7 @@ def test_the_copy_that_the_refusals_start_from_is_good(copied: Path, repository:
             GUEST,
             'min-abi = "0.0"',
             'min-abi = "0"',
-            "sev.snp.policy.min-abi: '0' is not a version such as 1.51",
+            "sev.snp.policy.min-abi: min-abi is a version from 0.0 to 255.255, not '0'",
         ),
         (GUEST, "smt = true\n", "", "sev.snp.policy.smt: missing; add it (true or false)"),
         (GUEST, "smt = true", "smt = 1", "sev.snp.policy.smt: must be true or false, not an integer"),

@@ -18,7 +18,7 @@ from tools.pipeline.repro.variations import Name
 from tools.pipeline.tasks import repro
 from tools.pipeline.tasks.project import Project
 
-_PACK = "tools/pipeline/publish/launcher_pack.py"
+_PACK = "tools/pipeline/publish/pack_launcher.py"
 _SORTED = 'return sorted(folder.rglob("*.py"))'
 _MAIN = '_add(archive, "__main__.py", _MAIN.encode())'
 

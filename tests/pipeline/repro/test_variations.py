@@ -88,7 +88,7 @@ def test_a_variation_without_effect_ends_the_check(
 def test_a_program_of_the_host_is_noticed(repository: Path, tmp_path: Path) -> None:
     """A build that calls `date` from PATH meets a decoy, and the check says so."""
     copy = copy_all(repository, tmp_path / "checkout")
-    pack = copy / "tools/pipeline/publish/launcher_pack.py"
+    pack = copy / "tools/pipeline/publish/pack_launcher.py"
     line = "    buffer = io.BytesIO()\n"
     assert line in pack.read_text()
     planted = f"    import subprocess\n    subprocess.run(['date'], check=False)\n{line}"

@@ -17,7 +17,7 @@ from tools.launcher.attest.report import HOST_REQUESTED, POLICY_DEBUG, Report, S
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.config.runtime_config import Mode
+from tools.sev.modes import Mode
 
 
 def verify_report(options: Values, ui: Ui) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.launcher.cli.parser import Option
-from tools.launcher.config.runtime_config import CONFIG_NAME
+from tools.sev.formats import RUNTIME_NAME
 
 CONFIG = Option("--config", "FILE", text="default: runtime.toml beside this program", convert=Path)
 JSON = Option("--json", text="as one JSON document")
@@ -42,4 +42,4 @@ def own_file() -> Path | None:
 def default_config() -> Path:
     """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one."""
     file = own_file()
-    return Path("out", CONFIG_NAME).absolute() if file is None else file.resolve().parent / CONFIG_NAME
+    return Path("out", RUNTIME_NAME).absolute() if file is None else file.resolve().parent / RUNTIME_NAME

@@ -12,11 +12,13 @@ from tools.launcher.base.values import Values
 from tools.launcher.cli.arguments import CONFIG, JSON, QUIET, VERITY, cmdline_text, default_config, whole
 from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
-from tools.launcher.config.runtime_config import VCPUS_MAX, Mode, RuntimeConfig, load_config
+from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.guest import kernel_cmdline
-from tools.launcher.measure.cpu_models import parse_signature, signature_of
+from tools.launcher.measure.cpu_signature import parse_signature, signature_of
 from tools.launcher.measure.digest_file import launch_digests
 from tools.launcher.measure.launch_digest import LaunchDigests
+from tools.sev.limits import VCPUS_MAX
+from tools.sev.modes import Mode
 
 _EXAMPLES = f"""examples:
   {NAME} digest

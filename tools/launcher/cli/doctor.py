@@ -18,18 +18,19 @@ from tools.launcher.cli.arguments import JSON
 from tools.launcher.cli.guest_options import HOST
 from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.accelerators import TIMEOUTS, trial_time
 from tools.launcher.guest.command_line import NAMED_KERNEL_SINCE
-from tools.launcher.guest.firmware import Firmware
 from tools.launcher.guest.run_folder import RunDir
-from tools.launcher.guest.spec import Accel, Spec, Wanted, read_firmware, reasons_against
+from tools.launcher.guest.spec import Accel, Spec, Wanted, reasons_against
 from tools.launcher.guest.staging import Staging
 from tools.launcher.guest.start import booted
 from tools.launcher.host import facts as host
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts, obstacles
 from tools.launcher.host.qemu_program import SEV_SINCE, QemuProgram, find_qemu, version_text
+from tools.sev.footer import Footer
+from tools.sev.modes import Mode
 
 SYNTAX = Syntax(
     HOST,
@@ -52,7 +53,7 @@ class _Trial:
     """What starting a guest takes. `timeout` in seconds, None: by the accelerator."""
 
     config: RuntimeConfig
-    firmware: Firmware
+    firmware: Footer
     qemu: QemuProgram
     facts: HostFacts
     accel: Accel | None
@@ -111,7 +112,7 @@ def _config(asked: Wanted, report: _Report) -> RuntimeConfig | None:
     return config
 
 
-def _artifacts(config: RuntimeConfig | None, report: _Report) -> Firmware | None:
+def _artifacts(config: RuntimeConfig | None, report: _Report) -> Footer | None:
     if config is None:
         return None
     good = True
@@ -124,14 +125,14 @@ def _artifacts(config: RuntimeConfig | None, report: _Report) -> Firmware | None
         else:
             report.add(artifact.role, True, f"{artifact.file}, {artifact.size} bytes, SHA-256 as in the config")
     try:
-        firmware = read_firmware(config)
+        firmware = artifacts.read_firmware(config)
     except UserError as error:
         if good:
             report.add("firmware metadata", False, str(error))
         return None
     missing = firmware.snp_missing
-    sections = ", ".join(sorted(firmware.sections)) or "none"
-    detail = f"hashes table at {firmware.hashes_base:#x}, sections {sections}"
+    sections = ", ".join(sorted({section.name for section in firmware.sections})) or "none"
+    detail = f"hashes table at {firmware.hashes.base:#x}, sections {sections}"
     report.add("firmware metadata", not missing, detail + (f"; lacks {', '.join(missing)}" if missing else ""))
     return firmware if good else None
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
-from tools.launcher.base.units import parse_memory
 from tools.launcher.base.values import Values
 from tools.launcher.cli.arguments import CONFIG, QUIET, VERITY, cmdline_text, default_config, whole
 from tools.launcher.cli.parser import Group, Option
 from tools.launcher.config.owner import Wish
-from tools.launcher.config.runtime_config import VCPUS_MAX, Console, Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.spec import Accel, Wanted
+from tools.sev.limits import VCPUS_MAX, memory_mib
+from tools.sev.modes import Console, Mode
 
 _TIMEOUT_MAX = 86_400.0
 _PRINTS_IT = f"`{NAME} digest` with the same options prints it"
@@ -46,7 +47,7 @@ MACHINE = Group(
     ),
     VERITY,
     Option("--cpus", "N", text="vCPUs; changes the launch digest of SEV-ES and SEV-SNP", convert=whole(1, VCPUS_MAX)),
-    Option("--memory", "SIZE", text="RAM, as in 512M or 2G", convert=parse_memory),
+    Option("--memory", "SIZE", text="RAM, as in 512M or 2G", convert=memory_mib),
     Option("--append", "TEXT", text="for the kernel command line; changes the launch digest", convert=cmdline_text),
     Option("--console-log", "FILE", text="kernel console (debug profile only)", convert=Path),
 )

@@ -6,8 +6,8 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
 from tools.launcher.cli.parser import Group, Option, Syntax, suggestion
-from tools.launcher.config import policy
-from tools.launcher.config.policy import Layout, Value
+from tools.sev import policy
+from tools.sev.policy import Layout, Value
 
 _EXAMPLES = f"""examples:
   {NAME} policy 0xb0000

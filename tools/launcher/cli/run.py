@@ -15,13 +15,15 @@ from tools.launcher.channel.streams import STANDARD, Signals
 from tools.launcher.cli import guest_options
 from tools.launcher.cli.guest_options import HOST, MACHINE, OWNER
 from tools.launcher.cli.parser import Group, Option, Syntax
-from tools.launcher.config.runtime_config import Profile, RuntimeConfig
+from tools.launcher.config import artifacts
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest import accelerators, rootfs
 from tools.launcher.guest.run_folder import RunDir
-from tools.launcher.guest.spec import Spec, Wanted, read_firmware, reasons_against, resolve
+from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
 from tools.launcher.guest.staging import Staging
 from tools.launcher.host import facts as host
 from tools.launcher.host.qemu_program import find_qemu
+from tools.sev.modes import ProfileKind
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -153,7 +155,7 @@ def _spec(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, given: st
     qemu = find_qemu(given)
     mode = config.sev.mode
     if not asked.unprotected:
-        reasons = reasons_against(facts, mode, qemu, read_firmware(config))
+        reasons = reasons_against(facts, mode, qemu, artifacts.read_firmware(config))
         if reasons:
             raise UserError(
                 f"this host cannot run a guest in mode {mode}",
@@ -169,5 +171,5 @@ def _announce(asked: Wanted, config: RuntimeConfig, ui: Ui) -> None:
     if asked.unprotected:
         ui.alarm(UNPROTECTED)
     guest_options.note_digest(asked, config, ui)
-    if not asked.unprotected and config.profile is Profile.DEBUG:
+    if not asked.unprotected and config.profile is ProfileKind.DEBUG:
         ui.warn("debug profile: the guest writes its kernel log where this host reads it")

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools.launcher.config.runtime_config import Mode
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.host.qemu_program import SANDBOX, Version
+from tools.sev.modes import Mode
 
 Option = tuple[str, ...]
 
@@ -140,7 +140,7 @@ def _boot(spec: Spec, files: Files) -> list[Option]:
     options.append(("-append", spec.cmdline))
     if spec.protection is None and files.hashes is not None:
         # What QEMU writes itself when SEV is on; the firmware boots nothing without it.
-        loader = f"loader,file={_value(files.hashes)},addr={spec.firmware.hashes_base:#x},force-raw=on"
+        loader = f"loader,file={_value(files.hashes)},addr={spec.firmware.hashes.base:#x},force-raw=on"
         options.append(("-device", loader))
         if spec.qemu.version < NAMED_KERNEL_SINCE:
             # Without SEV older QEMU edits the setup header of the kernel that it serves, so its hash would

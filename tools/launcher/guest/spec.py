@@ -9,13 +9,14 @@ from pathlib import Path
 
 from tools.launcher.config import artifacts, owner
 from tools.launcher.config.owner import NOTHING, Owner, Wish
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig, load_config
+from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.guest import kernel_cmdline
-from tools.launcher.guest.firmware import Firmware, parse_firmware
-from tools.launcher.guest.hashes_table import hashes_table
 from tools.launcher.host.facts import HostFacts, obstacles
 from tools.launcher.host.qemu_program import QemuProgram, obstacle
 from tools.launcher.measure import digest_file
+from tools.sev.footer import Footer
+from tools.sev.hashes_table import hashes_table
+from tools.sev.modes import Mode
 
 
 class Accel(StrEnum):
@@ -65,7 +66,7 @@ class Spec:
 
     config: RuntimeConfig
     qemu: QemuProgram
-    firmware: Firmware
+    firmware: Footer
     protection: Mode | None
     cbit: int | None
     cmdline: str
@@ -81,20 +82,14 @@ class Spec:
         return hashes_table(kernel_sha256=kernel, initrd_sha256=initrd, cmdline=self.cmdline)
 
 
-def read_firmware(config: RuntimeConfig) -> Firmware:
-    """Parse the firmware, its digest checked."""
-    data = artifacts.read_verified(config, config.firmware)
-    return parse_firmware(data, where=str(config.path.parent / config.firmware.file))
-
-
-def reasons_against(facts: HostFacts, mode: Mode, qemu: QemuProgram | None, firmware: Firmware) -> list[str]:
+def reasons_against(facts: HostFacts, mode: Mode, qemu: QemuProgram | None, firmware: Footer) -> list[str]:
     """Everything that stands against a protected guest here, as reasons for people."""
     reasons = obstacles(facts, mode)
     if qemu is not None:
         reasons += obstacle(qemu, mode)
     if mode is Mode.SNP and firmware.snp_missing:
         reasons.append(f"the firmware's SEV metadata lacks {', '.join(firmware.snp_missing)}")
-    if mode is Mode.SEV_ES and firmware.es_reset is None:
+    if mode is Mode.SEV_ES and firmware.sev_es_reset is None:
         reasons.append("the firmware has no SEV-ES reset block")
     return reasons
 
@@ -104,7 +99,7 @@ def resolve(wanted: Wanted, config: RuntimeConfig, *, qemu: QemuProgram, cbit: i
 
     UserError for what is wrong with it, whatever the host: check that with reasons_against().
     """
-    firmware = read_firmware(config)
+    firmware = artifacts.read_firmware(config)
     cmdline = wanted.kernel_cmdline(config)
     protection = None if wanted.unprotected else config.sev.mode
     return Spec(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tools.launcher.config import artifacts
 from tools.launcher.config.owner import b64
-from tools.launcher.config.runtime_config import Console
 from tools.launcher.guest.command_line import Files
 from tools.launcher.guest.qemu import tail
 from tools.launcher.guest.rootfs import Rootfs
 from tools.launcher.guest.spec import Spec, Wanted
+from tools.sev.modes import Console
 
 SOCKET = "agent.sock"
 _CONSOLE, _FIRMWARE_LOG, _HASHES, _ROOTFS = "console.log", "firmware.log", "hashes.bin", "rootfs.img"

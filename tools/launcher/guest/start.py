@@ -10,11 +10,11 @@ from tools.launcher.channel.link import Container, Link
 from tools.launcher.channel.protocol import Hello
 from tools.launcher.channel.session import Session, listen
 from tools.launcher.channel.streams import Signals
-from tools.launcher.config.runtime_config import Profile
 from tools.launcher.guest import command_line
 from tools.launcher.guest.qemu import Qemu
 from tools.launcher.guest.spec import Accel
 from tools.launcher.guest.staging import SOCKET, Staging
+from tools.sev.modes import ProfileKind
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def booted(
             session.close()
 
 
-def _check_profile(hello: Hello, profile: Profile) -> None:
-    if hello.debug != (profile is Profile.DEBUG):
+def _check_profile(hello: Hello, profile: ProfileKind) -> None:
+    if hello.debug != (profile is ProfileKind.DEBUG):
         said = "debug" if hello.debug else "production"
         raise GuestError(f"the agent says that it runs as {said}, the config says {profile}")

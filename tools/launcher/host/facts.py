@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.launcher.config.runtime_config import Mode
 from tools.launcher.host.cpuid import MemoryEncryption, memory_encryption
+from tools.sev.modes import Mode
 
 _PARAMETERS = ("sev", "sev_es", "sev_snp", "debug_swap")
 _MODE_PARAMETER = {Mode.SEV: "sev", Mode.SEV_ES: "sev_es", Mode.SNP: "sev_snp"}

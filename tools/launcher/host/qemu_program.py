@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.config.runtime_config import Mode
+from tools.sev.modes import Mode
 
 Version = tuple[int, int, int]
 
@@ -94,7 +94,5 @@ def obstacle(qemu: QemuProgram, mode: Mode) -> list[str]:
     """Why this QEMU cannot start a protected guest: nothing, or one reason."""
     if qemu.version >= SEV_SINCE:
         return []
-    return [
-        f"{qemu.path}: QEMU {version_text(qemu.version)} cannot start a guest in mode {mode}; "
-        f"it takes {version_text(SEV_SINCE)} or later (Debian 13 has 10.0)"
-    ]
+    has, takes = version_text(qemu.version), version_text(SEV_SINCE)
+    return [f"{qemu.path}: QEMU {has} cannot start a guest in mode {mode}; it takes {takes} or later (Debian 13: 10.0)"]

@@ -13,14 +13,15 @@ from pathlib import Path
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.base import toml_reader
-from tools.pipeline.base.errors import UserError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.store import Input, Result, Step
 from tools.pipeline.guest import patches
 from tools.pipeline.guest import source_tree as source
 from tools.pipeline.guest.patches import Patch
-from tools.pipeline.measure import footer as ovmf_footer
 from tools.pipeline.recipes.profiles import FirmwareRecipe
 from tools.pipeline.tasks.project import Project
+from tools.sev import firmware_check
+from tools.sev.errors import FormatError
 
 _FOLDER = "recipes/firmware"
 _JUDGED = f"{_FOLDER}/edk2-patches.toml"
@@ -150,5 +151,9 @@ def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
         outputs=("OVMF.fd", "OVMF.report.txt"),
     )
     image = project.store.run(step).path("OVMF.fd")
-    ovmf_footer.check_firmware(image, file_size=recipe.size.bytes)
-    digest.write_if_changed(target, image.read_bytes())
+    data = image.read_bytes()
+    try:
+        firmware_check.check_firmware(data, where=str(image), size=recipe.size.bytes)
+    except FormatError as error:
+        raise BuildError.of(error) from None
+    digest.write_if_changed(target, data)

@@ -8,7 +8,6 @@ from pathlib import Path
 from tools.pipeline.base import files as digest
 from tools.pipeline.base import ui
 from tools.pipeline.engine import sandbox
-from tools.pipeline.measure import table
 from tools.pipeline.publish import expected, kata, runtime_config, toml_template
 from tools.pipeline.publish.kata import Variant
 from tools.pipeline.publish.runtime_config import Artifact
@@ -35,7 +34,7 @@ def write_config(
         guest=project.recipes.guest,
         artifacts={key: Artifact.of(path, file=name) for key, (name, path) in parts.items()},
         version=project.version(),
-        digests=table.read_configured(digests),
+        digests=runtime_config.read_digests(digests),
     )
     digest.write_if_changed(target, text.encode())
 

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """recipes/runtime.toml.j2 + recipes + digests of the artifacts → runtime.toml."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import files
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.publish import toml_template
 from tools.pipeline.recipes.profiles import Guest, Profile
 
@@ -25,6 +27,15 @@ class Artifact:
     def of(path: Path, *, file: str) -> "Artifact":
         """Measure the file at `path`, which will be called `file` in the output folder."""
         return Artifact(file=file, sha256=files.of_file(path), size=path.stat().st_size)
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """From launch-digests.json: mode → digest of exactly what the runtime config will say."""
+    try:
+        digests: dict[str, str] = json.loads(path.read_bytes())["configured"]["digests"]
+    except (ValueError, LookupError, TypeError):
+        raise BuildError("is damaged", where=str(path), hint="delete it and build again") from None
+    return digests
 
 
 def render(

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.measure import policy
+from tools.sev import policy
 
 
 def read(root: Path, template: str) -> str:

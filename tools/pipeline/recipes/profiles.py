@@ -11,8 +11,11 @@ from pathlib import Path
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.base.toml_reader import Table
-from tools.pipeline.measure import id_block, policy
-from tools.pipeline.measure.id_block import Identity
+from tools.pipeline.recipes import policies
+from tools.sev import id_block, policy
+from tools.sev.id_block import Identity
+from tools.sev.limits import CMDLINE_MAX, VCPUS_MAX, memory_mib
+from tools.sev.modes import Console, Mode, ProfileKind
 
 SCHEMA = 1
 DEFAULT_PROFILE = "production"
@@ -20,16 +23,7 @@ DEFAULT_PROFILE = "production"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 _CPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _SERIES = r"[0-9]{1,3}\.[0-9]{1,3}"
-# x86 boot protocol, cmdline_size of a 6.12 kernel: 2047 bytes without the NUL (COMMAND_LINE_SIZE 2048).
-_CMDLINE = r"[ -~]{1,2047}"
-
-
-class SevMode(StrEnum):
-    """How the guest's memory is protected; runtime.toml and the launcher use the same words."""
-
-    SNP = "snp"
-    SEV_ES = "sev-es"
-    SEV = "sev"
+_CMDLINE = rf"[ -~]{{1,{CMDLINE_MAX}}}"
 
 
 class FirmwareTarget(StrEnum):
@@ -59,20 +53,6 @@ class Carry(StrEnum):
     BUILTIN = "builtin"
 
 
-class ProfileKind(StrEnum):
-    """What a guest of the profile lets its host see; runtime.toml, launcher and agent use the same words."""
-
-    PRODUCTION = "production"
-    DEBUG = "debug"
-
-
-class Console(StrEnum):
-    """The guest's console device: none, or a serial port that only writes."""
-
-    NONE = "none"
-    SERIAL = "serial"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Guest:
     """recipes/guest.toml: the machine, whatever the profile. Policies are bits, made from their names."""
@@ -81,7 +61,7 @@ class Guest:
     cpu: str
     vcpus: int
     memory: str
-    mode: SevMode
+    mode: Mode
     reduced_phys_bits: int
     kernel_hashes: bool
     snp_policy: int
@@ -183,16 +163,16 @@ def _guest(table: Table) -> Guest:
     guest = Guest(
         machine=machine.string("type", pattern="q35", says="q35, the machine that the firmware is built for"),
         cpu=machine.string("cpu", pattern=_CPU, says="a QEMU CPU model"),
-        vcpus=machine.integer("vcpus", low=1, high=255),
+        vcpus=machine.integer("vcpus", low=1, high=VCPUS_MAX),
         memory=_memory(machine),
-        mode=sev.choice("mode", SevMode),
+        mode=sev.choice("mode", Mode),
         reduced_phys_bits=sev.integer("reduced-phys-bits", low=1, high=63),
         kernel_hashes=True,
-        snp_policy=policy.read(snp.table("policy"), policy.SNP),
+        snp_policy=policies.read(snp.table("policy"), policy.SNP),
         identity=_identity(snp.table("id-block")),
-        sev_es_policy=policy.read(sev_es.table("policy"), policy.SEV_ES),
+        sev_es_policy=policies.read(sev_es.table("policy"), policy.SEV_ES),
         sev_es_legacy_vm_type=sev_es.boolean("legacy-vm-type"),
-        sev_policy=policy.read(plain.table("policy"), policy.SEV),
+        sev_policy=policies.read(plain.table("policy"), policy.SEV),
         agent_port=devices.string("agent-port", pattern=r"[a-z0-9.-]{1,60}", says="a port name"),
         rootfs_serial=devices.string("rootfs-serial", pattern=r"[a-z0-9]{1,20}", says="a disk serial"),
         rng=devices.boolean("rng"),
@@ -203,11 +183,11 @@ def _guest(table: Table) -> Guest:
 
 
 def _memory(machine: Table) -> str:
-    text = machine.string("memory", pattern=r"[1-9][0-9]{0,7}[MG]", says="a size such as 512M or 2G")
-    mebibytes = int(text[:-1]) * (1024 if text.endswith("G") else 1)
-    # The launcher's own limits: what it would refuse must not be written into runtime.toml.
-    if not 128 <= mebibytes <= 16 << 20:
-        raise machine.error("memory", f"{text!r} is outside 128M…16384G")
+    text = machine.string("memory")
+    try:
+        memory_mib(text)
+    except ValueError as error:
+        raise machine.error("memory", str(error)) from None
     return text
 
 
@@ -253,7 +233,7 @@ def _profile(table: Table, *, name: str, root: Path, sources: Collection[str]) -
             source=kernel.string("source", pattern=_NAME, says="a name in recipes/sources.toml"),
             series=kernel.string("series", pattern=_SERIES, says="a kernel series such as 6.12"),
             fragments=kernel.strings("fragments"),
-            cmdline=kernel.string("cmdline", pattern=_CMDLINE, says="1 to 2047 printable ASCII characters"),
+            cmdline=kernel.string("cmdline", pattern=_CMDLINE, says=f"1 to {CMDLINE_MAX} printable ASCII characters"),
         ),
         firmware=FirmwareRecipe(
             source=firmware.string("source", pattern=_NAME, says="a name in recipes/sources.toml"),

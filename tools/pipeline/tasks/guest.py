@@ -162,7 +162,7 @@ def firmwares(project: Project) -> Iterator[Task]:
             "actions": [action(partial(firmware.build, project, recipe, target))],
             "file_dep": [
                 firmware.script(project),
-                *_code(project, "guest/firmware", "measure/footer"),
+                *_code(project, "guest/firmware"),
                 _source_stamp(project, recipe.source),
                 inputs.stamp(project, "build"),
             ],

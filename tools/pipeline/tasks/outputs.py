@@ -9,21 +9,25 @@ guest.toml, profile ─────────┤                   └─ runt
                              └─ kata:PROFILE ────────────────────────┘
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from doit.tools import config_changed
 
 from tools.pipeline.base import files as digest
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.guest import firmware
-from tools.pipeline.measure import table
-from tools.pipeline.publish import expected, launcher_pack, manifest, out_folder
+from tools.pipeline.measure import program, table
+from tools.pipeline.measure.table import CPU_KEY, Guest
+from tools.pipeline.publish import expected, manifest, out_folder, pack_launcher
 from tools.pipeline.publish.kata import TEMPLATE, Variant
 from tools.pipeline.recipes.profiles import Carry, Profile
 from tools.pipeline.tasks import guest, inputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
+from tools.sev.errors import FormatError
+from tools.sev.formats import DIGESTS_NAME
 
 LAUNCHER = Path("build/launcher/sev-launch")
 
@@ -33,14 +37,14 @@ def launcher(project: Project) -> Task:
     folder, target = project.root / "tools", project.root / LAUNCHER
 
     def work() -> None:
-        digest.write_if_changed(target, launcher_pack.pack(folder), mode=0o755)
+        digest.write_if_changed(target, pack_launcher.pack(folder), mode=0o755)
 
     return {
         "doc": "pack the launcher into one executable file",
         "actions": [action(work)],
         "file_dep": [
-            *launcher_pack.sources(folder),
-            project.root / "tools/pipeline/publish/launcher_pack.py",
+            *pack_launcher.sources(folder),
+            project.root / "tools/pipeline/publish/pack_launcher.py",
         ],
         "targets": [target],
         "clean": remove(target),
@@ -58,11 +62,35 @@ def _parts(project: Project, profile: Profile) -> dict[str, tuple[str, Path]]:
 
 
 def _digests_file(project: Project, profile: Profile) -> Path:
-    return project.build / "digests" / profile.name / table.NAME
+    return project.build / "digests" / profile.name / DIGESTS_NAME
 
 
 def _config_file(project: Project, profile: Profile) -> Path:
     return project.build / "runtime" / profile.name / "runtime.toml"
+
+
+def launch_guest(project: Project, profile: Profile, *, artifacts: Mapping[str, str]) -> Guest:
+    """What the launch digests of a profile are computed for; `artifacts` are file names by role."""
+    guest = project.recipes.guest
+    return Guest(
+        profile=profile.kind,
+        version=project.version(),
+        cpu=guest.cpu,
+        vcpus=guest.vcpus,
+        legacy_vm_type=guest.sev_es_legacy_vm_type,
+        cmdline=profile.kernel.cmdline,
+        firmware_size=profile.firmware.size.bytes,
+        artifacts=artifacts,
+    )
+
+
+def _write_digests(project: Project, profile: Profile, *, parts: Mapping[str, tuple[str, Path]], target: Path) -> None:
+    wanted = launch_guest(project, profile, artifacts={role: name for role, (name, _) in parts.items()})
+    try:
+        found = table.document(wanted, {role: path for role, (_, path) in parts.items()})
+    except FormatError as error:
+        raise (UserError if error.where == CPU_KEY else BuildError).of(error) from None
+    digest.write_if_changed(target, table.serialise(found).encode())
 
 
 def digests(project: Project) -> Iterator[Task]:
@@ -70,16 +98,15 @@ def digests(project: Project) -> Iterator[Task]:
     for profile in project.recipes.profiles:
         target = _digests_file(project, profile)
         parts = _parts(project, profile)
-        code = ("measure/cpu_models", "measure/digest", "measure/table", "measure/footer")
         yield {
             "name": profile.name,
             "doc": f"compute the launch digests of the {profile.name} profile",
-            "actions": [action(partial(table.write, project, profile, parts=parts, target=target))],
+            "actions": [action(partial(_write_digests, project, profile, parts=parts, target=target))],
             "file_dep": [
                 *[path for _, path in parts.values()],
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
-                *[project.root / "tools/pipeline" / f"{name}.py" for name in code],
+                *[project.root / name for name in program.FILES],
                 # The library, by version and SHA-256.
                 project.root / "requirements.lock",
             ],
@@ -117,7 +144,7 @@ def runtime(project: Project) -> Iterator[Task]:
                 project.root / "recipes/guest.toml",
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
                 project.root / "tools/pipeline/publish/runtime_config.py",
-                project.root / "tools/pipeline/measure/policy.py",
+                project.root / "tools/sev/policy.py",
                 project.root / "tools/pipeline/publish/toml_template.py",
                 project.root / "tools/pipeline/publish/out_folder.py",
             ],
@@ -154,7 +181,7 @@ def kata(project: Project) -> Iterator[Task]:
                 project.root / "recipes/profiles" / f"{profile.name}.toml",
                 project.root / "tools/pipeline/publish/kata.py",
                 project.root / "tools/pipeline/publish/toml_template.py",
-                project.root / "tools/pipeline/measure/policy.py",
+                project.root / "tools/sev/policy.py",
                 project.root / "tools/pipeline/publish/out_folder.py",
             ],
             "targets": targets,
@@ -168,7 +195,7 @@ def _outputs(project: Project, profile: Profile) -> dict[str, Path]:
     return {
         **dict(_parts(project, profile).values()),
         "sev-launch": project.root / LAUNCHER,
-        table.NAME: _digests_file(project, profile),
+        DIGESTS_NAME: _digests_file(project, profile),
         "runtime.toml": _config_file(project, profile),
         **_drop_ins(project, profile),
     }
@@ -224,7 +251,7 @@ def _own_files(project: Project, profile: Profile) -> list[Path]:
         recipes / "sources.toml",
         recipes / "toolchain.toml",
         recipes / "profiles" / f"{profile.name}.toml",
-        *launcher_pack.sources(project.root / "tools"),
+        *pack_launcher.sources(project.root / "tools"),
         *([project.root / TEMPLATE] if _drop_ins(project, profile) else []),
     ]
 

@@ -21,14 +21,15 @@ ID_SIZE = 16
 DIGEST_SIZE = 48
 KEY_SIZE = 1028
 SIGNATURE_SIZE = 512
+NUMBER_SIZE = 72
+"""Bytes of a coordinate of a key, and of r and s of a signature."""
 SVN_MAX = (1 << 32) - 1
+ECDSA_P384_SHA384 = 1
+"""The one signature algorithm of chapter 10."""
 
-# Chapter 10: the only algorithm is ECDSA on P-384 with SHA-384; numbers are 72 bytes.
-_ECDSA_P384_SHA384 = 1
 _CURVE_P384 = 2
-_NUMBER = 72
-
 _BLOCK = struct.Struct("<48s16s16sIIQ")
+_ALGORITHMS = struct.Struct("<II")
 # Offsets in the ID authentication information.
 _BLOCK_SIGNATURE = 0x040
 _ID_KEY = 0x240
@@ -87,6 +88,30 @@ class Author:
     id_key_signature: Signature
 
 
+@dataclass(frozen=True, kw_only=True)
+class IdBlock:
+    """An ID block: what it was signed for. `version` is VERSION unless it is something else altogether."""
+
+    digest: bytes
+    identity: Identity
+    policy: int
+    version: int = VERSION
+
+    @property
+    def packed(self) -> bytes:
+        """The 96 bytes that the ID key signs."""
+        assert len(self.digest) == DIGEST_SIZE
+        own = self.identity
+        return _BLOCK.pack(self.digest, own.family_id, own.image_id, self.version, own.svn, self.policy)
+
+    @classmethod
+    def unpack(cls, block: bytes) -> "IdBlock":
+        """Read 96 bytes, whatever they say."""
+        digest, family_id, image_id, version, svn, policy = _BLOCK.unpack(block)
+        identity = Identity(family_id=family_id, image_id=image_id, svn=svn)
+        return cls(digest=digest, identity=identity, policy=policy, version=version)
+
+
 def parse_id(text: str) -> bytes:
     """16 bytes from 32 hexadecimal digits, or from ASCII text padded with zeros; ValueError otherwise."""
     if _HEX_ID.fullmatch(text):
@@ -96,16 +121,10 @@ def parse_id(text: str) -> bytes:
     raise ValueError(f"{text[:80]!r} is neither 1 to 16 ASCII characters without spaces nor 32 hexadecimal digits")
 
 
-def id_block(*, digest: bytes, identity: Identity, policy: int) -> bytes:
-    """The ID block, 96 bytes: what the ID key signs."""
-    assert len(digest) == DIGEST_SIZE
-    return _BLOCK.pack(digest, identity.family_id, identity.image_id, VERSION, identity.svn, policy)
-
-
 def id_auth(*, block_signature: Signature, id_key: IdKey, author: Author | None) -> bytes:
     """The ID authentication information, 4096 bytes; without an author key its fields are zero."""
     data = bytearray(AUTH_SIZE)
-    struct.pack_into("<II", data, 0, _ECDSA_P384_SHA384, 0 if author is None else _ECDSA_P384_SHA384)
+    _ALGORITHMS.pack_into(data, 0, ECDSA_P384_SHA384, 0 if author is None else ECDSA_P384_SHA384)
     data[_BLOCK_SIGNATURE : _BLOCK_SIGNATURE + SIGNATURE_SIZE] = block_signature.packed
     data[_ID_KEY : _ID_KEY + KEY_SIZE] = id_key.packed
     if author is not None:
@@ -114,5 +133,11 @@ def id_auth(*, block_signature: Signature, id_key: IdKey, author: Author | None)
     return bytes(data)
 
 
+def key_algorithms(auth: bytes) -> tuple[int, int]:
+    """The algorithms that ID authentication information names for the ID key and the author key."""
+    id_key, author_key = _ALGORITHMS.unpack_from(auth)
+    return id_key, author_key
+
+
 def _number(value: int) -> bytes:
-    return value.to_bytes(_NUMBER, "little")
+    return value.to_bytes(NUMBER_SIZE, "little")
