@@ -18,7 +18,7 @@ from tests.launcher.attest.attestation_kit import TCB, TURIN, TURIN_CHIP, TURIN_
 from tests.launcher.attest.verify_kit import NONCE, Desk, digests_document, snp_digest
 from tests.launcher.conftest import REPOSITORY
 from tools.launcher.attest.certificates import AMD_ROOTS
-from tools.pipeline.publish import launcher_pack
+from tools.pipeline.publish import pack_launcher
 
 MANDATORY = [
     "launch digest",
@@ -302,7 +302,7 @@ def test_no_flipped_bit_is_verified(desk: Desk, bit: int) -> None:
 
 def packed(folder: Path) -> Path:
     path = folder / "sev-launch"
-    path.write_bytes(launcher_pack.pack(REPOSITORY / "tools/launcher"))
+    path.write_bytes(pack_launcher.pack(REPOSITORY / "tools"))
     path.chmod(0o755)
     return path
 

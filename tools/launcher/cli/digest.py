@@ -82,7 +82,8 @@ def run(given: Values, ui: Ui) -> int:
     request = _request(given)
     config = request.config
     for artifact in config.artifacts:
-        artifacts.verify(config, artifact)
+        if artifact is not config.firmware:  # which is read, and verified, below
+            artifacts.verify(config, artifact)
     own = launch_digests(config, cmdline=request.cmdline)
     answers = _answers(request, own)
     _note_changes(request, answers, ui)

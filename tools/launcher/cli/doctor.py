@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch doctor`: what this host can do, line by line."""
 
-import os
 import sys
 import time
 from dataclasses import dataclass, field
 
 from tools.launcher.base.errors import LauncherError, UserError
-from tools.launcher.base.ui import Ui, write_json, write_stdout
+from tools.launcher.base.ui import Ui, colour_wanted, write_json, write_stdout
 from tools.launcher.base.values import Values
 from tools.launcher.channel.link import Container
 from tools.launcher.channel.protocol import RootKind
@@ -247,7 +246,7 @@ def _print(report: _Report, *, as_json: bool, what: str, reasons: list[str]) -> 
         write_json(document)
         return
     terminal = sys.stdout is not None and sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = terminal and colour_wanted()
     width = max(len(name) for name, _, _ in report.lines)
     marks = {True: ("ok", "\x1b[32m"), False: ("no", "\x1b[31m"), None: ("--", "\x1b[2m")}
     for name, ok, detail in report.lines:

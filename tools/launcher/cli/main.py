@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dispatch, and the one place where errors become a line and an exit status. Imports nothing that is slow."""
 
-import os
 import sys
 
 from tools.launcher.base.errors import LauncherError, UserError
@@ -34,8 +33,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     except KeyboardInterrupt:
         return 128 + _SIGINT
     except BrokenPipeError:
-        # Whoever read our answer left; Python must not complain about that again when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever read our answer left. Nothing of it is in Python's buffers, which it would complain about.
         return 128 + _SIGPIPE
     except OSError as error:
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""

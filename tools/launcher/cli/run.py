@@ -10,17 +10,14 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, UNPROTECTED, Ui
 from tools.launcher.base.values import Values
 from tools.launcher.channel import protocol
-from tools.launcher.channel.link import Container
-from tools.launcher.channel.streams import STANDARD, Signals
+from tools.launcher.channel.streams import STANDARD
 from tools.launcher.cli import guest_options
 from tools.launcher.cli.guest_options import HOST, MACHINE, OWNER
 from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
-from tools.launcher.guest import accelerators, rootfs
-from tools.launcher.guest.run_folder import RunDir
+from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
-from tools.launcher.guest.staging import Staging
 from tools.launcher.host import facts as host
 from tools.launcher.host.qemu_program import find_qemu
 from tools.sev.modes import ProfileKind
@@ -85,32 +82,21 @@ def run(values: Values, ui: Ui) -> int:
     asked = guest_options.wanted(values)
     config = asked.configure()
     guest_options.check_console(config, values)
-    with Signals() as signals:
-        facts = host.gather()
-        spec = _spec(asked, config, facts, values.qemu)
-        _announce(asked, config, ui)
-        with RunDir() as folder:
-            assert asked.rootfs is not None
-            memory = config.machine.memory_mib
-            image = rootfs.prepare(asked.rootfs, into=folder.path, memory_mib=memory, note=ui.note)
-            console = None if values.console_log is None else values.console_log.absolute()
-            staging = Staging(spec, folder.path, rootfs=image, console=console)
-            container = Container(
-                root_kind=image.kind,
-                root_length=image.length,
-                hostname=values.hostname.encode("ascii"),
-                verity=spec.verity,
-            )
-            with accelerators.started(
-                staging,
-                accel=guest_options.accelerator(values),
-                facts=facts,
-                container=container,
-                signals=signals,
-                timeout=values.timeout,
-                note=ui.note,
-            ) as (session, limit):
-                return session.run(process, STANDARD, limit)
+    facts = host.gather()
+    spec = _spec(asked, config, facts, values.qemu)
+    _announce(asked, config, ui)
+    assert asked.rootfs is not None
+    with brought_up(
+        spec,
+        root=asked.rootfs,
+        facts=facts,
+        note=ui.note,
+        hostname=values.hostname,
+        accel=guest_options.accelerator(values),
+        timeout=values.timeout,
+        console=None if values.console_log is None else values.console_log.absolute(),
+    ) as (session, limit):
+        return session.run(process, STANDARD, limit)
 
 
 def _process(values: Values) -> protocol.Process:
