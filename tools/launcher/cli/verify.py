@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.launcher.attest.inputs import read_file
+from tools.launcher.attest.inputs import sized_file
 from tools.launcher.attest.verify_measurement import verify_measurement
 from tools.launcher.attest.verify_report import verify_report
 from tools.launcher.base.errors import UserError
@@ -28,7 +28,7 @@ _BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--auth
           "--family-id": 16, "--image-id": 16}  # fmt: skip
 _SNP_ONLY = (
     "vmpl", "host_data", "report_data", "report_data_file", "id_key_digest", "author_key_digest", "family_id",
-    "image_id", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
+    "image_id", "refuse_unknown", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
 )  # fmt: skip
 _HEX = "HEX|@FILE"
 _LEGACY_ONLY = ("tik", "mode", "api_major", "api_minor", "build")
@@ -55,10 +55,7 @@ def _bytes(option: str) -> Callable[[str], bytes]:
 
     def convert(text: str) -> bytes:
         if text.startswith("@"):
-            data = read_file(Path(text[1:]))
-            if len(data) != size:
-                raise UserError(f"has {len(data)} bytes, not {size}", where=f"{option} {text}")
-            return data
+            return sized_file(Path(text[1:]), size, where=f"{option} {text}")
         if re.fullmatch(rf"[0-9a-fA-F]{{{2 * size}}}", text) is None:
             raise ValueError(
                 f"must be {2 * size} hexadecimal digits, has {len(text)} characters; "
@@ -114,6 +111,10 @@ SYNTAX = Syntax(
         Option("--author-key-digest", _HEX, text="48 bytes", convert=_bytes("--author-key-digest")),
         Option("--family-id", _HEX, text="16 bytes", convert=_bytes("--family-id")),
         Option("--image-id", _HEX, text="16 bytes", convert=_bytes("--image-id")),
+        Option(
+            "--refuse-unknown",
+            text="not verified when reserved bits are set, whose meaning this program does not know",
+        ),
         Option("--min-svn", "N", text="lowest guest SVN accepted", convert=whole(0, (1 << 32) - 1)),
         Option("--vcek", "FILE", text="the chip's certificate, PEM or DER", convert=Path),
         Option("--vlek", "FILE", text="the cloud provider's certificate", convert=Path),
@@ -146,7 +147,7 @@ def run(options: Values, ui: Ui) -> int:
         raise UserError("give either an attestation report or --measurement", hint=f"see {NAME} verify --help")
     foreign = _LEGACY_ONLY if options.measurement is None else _SNP_ONLY
     for name in foreign:
-        if getattr(options, name) is not None:
+        if options[name] not in (None, False):
             what = "a launch measurement" if options.measurement is None else "an attestation report"
             raise UserError(f"--{name.replace('_', '-')} belongs to {what}")
     if options.digest is not None and (options.digests or options.cpu or options.cpus):

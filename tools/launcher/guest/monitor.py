@@ -172,7 +172,7 @@ def _serve(folder: Path, guest: Guest, workload: protocol.Process, report: int) 
 
 def _close_all_but(descriptor: int) -> None:
     """What the caller had open beside its standard streams is not the monitor's: somebody may wait for its end."""
-    for name in sorted(os.listdir("/proc/self/fd")):
-        if int(name) > 2 and int(name) != descriptor:
+    for number in sorted(int(path.name) for path in Path("/proc/self/fd").iterdir()):
+        if number not in (0, 1, 2, descriptor):
             with contextlib.suppress(OSError):
-                os.close(int(name))
+                os.close(number)
