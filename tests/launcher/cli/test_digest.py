@@ -193,7 +193,7 @@ def test_a_config_with_the_hosts_cpu_needs_a_signature(out: Out, call: Call) -> 
     out.write()
     for command in ("digest", "check"):
         answer = call(command, "--config", out.config)
-        assert answer.status == 2
+        assert answer.status == (1 if command == "check" else 2)
         assert "CPU model 'host'" in answer.one_line()
     answer = call("digest", "--config", out.config, "--cpu-signature", "0xa00f11", "--quiet")
     assert answer.out[:96] == expected

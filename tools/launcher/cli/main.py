@@ -26,6 +26,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     try:
         return _dispatch(words, own, ui)
     except LauncherError as error:
+        if error.exit_status == 128 + _SIGINT:
+            return error.exit_status  # whoever pressed Ctrl-C knows
         ui.error(str(error))
         for line in error.details:
             ui.detail(line)

@@ -147,7 +147,7 @@ def run(options: Values, ui: Ui) -> int:
         raise UserError("give either an attestation report or --measurement", hint=f"see {NAME} verify --help")
     foreign = _LEGACY_ONLY if options.measurement is None else _SNP_ONLY
     for name in foreign:
-        if options[name] not in (None, False):
+        if options[name] is not None and options[name] is not False:
             what = "a launch measurement" if options.measurement is None else "an attestation report"
             raise UserError(f"--{name.replace('_', '-')} belongs to {what}")
     if options.digest is not None and (options.digests or options.cpu or options.cpus):
