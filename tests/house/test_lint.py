@@ -272,7 +272,7 @@ def test_how_far_up_the_launcher_may_import_depends_on_the_folder() -> None:
 )
 def test_foreign_imports_of_the_pipeline_are_found(planted: str) -> None:
     assert pipeline_offences(planted)
-    assert not pipeline_offences("from tools.pipeline import launcher_pack")
+    assert not pipeline_offences("from tools.pipeline import pack_launcher")
 
 
 _URL_HOST = re.compile(r"(?:https?|ftp|mirror\+https?)://(?:[^/@\s]*@)?([A-Za-z0-9.-]+)")

@@ -20,10 +20,12 @@ from tests.launcher.launcher_kit import Out
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.owner import Owner, Wish, read
 from tools.launcher.config.runtime_config import load_config
-from tools.launcher.guest import launch
-from tools.launcher.guest.command_line import Accel, QemuProgram, argv, build
+from tools.launcher.guest.command_line import argv, build
+from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.guest.staging import Staging
 from tools.launcher.host.cpuid import MemoryEncryption
 from tools.launcher.host.facts import HostFacts
+from tools.launcher.host.qemu_program import QemuProgram
 from tools.launcher.measure import digest_file
 from tools.pipeline.measure.id_keys import SigningKey
 from tools.sev import id_block as idblock
@@ -170,7 +172,7 @@ def test_a_run_stages_what_was_checked(out: Out, given: Given, tmp_path: Path) -
     given.write("godh.b64", b"changed afterwards")
     folder = tmp_path / "private"
     folder.mkdir()
-    guest = launch.Guest(
+    guest = Spec(
         config=config,
         qemu=QemuProgram(path="/usr/bin/qemu", version=(10, 0, 13), sandbox=True),
         firmware=Footer(hashes=Area(name="x", base=1, size=176), sev_es_reset=1, secret=None, sections=()),
@@ -179,8 +181,8 @@ def test_a_run_stages_what_was_checked(out: Out, given: Given, tmp_path: Path) -
         cmdline="x",
         owner=checked,
     )
-    staging = launch.Staging(guest, folder)
-    words = argv(build(launch.plan_for(guest, accel=Accel.KVM, files=staging.files)))
+    staging = Staging(guest, folder)
+    words = argv(build(guest, accel=Accel.KVM, files=staging.files))
     assert f"{ES},dh-cert-file=dh-cert.b64,session-file=session.b64" in words
     # As QEMU reads them: the whole file, decoded.
     assert base64.b64decode((folder / "dh-cert.b64").read_bytes(), validate=True) == DH_CERT
@@ -350,7 +352,7 @@ def test_a_protected_run_hands_it_to_qemu(
     encryption = MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1)
     everything = {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"}
     facts = HostFacts(kvm_error=None, sev_error=None, encryption=encryption, parameters=everything)
-    monkeypatch.setattr("tools.launcher.cli.main.gather", lambda: facts)
+    monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: facts)
     log = out.folder / "log"
     monkeypatch.setenv("STANDIN_LOG", str(log))
     words = given.pair if mode is Mode.SNP else given.legacy

@@ -55,7 +55,7 @@ def prepare(source: Path, tmp_path: Path) -> tuple[rootfs.Rootfs, list[str]]:
     notes: list[str] = []
     into = tmp_path / "into"
     into.mkdir()
-    return rootfs.prepare(source, into=into, note=notes.append), notes
+    return rootfs.prepare(source, into=into, memory_mib=512, note=notes.append), notes
 
 
 def tar_bytes(tmp_path: Path, kind: int = tarfile.PAX_FORMAT) -> bytes:
@@ -249,4 +249,4 @@ def test_verity_of_the_real_tools(tmp_path: Path, host_tool: Callable[[str], Pat
     found = read_verity(image, root_hash=root_hash)
     assert (found.salt, found.data_blocks) == ("0badcafe", size // 4096)
     (tmp_path / "into").mkdir()
-    assert rootfs.prepare(image, into=tmp_path / "into", note=print).kind is RootKind.EROFS
+    assert rootfs.prepare(image, into=tmp_path / "into", memory_mib=512, note=print).kind is RootKind.EROFS
