@@ -127,7 +127,8 @@ def _clock() -> tuple[tuple[Mount, ...], Mapping[str, str]]:
     if shift is None:
         return (), {}
     library, offset = shift
-    inside = "/tmp/libfaketime.so.1"  # noqa: S108 (the sandbox's own /tmp; /inputs may be read-only)
+    # Not below /inputs, which may be a folder that nothing can be added to.
+    inside = "/tmp/libfaketime.so.1"
     return (Mount(host=library, inside=inside),), {"LD_PRELOAD": inside, **clock_settings(offset)}
 
 
