@@ -127,7 +127,6 @@ def _clock() -> tuple[tuple[Mount, ...], Mapping[str, str]]:
     if shift is None:
         return (), {}
     library, offset = shift
-    # Not below /inputs, which may be a folder that nothing can be added to.
     inside = "/tmp/libfaketime.so.1"
     return (Mount(host=library, inside=inside),), {"LD_PRELOAD": inside, **clock_settings(offset)}
 

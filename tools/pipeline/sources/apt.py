@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors
+from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors, unknown
 from tools.pipeline.sources.pins import Archive, PoolFile
 from tools.pipeline.sources.wanted import Architecture
 
@@ -62,6 +62,11 @@ class Apt:
         files.write_atomically(self.folder / "apt.conf", self._configuration().encode())
         self._run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
 
+    def fingerprint(self) -> str:
+        """Changes whenever an index does: over the signed files that hold the indexes' digests."""
+        lists = sorted((self.folder / "state/lists").glob("*Release"))
+        return files.of_bytes("".join(f"{path.name} {files.of_file(path)}\n" for path in lists).encode())
+
     def closure(
         self, packages: Sequence[str], *, prefer: Mapping[str, str] | None = None, avoid: Iterable[tuple[str, str]] = ()
     ) -> list[Found]:
@@ -99,7 +104,7 @@ class Apt:
         for archive in Archive:
             of_archive = self.mirrors.of_archive(archive)
             if not of_archive:
-                raise UserError(f"no mirror of the {archive} archive is known", hint=REMEDY)
+                raise UserError(unknown(archive), hint=REMEDY)
             bases[archive] = of_archive[0]
         return bases
 

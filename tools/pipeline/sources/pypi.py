@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wheels through the machine's own pip: it knows the index, the proxy and the certificates, and we write none down."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import BuildError
-from tools.pipeline.sources import places
+from tools.pipeline.base.errors import BuildError, mask
 from tools.pipeline.sources.pins import Wheel
 
 _SHOWN = 300  # characters of pip's complaint
@@ -22,7 +25,7 @@ def place(wheel: Wheel) -> str:
 
 
 def download(wheel: Wheel, folder: Path, *, sha256: str | None = None) -> Path:
-    """Fetch the wheel into an empty folder; nothing of it is run. BuildError in pip's words when it fails.
+    """Fetch the wheel into an empty folder; nothing of it is run. BuildError in pip's words when it cannot be had.
 
     With `sha256`, pip takes only a file with these bytes: an index may have several of a version.
     """
@@ -38,6 +41,18 @@ def download(wheel: Wheel, folder: Path, *, sha256: str | None = None) -> Path:
         found = sorted(p.name for p in folder.glob("*.whl"))
         raise BuildError(f"the index has {', '.join(found) or 'no wheel'}, not {wheel.file}")
     return path
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder; BuildError names the place that is full or missing."""
+    try:
+        made = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    except OSError as error:
+        where = f"temporary folder {error.filename or ''}".strip()
+        raise BuildError(error.strerror or str(error), where=where, hint="set TMPDIR to a folder with space") from None
+    with made as name:
+        yield Path(name)
 
 
 def run(*arguments: str, python: Path | None = None, module: Sequence[str] = ("pip",), cwd: Path | None = None) -> str:
@@ -57,5 +72,7 @@ def run(*arguments: str, python: Path | None = None, module: Sequence[str] = ("p
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "")
         said = re.sub(r"\s+", " ", said.removeprefix("ERROR:")).strip() or f"exit status {done.returncode}"
-        raise BuildError(f"{' '.join(module)} {arguments[0]}: {places.mask(said)[:_SHOWN]}")
+        if os.strerror(errno.ENOSPC) in said:
+            said = f"{said} (its temporary files are in {tempfile.gettempdir()}: set TMPDIR to a folder with space)"
+        raise BuildError(f"{' '.join(module)} {arguments[0]}: {mask(said)[:_SHOWN]}")
     return done.stdout

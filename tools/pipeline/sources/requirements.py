@@ -8,7 +8,6 @@ then, in a virtual environment of its own that is thrown away: a resolver is no 
 
 import json
 import re
-import tempfile
 from pathlib import Path
 
 from tools.pipeline.base import files, ui
@@ -69,9 +68,9 @@ def _is_current(asked: Path, text: str, had: dict[str, str]) -> bool:
 
 
 def _compile(asked: Path) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        python = Path(name) / "venv/bin/python"
-        result = Path(name) / "requirements.lock"
+    with pypi.scratch() as folder:
+        python = folder / "venv/bin/python"
+        result = folder / "requirements.lock"
         pypi.run(str(python.parents[1]), module=("venv",))
         pypi.run("install", "--quiet", "pip-tools", python=python)
         # fmt: off

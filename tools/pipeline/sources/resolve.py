@@ -10,8 +10,8 @@ What the archive's signed index describes is pinned as it says. Other bytes (PyP
 suite's index does not have) are hashed and shown to a person first.
 """
 
+import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -83,6 +83,9 @@ def lock(
     if trees or any(want.kind is Kind.DEBIAN_SOURCE for want in resolved):
         with ui.working("asking apt for the archive's index"):
             job.apt.update()
+    memory = folder / "resolved"
+    if not only and memory.is_file() and memory.read_bytes() == _circumstances(root, job.apt, asked):
+        return []
     with ui.working(f"resolving {len(resolved)} sources and {len(trees)} trees"):
         sources = [job.source(want, promise) if want in resolved else job.kept(want) for want, promise in asked.items()]
         packages = job.packages(toolchain, trees)
@@ -100,7 +103,17 @@ def lock(
             confirm(job.unvouched)
         files.write_if_changed(root / pins.SOURCES_LOCK, pins.render_sources(new.sources).encode())
         files.write_if_changed(root / pins.TOOLCHAIN_LOCK, pins.render_toolchain(new.toolchain).encode())
+        if not only and not job.notes:
+            files.write_atomically(memory, _circumstances(root, job.apt, asked))
     return changes
+
+
+def _circumstances(root: Path, apt: Apt, asked: Iterable[WantedSource]) -> bytes:
+    """All that decides what the pins are: while it stays as it was after `./doit lock`, nothing changes."""
+    names = [wanted.SOURCES_TOML, wanted.TOOLCHAIN_TOML, pins.SOURCES_LOCK, pins.TOOLCHAIN_LOCK]
+    names += [want.path for want in asked if want.kind is Kind.FILE]
+    digests = {name: files.of_file(root / name) if (root / name).is_file() else "" for name in names}
+    return json.dumps({**digests, "index": apt.fingerprint()}).encode()
 
 
 def _read(root: Path, *, strict: bool) -> Locks:
@@ -218,8 +231,8 @@ class _Resolver:
     def _look(self, want: WantedSource, origin: Origin, promise: Promise | None) -> Promise:
         """Fetch and hash what no index vouches for; without a promise in sources.toml a person will be asked."""
         if isinstance(origin, Wheel):
-            with tempfile.TemporaryDirectory() as folder:
-                path = pypi.download(origin, Path(folder))
+            with pypi.scratch() as folder:
+                path = pypi.download(origin, folder)
                 found = Promise(sha256=files.of_file(path), size=path.stat().st_size)
         else:
             nothing = Promise(sha256="0" * 64, size=1)

@@ -5,13 +5,20 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+
+from doit.exceptions import BaseFail
 
 from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
+
+_REQUIREMENTS = "requirements"
+"""What Python's requirements are called in `lock --only`."""
 
 
 def test(project: Project) -> Task:
@@ -40,7 +47,17 @@ def test_fast(project: Project) -> Task:
     }
 
 
+def development_requirements(project: Project) -> None:
+    """Add what tests need to .venv; whoever runs another Python has seen to it himself."""
+    if Path(sys.prefix) != project.root / ".venv":
+        return
+    argv = ["sh", str(project.root / "tools/setup.sh"), str(project.root), "dev"]
+    if children.run(argv, grace=5.0, stdin=subprocess.DEVNULL) != 0:
+        raise BuildError("the packages that tests need are not there", where="requirements-dev.lock")
+
+
 def _pytest(project: Project, *folders: str) -> None:
+    development_requirements(project)
     # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
     argv = [sys.executable, "-m", "pytest", *folders]
     status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)
@@ -50,15 +67,19 @@ def _pytest(project: Project, *folders: str) -> None:
 
 def relock(project: Project) -> Task:
     """Re-resolve pins."""
+
+    def run(only: str, yes: bool) -> bool | BaseFail:
+        return action(partial(_lock, project, only, yes=yes))()
+
     return {
         "doc": "resolve the pins anew with apt and pip, rewrite the locks, print what changed",
-        "actions": [action(partial(_lock, project))],
+        "actions": [run],
         "params": [
             {
                 "name": "only",
                 "long": "only",
                 "default": "",
-                "help": "names of sources and tool trees, separated by commas; everything else keeps its pins",
+                "help": "names of sources, tool trees and `requirements`, with commas; all else keeps its pins",
             },
             {
                 "name": "yes",
@@ -76,16 +97,22 @@ def _lock(project: Project, only: str, *, yes: bool) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
     from tools.pipeline.sources import resolve  # noqa: PLC0415
 
-    names = tuple(name for name in only.split(",") if name)
-    changes = resolve.lock(
-        root=project.root,
-        folder=project.build / "apt",
-        mirrors=mirrors.discover(ambient.mirror_override()),
-        only=names,
-        confirm=partial(_confirm, yes=yes),
-    )
-    if not names:
-        changes += requirements.lock(root=project.root)
+    names = [name for name in only.split(",") if name]
+    rest = [name for name in names if name != _REQUIREMENTS]
+    python = not names or _REQUIREMENTS in names
+    # pip asks its index for half a minute and needs no processor: meanwhile apt answers.
+    with ThreadPoolExecutor() as pool:
+        later = pool.submit(requirements.lock, root=project.root) if python else None
+        changes = []
+        if rest or not names:
+            changes += resolve.lock(
+                root=project.root,
+                folder=project.build / "apt",
+                mirrors=mirrors.discover(ambient.mirror_override()),
+                only=rest,
+                confirm=partial(_confirm, yes=yes),
+            )
+        changes += later.result() if later else []
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
 
