@@ -81,11 +81,11 @@ def test_not_reproduced(checkout: Path, published: Document) -> None:
 
 def test_another_commit_is_refused(checkout: Path, published: Document) -> None:
     """Other recipes cannot give the same bytes: said at once, with the file's name."""
-    fragment = checkout / "recipes/kernel/base.config"
+    fragment = checkout / "recipes/kernel/fragments/base.config"
     fragment.write_text(fragment.read_text() + "# another\n")
     done = rebuild(checkout, published)
     assert done.returncode == 2
-    assert "made from other files than this checkout's: recipes/kernel/base.config; " in done.stderr
+    assert "made from other files than this checkout's: recipes/kernel/fragments/base.config; " in done.stderr
 
 
 def test_the_pins_are_the_manifests(checkout: Path, published: Document) -> None:

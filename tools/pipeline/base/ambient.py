@@ -128,3 +128,19 @@ def colour_wanted(stream: TextIO) -> bool:
 def host_environment(*names: str) -> dict[str, str]:
     """The named variables as they are set, for host tools (apt, bwrap) that need them."""
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def pip_environment() -> dict[str, str]:
+    """What pip reads its configuration from: where the index is, and how this machine reaches it."""
+    proxies = (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+    )
+    others = ("PATH", "HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "NETRC", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    return host_environment(*proxies, *others, *(name for name in os.environ if name.startswith("PIP_")))

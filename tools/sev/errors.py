@@ -1,0 +1,27 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What this room raises, and how an error becomes one line."""
+
+
+def printable(text: str) -> str:
+    """Escape every control character, so that quoted input keeps to its line and off the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def one_line(what: str, *, where: str | None, hint: str | None) -> str:
+    """`where: what; hint`, safe to show."""
+    line = f"{where}: {what}" if where else what
+    return printable(f"{line}; {hint}" if hint else line)
+
+
+class FormatError(ValueError):
+    """A file or value is not of its format: what is wrong, where, and what to do next.
+
+    Whether that is the user's mistake or a failed build is for the caller to say.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(one_line(what, where=where, hint=hint))
+        self.what = what
+        self.where = where
+        self.hint = hint
