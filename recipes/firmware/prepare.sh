@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Patches an unpacked edk2 source tree, the current directory. Runs inside the sandbox, with this folder mounted
-# beside it. First the named patches of Debian's pinned archive (edk2-patches.toml), then patches/series.
+# beside it. First the named patches of Debian's pinned archive (debian.toml), then patches/series.
 # usage: prepare.sh DEBIAN-TAR-XZ [DEBIAN-PATCH ...]
 #
 # Fuzz is refused and so is everything else but a clean application; the last lines of the log name patch and hunk.
@@ -16,6 +16,19 @@ debian=$1
 shift
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+
+# Each patch of Debian's package is judged in debian.toml, applied or not: a new one must not be missed.
+tar --list --xz --file="$debian" | sed -n 's#^debian/patches/\([^/]*\)$#\1#p' | grep -v -x series | LC_ALL=C sort > "$scratch/there"
+LC_ALL=C sort "$here/judged" > "$scratch/judged"
+where=$(cat "$here/where")
+for name in $(comm -23 "$scratch/there" "$scratch/judged"); do
+    echo "$where: $name of Debian's edk2 is not judged; add it, with a reason"
+    exit 2
+done
+for name in $(comm -13 "$scratch/there" "$scratch/judged"); do
+    echo "$where: $name is not in Debian's edk2 any more; remove it"
+    exit 2
+done
 
 apply() {
     echo "=== applying $1"

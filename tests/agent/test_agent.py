@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.guest import agent
 from tools.pipeline.tasks.project import Project
 from tools.pipeline.toolchain.tool_tree import Tree
@@ -38,7 +38,8 @@ def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
         ),
     )
     log = scratch / "log"
-    sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    outcome = sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    failure.check(outcome, title="agent checks")
     return log.read_text()
 
 

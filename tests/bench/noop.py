@@ -10,6 +10,7 @@ from tests.bench import report, steps
 from tests.bench.report import Part, Row, seconds, spread
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import sandbox
+from tools.pipeline.front.reporter import started
 from tools.pipeline.guest import kernel
 from tools.pipeline.tasks.project import Project
 
@@ -61,8 +62,7 @@ def measure(project: Project, *, runs: int) -> Part:
 
 def _check_doit(log: Path) -> None:
     text = log.read_text(errors="replace")
-    ran = [line for line in text.splitlines() if line.startswith(".  ") and line != ".  build"]
-    if ran or "nothing to do" not in text:
+    if started(text) or "nothing to do" not in text:
         raise BuildError(
             "./doit build had something to do while a no-op was measured",
             where="noop",

@@ -19,6 +19,7 @@ from tests.checkout import copy_all
 from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.store import Step
+from tools.pipeline.front.reporter import started
 from tools.pipeline.tasks import guest
 from tools.pipeline.tasks.project import Project
 
@@ -46,10 +47,9 @@ class _Bench:
     def doit(self, title: str, *tasks: str) -> tuple[float, list[str]]:
         """Run doit in the copy: seconds of the whole process, and the tasks that it executed."""
         log = self.folder / "log" / "overhead-doit.log"
-        argv = [sys.executable, "-m", "doit", *tasks]
+        argv = [sys.executable, "-m", "tools.pipeline.front", *tasks]
         took = steps.run_timed(argv, cwd=self.project.root, log=log, title=title, bare=False)
-        lines = log.read_text(errors="replace").splitlines()
-        return took, [line[3:].strip() for line in lines if line.startswith(".  ")]
+        return took, started(log.read_text(errors="replace"))
 
     def pipeline(self, subject: _Subject) -> float:
         """Seconds of a doit process that has this one step to run."""

@@ -19,7 +19,7 @@ def measure(project: Project) -> Part:
     """Times of the last `./doit repro`, which is run now if there is none (half an hour)."""
     path = project.build / "repro" / DEFAULT_PROFILE / check.RESULT
     if not path.is_file():
-        done = subprocess.run([sys.executable, "-m", "doit", "repro"], cwd=project.root, check=False)
+        done = subprocess.run([sys.executable, "-m", "tools.pipeline.front", "repro"], cwd=project.root, check=False)
         if done.returncode != 0 or not path.is_file():
             raise BuildError(f"ended with status {done.returncode}", where="./doit repro")
     result: dict[str, Any] = json.loads(path.read_bytes())

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.pipeline import sample
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.measure import table
 from tools.pipeline.measure.digest import Inputs, Launch
 from tools.pipeline.publish.runtime_config import Artifact
-from tools.pipeline.recipes import profiles
 
 TABLE = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 HASHES = uuid.UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
@@ -83,7 +83,7 @@ def document() -> dict[str, Any]:
     """A config as runtime.toml has it, without artifacts."""
     return copy.deepcopy(
         {
-            "schema": 2,
+            "schema": 3,
             "profile": "production",
             "version": "0.1.0",
             "artifacts": {},
@@ -92,17 +92,11 @@ def document() -> dict[str, Any]:
             "sev": {
                 "mode": "snp",
                 "reduced-phys-bits": 1,
-                "kernel-hashes": True,
                 "snp": {"policy": 0x30000},
                 "sev-es": {"policy": 5, "legacy-vm-type": False},
                 "sev": {"policy": 1},
             },
-            "devices": {
-                "agent-port": "org.sev-artifacts.agent.0",
-                "rootfs-serial": "rootfs",
-                "console": "none",
-                "rng": True,
-            },
+            "devices": {"console": "none", "rng": True},
             "launch-digest": {"snp": "0" * 96, "sev-es": "0" * 64, "sev": "0" * 64},
         }
     )
@@ -126,9 +120,8 @@ def render(data: dict[str, Any], prefix: str = "") -> str:
 @functools.cache
 def measured(firmware: bytes, kernel: bytes, initramfs: bytes | None) -> dict[str, Any]:
     """launch-digests.json of these artifacts and document(), as the build computes it."""
-    loaded = profiles.load(REPOSITORY, sources=["linux", "edk2"])
-    profile = loaded.profile("production")
-    profile = replace(profile, kernel=replace(profile.kernel, cmdline=CMDLINE))
+    loaded = sample.recipes()
+    profile = replace(loaded.profile("production"), cmdline=CMDLINE)
     guest = replace(loaded.guest, cpu="EPYC-v4", vcpus=1, sev_es_legacy_vm_type=False)
     with tempfile.TemporaryDirectory() as folder:
         paths = {}

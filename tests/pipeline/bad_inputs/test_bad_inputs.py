@@ -103,7 +103,7 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
     """A copy of the recipes."""
     copy = copy_recipes(repository, tmp_path / "checkout")
     # What the template is rendered for.
-    for name in ("kernel/production/bzImage", "initramfs/initramfs.cpio.zst", "firmware/RELEASE-1MB/OVMF.fd"):
+    for name in ("kernel/production/bzImage", "initramfs/initramfs.cpio.zst", "firmware/ovmf/OVMF.fd"):
         path = copy / "build" / name
         path.parent.mkdir(parents=True)
         path.write_text(name)
@@ -111,11 +111,6 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
     digests.parent.mkdir(parents=True)
     digests.write_text('{"configured": {"digests": {"snp": "00", "sev-es": "00", "sev": "00"}}}')
     return copy
-
-
-def test_there_are_enough_cases() -> None:
-    assert len(CASES) >= 60
-    assert len({case.id for case in CASES}) == len(CASES)
 
 
 def test_nothing_broken(checkout: Path, doit: Doit) -> None:
@@ -131,7 +126,7 @@ def test_one_line_and_status_2(case: Case, checkout: Path, doit: Doit) -> None:
 def start(checkout: Path, *args: str, **environment: str) -> Done:
     """The real command."""
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *args],
+        [sys.executable, "-m", "tools.pipeline.front", *args],
         cwd=checkout,
         env={"PATH": os.environ["PATH"], "HOME": str(checkout), **environment},
         stdin=subprocess.DEVNULL,

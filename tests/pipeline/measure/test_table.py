@@ -13,6 +13,7 @@ from sevsnpmeasure import guest as library
 from sevsnpmeasure import vcpu_types
 from sevsnpmeasure.sev_mode import SevMode
 
+from tests.pipeline import sample
 from tests.pipeline.measure.test_footer import CODE_SIZE, HASHES, SECRET, SIZE, VARS_SIZE, Image, entry
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.measure import cpu_models
@@ -20,8 +21,8 @@ from tools.pipeline.measure import table as launch_digests
 from tools.pipeline.measure.cpu_models import CPU_MODELS
 from tools.pipeline.measure.digest import Inputs, Launch
 from tools.pipeline.publish.runtime_config import Artifact
-from tools.pipeline.recipes import profiles
-from tools.pipeline.recipes.profiles import Guest, Profile
+from tools.pipeline.recipes.guest import Guest
+from tools.pipeline.recipes.profiles import Profile
 
 CMDLINE = "panic=-1 quiet"
 
@@ -42,14 +43,13 @@ def inputs(tmp_path: Path) -> Inputs:
 
 
 @pytest.fixture(scope="module")
-def guest(repository: Path) -> Guest:
-    return profiles.load(repository, sources=["linux", "edk2"]).guest
+def guest() -> Guest:
+    return sample.recipes().guest
 
 
 @pytest.fixture(scope="module")
-def profile(repository: Path) -> Profile:
-    loaded = profiles.load(repository, sources=["linux", "edk2"]).profile("production")
-    return replace(loaded, kernel=replace(loaded.kernel, cmdline=CMDLINE))
+def profile() -> Profile:
+    return replace(sample.recipes().profile("production"), cmdline=CMDLINE)
 
 
 def make(inputs: Inputs, guest: Guest, profile: Profile) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def test_the_configured_ones_are_those_of_guest_toml(inputs: Inputs, guest: Gues
             },
         }
     # Beyond the tables.
-    found = make(inputs, replace(guest, vcpus=200), profile)
+    found = make(inputs, replace(guest, cpu="EPYC", vcpus=200), profile)
     expected = by_library(inputs, SevMode.SEV_SNP, signature=CPU_MODELS[0].signature, vcpus=200)
     assert found["configured"]["digests"]["snp"] == expected
 

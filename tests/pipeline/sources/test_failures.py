@@ -9,10 +9,11 @@ import pytest
 
 from tests.pipeline.sources.loopback import Reply, Site, pin_for
 from tests.pipeline.sources.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, run
-from tools.pipeline.base.errors import BuildError, UserError, mask
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import fetch, mirrors
 from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
+from tools.sev.errors import mask
 from tools.pipeline.sources.pins import Archive, PoolFile, Urls
 
 FIX = replace(pin_for(b"a fix", archive=Archive.SECURITY), name="fix")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tools.launcher.base.errors import printable
 from tools.launcher.base.ui import write_stdout
+from tools.sev.errors import printable
 
 
 class Result(StrEnum):

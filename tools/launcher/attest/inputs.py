@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.launcher.attest.checks import Check, passed
-from tools.launcher.attest.expected import DIGEST_SIZE, DIGESTS_NAME, Entry, read_expected, select
+from tools.launcher.attest.expected import Entry, read_expected, select
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
 from tools.launcher.cli.arguments import default_config
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig, load_config
+from tools.launcher.config.runtime_config import RuntimeConfig, load_config
+from tools.sev.formats import DIGESTS_NAME
+from tools.sev.modes import Mode
 
 _FILE_MAX = 1 << 20
 
@@ -25,7 +27,7 @@ def config_reader(options: argparse.Namespace) -> Callable[[], RuntimeConfig]:
 def expected_digests(options: argparse.Namespace, mode: Mode) -> tuple[Entry, ...]:
     """The launch digests of `mode` to compare with: --digest, or those of the file, filtered."""
     if options.digest is not None:
-        digits = 2 * DIGEST_SIZE[mode]
+        digits = 2 * mode.digest_size
         if re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", options.digest) is None:
             raise UserError(f"--digest: a launch digest of {mode} has {digits} hexadecimal digits")
         return (Entry(digest=bytes.fromhex(options.digest), variant="the one given with --digest"),)

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 TIK_SIZE = 16
 BLOB_SIZE = 48
 """HMAC-SHA256, then MNONCE, as QEMU's query-sev-launch-measure gives them in base64."""
-POLICY_NODBG = 1 << 0
-POLICY_ES = 1 << 2
 _MAC_SIZE = 32
 # Tells this HMAC from the API's other ones.
 _CONTEXT = 0x04

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.launcher.attest.expected import DIGESTS_NAME
 from tools.launcher.attest.inputs import read_file
 from tools.launcher.attest.verify_measurement import verify_measurement
 from tools.launcher.attest.verify_report import verify_report
@@ -20,7 +19,9 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.cli.arguments import whole
 from tools.launcher.cli.command import Command
-from tools.launcher.config.runtime_config import VCPUS_MAX, Mode
+from tools.sev.formats import DIGESTS_NAME
+from tools.sev.limits import VCPUS_MAX
+from tools.sev.modes import Mode
 
 _MIN_TCB = re.compile(r"(fmc|bootloader|tee|snp|microcode)=([0-9]{1,3})")
 _BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--author-key-digest": 48,

@@ -10,10 +10,11 @@ from tools.launcher.attest import measurement
 from tools.launcher.attest.checks import Check, passed, show
 from tools.launcher.attest.expected import Entry
 from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
-from tools.launcher.attest.measurement import POLICY_ES, POLICY_NODBG, Measurement, Platform
+from tools.launcher.attest.measurement import Measurement, Platform
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
-from tools.launcher.config.runtime_config import Mode
+from tools.sev import policy as policies
+from tools.sev.modes import Mode
 
 _POLICY_MAX = (1 << 32) - 1
 
@@ -36,9 +37,10 @@ def verify_measurement(options: argparse.Namespace, ui: Ui) -> int:
         for entry in entries
         if measurement.matches(given, tik=tik, platform=platform, policy=policy, digest=entry.digest)
     ]
+    debug = policies.allows_debug(policy, policies.LAYOUTS[mode])
     checks = [
         _line(found, entries, policy),
-        check_debug(not policy & POLICY_NODBG, expected=not policy & POLICY_NODBG, ui=ui),
+        check_debug(debug, expected=debug, ui=ui),
     ]
     facts = {
         "mode": str(mode),
@@ -68,7 +70,7 @@ def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
     if options.mode is not None:
         mode = Mode(options.mode)
     elif policy is not None:
-        mode = Mode.SEV_ES if policy & POLICY_ES else Mode.SEV
+        mode = Mode.SEV_ES if policy >> policies.ES_BIT & 1 else Mode.SEV
     else:
         mode = config().sev.mode
     if mode is Mode.SNP:
@@ -76,7 +78,7 @@ def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
     if policy is None:
         sev = config().sev
         policy = sev.sev_es_policy if mode is Mode.SEV_ES else sev.sev_policy
-    if bool(policy & POLICY_ES) != (mode is Mode.SEV_ES):
+    if bool(policy >> policies.ES_BIT & 1) != (mode is Mode.SEV_ES):
         raise UserError(f"policy {policy:#x} is not one of {mode}: bit 2 (ES) says which it is")
     return mode, policy
 

@@ -17,7 +17,7 @@ from tools.launcher.attest.inputs import check_debug, config_reader, expected_di
 from tools.launcher.attest.report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
-from tools.launcher.config.runtime_config import Mode
+from tools.sev.modes import Mode
 
 
 def verify_report(options: argparse.Namespace, ui: Ui) -> int:

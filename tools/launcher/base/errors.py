@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong, by exit status; anything else that escapes is a bug."""
 
+from typing import Self
 
-def printable(text: str) -> str:
-    """Escape every control character, so that quoted input keeps to its line and off the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+from tools.sev.errors import FormatError, one_line, printable
 
 
 class LauncherError(Exception):
@@ -14,14 +13,18 @@ class LauncherError(Exception):
     exit_status = 125
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        line = f"{where}: {what}" if where else what
-        super().__init__(printable(f"{line}; {hint}" if hint else line))
+        super().__init__(one_line(what, where=where, hint=hint))
 
 
 class UserError(LauncherError):
     """A wrong option, config, artifact or host for what was asked. Exit status 2."""
 
     exit_status = 2
+
+    @classmethod
+    def of(cls, error: FormatError) -> Self:
+        """What tools/sev found wrong with a file."""
+        return cls(error.what, where=error.where, hint=error.hint)
 
 
 class GuestError(LauncherError):

@@ -5,7 +5,7 @@
 import os
 import sys
 
-from tools.launcher.base.errors import printable
+from tools.sev.errors import printable
 
 NAME = "sev-launch"
 _BOLD_RED, _YELLOW, _DIM, _RESET = "\x1b[1;31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"

@@ -7,7 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from tools.launcher.config.runtime_config import CONFIG_NAME
+from tools.sev.formats import RUNTIME_NAME
 
 
 class whole:  # noqa: N801  reads as a converter
@@ -36,5 +36,5 @@ def default_config() -> Path:
     for parent in Path(__file__).parents:
         # In a zipapp __file__ runs through the archive: /…/out/sev-launch/package/arguments.py
         if parent.is_file() and zipfile.is_zipfile(parent):
-            return parent.resolve().parent / CONFIG_NAME
-    return Path("out", CONFIG_NAME).absolute()
+            return parent.resolve().parent / RUNTIME_NAME
+    return Path("out", RUNTIME_NAME).absolute()

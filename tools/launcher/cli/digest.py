@@ -13,10 +13,12 @@ from tools.launcher.base.ui import NAME, Ui, write_stdout
 from tools.launcher.cli.arguments import cmdline_text, default_config, whole
 from tools.launcher.cli.command import Command
 from tools.launcher.config import artifacts, kernel_cmdline
-from tools.launcher.config.runtime_config import VCPUS_MAX, Mode, RuntimeConfig, load_config
-from tools.launcher.measure.cpu_models import parse_signature, signature_of
+from tools.launcher.config.runtime_config import RuntimeConfig, load_config
+from tools.launcher.measure.cpu_signature import parse_signature, signature_of
 from tools.launcher.measure.digest_file import launch_digests
 from tools.launcher.measure.launch_digest import LaunchDigests
+from tools.sev.limits import VCPUS_MAX
+from tools.sev.modes import Mode
 
 _EXAMPLES = f"""examples:
   {NAME} digest

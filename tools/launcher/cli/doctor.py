@@ -13,9 +13,8 @@ from tools.launcher.base.ui import Ui, write_stdout
 from tools.launcher.channel.streams import Signals
 from tools.launcher.cli.options import Options
 from tools.launcher.config import artifacts
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.command_line import NAMED_KERNEL_SINCE, SEV_SINCE, Accel, QemuProgram
-from tools.launcher.guest.firmware import Firmware
 from tools.launcher.guest.launch import (
     KVM_TRIAL,
     TIMEOUTS,
@@ -24,11 +23,12 @@ from tools.launcher.guest.launch import (
     check_protection,
     configure,
     probe_request,
-    read_firmware,
 )
 from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts, find_qemu, gather, obstacles, version_text
+from tools.sev.footer import Footer
+from tools.sev.modes import Mode
 
 
 @dataclass(kw_only=True)
@@ -79,7 +79,7 @@ def _config(options: Options, report: _Report) -> RuntimeConfig | None:
     return config
 
 
-def _artifacts(config: RuntimeConfig | None, report: _Report) -> Firmware | None:
+def _artifacts(config: RuntimeConfig | None, report: _Report) -> Footer | None:
     if config is None:
         return None
     good = True
@@ -92,14 +92,14 @@ def _artifacts(config: RuntimeConfig | None, report: _Report) -> Firmware | None
         else:
             report.add(artifact.role, True, f"{artifact.file}, {artifact.size} bytes, SHA-256 as in the config")
     try:
-        firmware = read_firmware(config)
+        firmware = artifacts.read_firmware(config)
     except UserError as error:
         if good:
             report.add("firmware metadata", False, str(error))
         return None
     missing = firmware.snp_missing
-    sections = ", ".join(sorted(firmware.sections)) or "none"
-    detail = f"hashes table at {firmware.hashes_base:#x}, sections {sections}"
+    sections = ", ".join(sorted({section.name for section in firmware.sections})) or "none"
+    detail = f"hashes table at {firmware.hashes.base:#x}, sections {sections}"
     report.add("firmware metadata", not missing, detail + (f"; lacks {', '.join(missing)}" if missing else ""))
     return firmware if good else None
 
@@ -154,7 +154,7 @@ def _host(facts: HostFacts, report: _Report) -> None:
 
 def _unprotected(
     config: RuntimeConfig,
-    firmware: Firmware,
+    firmware: Footer,
     qemu: QemuProgram,
     *,
     facts: HostFacts,
@@ -179,7 +179,7 @@ def _unprotected(
 
 def _kvm_guest(
     config: RuntimeConfig,
-    firmware: Firmware,
+    firmware: Footer,
     qemu: QemuProgram,
     *,
     facts: HostFacts,
@@ -207,7 +207,7 @@ def _kvm_guest(
 
 
 def _boot(
-    config: RuntimeConfig, firmware: Firmware, qemu: QemuProgram, *, accel: Accel, timeout: float, ui: Ui
+    config: RuntimeConfig, firmware: Footer, qemu: QemuProgram, *, accel: Accel, timeout: float, ui: Ui
 ) -> tuple[float, str | None]:
     """Start the real artifacts, unprotected, up to the agent's first word: seconds, and what went wrong."""
     ui.note(f"starting a guest on {accel.upper()}, for up to {timeout:g} s")

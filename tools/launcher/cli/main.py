@@ -15,7 +15,7 @@ from tools.launcher.cli import registry
 from tools.launcher.cli.doctor import doctor
 from tools.launcher.cli.options import Options, parse, parse_standalone
 from tools.launcher.config import artifacts, owner
-from tools.launcher.config.runtime_config import Console, Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest import command_line
 from tools.launcher.guest.command_line import Accel, Files, QemuProgram
 from tools.launcher.guest.launch import (
@@ -29,7 +29,6 @@ from tools.launcher.guest.launch import (
     note_digest,
     plan_for,
     prepare_rootfs,
-    read_firmware,
     request_for,
     run_workload,
 )
@@ -37,6 +36,7 @@ from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts, find_qemu, gather
 from tools.launcher.measure import digest_file
+from tools.sev.modes import Console, Mode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +105,7 @@ def _guest(
     ui: Ui,
 ) -> Guest:
     """Check what can be checked before anything is started. `cbit` given: not for this host, only shown."""
-    firmware = read_firmware(config)
+    firmware = artifacts.read_firmware(config)
     mode = config.sev.mode
     if not options.unprotected and cbit is None:
         reasons = check_protection(facts, mode, qemu, firmware)

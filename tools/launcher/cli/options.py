@@ -12,12 +12,12 @@ from typing import NoReturn
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME
-from tools.launcher.base.units import parse_memory
 from tools.launcher.cli import registry
 from tools.launcher.cli.arguments import cmdline_text, default_config, whole
 from tools.launcher.config.owner import Wish
-from tools.launcher.config.runtime_config import VCPUS_MAX, Mode
 from tools.launcher.guest.command_line import Accel
+from tools.sev.limits import VCPUS_MAX, memory_mib
+from tools.sev.modes import Mode
 
 _TEACH = f"""examples:
   {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
@@ -268,7 +268,7 @@ def _add_workload(sub: argparse.ArgumentParser) -> None:
 
 def _memory(text: str) -> int:
     try:
-        return parse_memory(text)
+        return memory_mib(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

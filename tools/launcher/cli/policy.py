@@ -9,8 +9,8 @@ import re
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui, write_stdout
 from tools.launcher.cli.command import Command
-from tools.launcher.config import policy
-from tools.launcher.config.policy import Layout, Value
+from tools.sev import policy
+from tools.sev.policy import Layout, Value
 
 _EXAMPLES = f"""examples:
   {NAME} policy 0xb0000

@@ -5,8 +5,9 @@
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.config.runtime_config import CMDLINE_MAX, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest import verity as verity_image
+from tools.sev.limits import CMDLINE_MAX
 
 
 def compose(config: RuntimeConfig, *, append: str, verity: str | None, rootfs: Path | None) -> str:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tools.launcher.config.owner import NOTHING, Owner
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
+from tools.sev.agent_abi import AGENT_PORT, ROOTFS_SERIAL
+from tools.sev.modes import Mode
 
 Option = tuple[str, ...]
 Version = tuple[int, int, int]
@@ -196,13 +198,13 @@ def _devices(plan: Plan) -> list[Option]:
     options: list[Option] = [
         ("-device", f"virtio-serial-pci,id=serial0,{_VIRTIO}"),
         ("-chardev", f"socket,id=agent,path={_value(files.agent_socket)}"),
-        ("-device", f"virtserialport,bus=serial0.0,chardev=agent,name={devices.agent_port}"),
+        ("-device", f"virtserialport,bus=serial0.0,chardev=agent,name={AGENT_PORT}"),
     ]
     if files.rootfs is not None:
         image = f"driver=raw,node-name=rootfs,read-only=on,file.driver=file,file.filename={_value(files.rootfs)}"
         options += [
             ("-blockdev", image),
-            ("-device", f"virtio-blk-pci,drive=rootfs,serial={devices.rootfs_serial},{_VIRTIO}"),
+            ("-device", f"virtio-blk-pci,drive=rootfs,serial={ROOTFS_SERIAL},{_VIRTIO}"),
         ]
     if devices.rng:
         options += [

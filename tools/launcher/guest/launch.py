@@ -19,15 +19,16 @@ from tools.launcher.cli.options import Options
 from tools.launcher.config import artifacts
 from tools.launcher.config import kernel_cmdline as cmdline
 from tools.launcher.config.owner import NOTHING, Owner, b64
-from tools.launcher.config.runtime_config import Console, Mode, Profile, RuntimeConfig, load_config
+from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.guest import command_line, rootfs
 from tools.launcher.guest.command_line import Accel, Files, Plan, QemuProgram
-from tools.launcher.guest.firmware import Firmware, parse_firmware
-from tools.launcher.guest.hashes_table import hashes_table
 from tools.launcher.guest.qemu import Qemu, tail
 from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts, obstacles, require_version
+from tools.sev.footer import Footer
+from tools.sev.hashes_table import hashes_table
+from tools.sev.modes import Console, Mode, ProfileKind
 
 # How long to wait for the agent, in seconds. Emulation on a busy machine is slow; a trial of KVM that hangs
 # is paid once a boot of the host.
@@ -45,7 +46,7 @@ class Guest:
 
     config: RuntimeConfig
     qemu: QemuProgram
-    firmware: Firmware
+    firmware: Footer
     protection: Mode | None
     cbit: int | None
     cmdline: str
@@ -89,11 +90,11 @@ def announce(config: RuntimeConfig, options: Options, ui: Ui) -> None:
         ui.alarm(UNPROTECTED)
         return
     note_digest(config, options, ui)
-    if config.profile is Profile.DEBUG:
+    if config.profile is ProfileKind.DEBUG:
         ui.warn("debug profile: the guest writes its kernel log where this host reads it")
 
 
-def check_protection(facts: HostFacts, mode: Mode, qemu: QemuProgram | None, firmware: Firmware) -> list[str]:
+def check_protection(facts: HostFacts, mode: Mode, qemu: QemuProgram | None, firmware: Footer) -> list[str]:
     """Everything that stands against a protected guest here, as reasons for people."""
     reasons = obstacles(facts, mode)
     if qemu is not None:
@@ -103,15 +104,9 @@ def check_protection(facts: HostFacts, mode: Mode, qemu: QemuProgram | None, fir
             reasons.append(str(error))
     if mode is Mode.SNP and firmware.snp_missing:
         reasons.append(f"the firmware's SEV metadata lacks {', '.join(firmware.snp_missing)}")
-    if mode is Mode.SEV_ES and firmware.es_reset is None:
+    if mode is Mode.SEV_ES and firmware.sev_es_reset is None:
         reasons.append("the firmware has no SEV-ES reset block")
     return reasons
-
-
-def read_firmware(config: RuntimeConfig) -> Firmware:
-    """Parse the firmware, its digest checked."""
-    data = artifacts.read_verified(config, config.firmware)
-    return parse_firmware(data, where=str(config.path.parent / config.firmware.file))
 
 
 def build_hashes(guest: Guest) -> bytes:
@@ -132,7 +127,7 @@ def plan_for(guest: Guest, *, accel: Accel, files: Files) -> Plan:
         cmdline=guest.cmdline,
         protection=guest.protection,
         cbit=guest.cbit,
-        hashes_addr=guest.firmware.hashes_base if guest.protection is None else None,
+        hashes_addr=guest.firmware.hashes.base if guest.protection is None else None,
         owner=guest.owner,
     )
 
@@ -213,7 +208,7 @@ class Staging:
 
     def _check_profile(self, link: Link) -> None:
         assert link.hello is not None
-        debug = self.guest.config.profile is Profile.DEBUG
+        debug = self.guest.config.profile is ProfileKind.DEBUG
         if link.hello.debug != debug:
             said = "debug" if link.hello.debug else "production"
             raise GuestError(f"the agent says that it runs as {said}, the config says {self.guest.config.profile}")

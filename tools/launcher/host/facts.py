@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.config.runtime_config import Mode
 from tools.launcher.guest.command_line import SEV_SINCE, QemuProgram, Version, sandbox_option
 from tools.launcher.host.cpuid import MemoryEncryption, memory_encryption
+from tools.sev.modes import Mode
 
 QEMU_NAMES = ("qemu-system-x86_64", "qemu-system-amd64", "qemu-kvm")
 _QEMU_EXTRA = ("/usr/libexec/qemu-kvm",)

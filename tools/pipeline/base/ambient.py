@@ -7,6 +7,7 @@ and what a person sees. A test searches the rest of `tools/` for strays.
 """
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TextIO
@@ -97,6 +98,21 @@ def monotonic() -> float:
 def sleep(seconds: float) -> None:
     """Wait."""
     time.sleep(seconds)
+
+
+def standard_error() -> TextIO:
+    """The real one, whatever sys.stderr has been replaced by (doit and pytest do)."""
+    return sys.__stderr__ if sys.__stderr__ is not None else sys.stderr
+
+
+def terminal_size(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows, 80 and 24 when the stream does not know."""
+    try:
+        columns, rows = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return 80, 24
+    # A terminal of a program (expect, a serial line) may say 0.
+    return columns or 80, rows or 24
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -2,16 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two kinds of failure that a user sees; anything else that escapes is a bug."""
 
-import re
+from typing import Self
 
-# RFC 3986: user information ends at the last '@' before the authority's end. Also inside somebody else's
-# sentence, so blanks and quotes end it too.
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^\s/?#'\"<>]*@")
-
-
-def mask(text: str) -> str:
-    """The text with *** in place of user and password of each URL in it."""
-    return _USER.sub(r"\1***@", text)
+from tools.sev.errors import FormatError, one_line
 
 
 class SevArtifactsError(Exception):
@@ -20,14 +13,15 @@ class SevArtifactsError(Exception):
     exit_status = 1
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        line = f"{where}: {what}" if where else what
-        if hint:
-            line = f"{line}; {hint}"
-        # Control characters in quoted input must not break the one-line promise or reach the terminal.
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in mask(line)))
+        super().__init__(one_line(what, where=where, hint=hint))
         self.what = what
         self.where = where
         self.hint = hint
+
+    @classmethod
+    def of(cls, error: FormatError) -> Self:
+        """What tools/sev found, as an error of this kind."""
+        return cls(error.what, where=error.where, hint=error.hint)
 
 
 class UserError(SevArtifactsError):

@@ -29,12 +29,12 @@ class Seal:
 
     key: bytes = field(repr=False)
 
-    def write(self, path: Path, record: Mapping[str, object]) -> None:
+    def write(self, path: Path, record: Mapping[str, object], **kw) -> None:
         """Write the record with its seal, by rename."""
         document = {"record": record, "seal": self._mac(record)}
         digest.write_atomically(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
-    def read(self, path: Path) -> dict[str, Any] | None:
+    def read(self, path: Path, **kw) -> dict[str, Any] | None:
         """The record, or None when there is none or somebody else wrote it."""
         try:
             document = json.loads(path.read_bytes())

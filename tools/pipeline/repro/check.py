@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ambient, checkout_copy, ui
+from tools.pipeline.base import ambient, checkout_copy, children, ui
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.front.reporter import started
 from tools.pipeline.repro import compare, environments
 from tools.pipeline.repro.environments import Environment, Job
 from tools.pipeline.repro.variations import VARIATIONS, Facts, Name, without_effect
@@ -104,18 +105,18 @@ def build(environment: Environment) -> Built:
     log = environment.results / "log"
     title = f"building from nothing, {environment.name}"
     with log.open("wb") as output, ui.working(title, detail=lambda: _last_task(log)):
-        done = subprocess.run(
+        status = children.run(
             environment.argv,
+            grace=5.0,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=ambient.host_environment("PATH"),
-            check=False,
         )
-    if done.returncode != 0:
+    if status != 0:
         for line in log.read_text(errors="replace").splitlines()[-12:]:
             ui.line(ui.paint(f"   | {line}", "2"))
-        raise BuildError(f"ended with status {done.returncode}", where=title, hint=f"whole log: {log}")
+        raise BuildError(f"ended with status {status}", where=title, hint=f"whole log: {log}")
     files = environment.results / "files"
     return Built(
         facts=json.loads((environment.results / "facts.json").read_bytes()),
@@ -127,10 +128,9 @@ def build(environment: Environment) -> Built:
 
 def _last_task(log: Path) -> str:
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        return (started(log.read_text(errors="replace")) or [""])[-1]
     except OSError:
         return ""
-    return next((line[3:] for line in reversed(lines) if line.startswith(".  ")), "")
 
 
 def _report_effects(chosen: Collection[Name], plain: Facts, varied: Facts) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.repro import environments
 from tools.pipeline.toolchain.tool_tree import Tree
 
@@ -64,7 +64,9 @@ def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -
         environment={"LIBARCHIVE": environments.LIBARCHIVE},
         chdir="/inputs",
     )
-    sandbox.run(command, title=f"explaining {name}", log=folder / "diffoscope.log", replay=folder / "diffoscope.sh")
+    title = f"explaining {name}"
+    log, replay = folder / "diffoscope.log", folder / "diffoscope.sh"
+    failure.check(sandbox.run(command, title=title, log=log, replay=replay), title=title)
     report = folder / "report.json"
     if not report.is_file():
         raise BuildError("diffoscope found no difference", where=name, hint=f"its log: {folder}")

@@ -43,7 +43,7 @@ def main(spec_file: str) -> int:
     _adopt_orphans()
     started = time.monotonic()
     if spec["tree"]:
-        done = run("-m", "doit", f"toolchain:{spec['tree']}")
+        done = run("-m", "tools.pipeline.front", f"toolchain:{spec['tree']}")
         if done.returncode:
             return done.returncode
     probed = run(
@@ -53,7 +53,7 @@ def main(spec_file: str) -> int:
     if probed.returncode:
         return probed.returncode
     (results / "facts.json").write_text(probed.stdout, encoding="utf-8")
-    done = run("-m", "doit", *spec["tasks"])
+    done = run("-m", "tools.pipeline.front", *spec["tasks"])
     _reap_orphans()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     times = {"wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime}

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.pipeline.base import ui
-from tools.pipeline.base.errors import UserError, mask
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import pypi
+from tools.sev.errors import mask
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Urls, Wheel
 
 SETTING = "SEV_ARTIFACTS_MIRROR"

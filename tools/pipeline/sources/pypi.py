@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import BuildError, mask
+from tools.pipeline.base.errors import BuildError
+from tools.sev.errors import mask
 from tools.pipeline.sources.pins import Wheel
 
 _SHOWN = 300  # characters of pip's complaint

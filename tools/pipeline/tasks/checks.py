@@ -10,7 +10,7 @@ from functools import partial
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline.base import ambient, ui
+from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.tasks.doit_glue import Task, action
@@ -47,11 +47,11 @@ def test_fast(project: Project) -> Task:
 
 
 def _pytest(project: Project, *folders: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *folders], cwd=project.root, stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode != 0:
-        raise BuildError(f"pytest ended with status {done.returncode}", where=" ".join(folders))
+    # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
+    argv = [sys.executable, "-m", "pytest", *folders]
+    status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)
+    if status != 0:
+        raise BuildError(f"pytest ended with status {status}", where=" ".join(folders))
 
 
 def relock(project: Project) -> Task:

@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterator
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline.base import ui
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.publish import expected
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.repro import check
 from tools.pipeline.repro import rebuild as again
 from tools.pipeline.repro.check import Target
 from tools.pipeline.repro.variations import choose
-from tools.pipeline.tasks import guest, outputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 
@@ -31,37 +28,26 @@ _VARY = {
 _WITHOUT = {"name": "without", "long": "without", "type": str, "default": "", "help": "not these variations"}
 
 
-def _relative(project: Project, *paths: object) -> tuple[str, ...]:
-    prefix = f"{project.root}/"
-    return tuple(str(path).removeprefix(prefix) for path in paths)
-
-
 def targets(project: Project) -> dict[str, Target]:
     """What can be checked by itself, cheapest first."""
-    profile = project.recipes.profile(DEFAULT_PROFILE)
-    firmware = profile.firmware
-    found = [
-        Target(name="launcher", tasks=("launcher",), files=(str(outputs.LAUNCHER),), tree=None),
-        Target(name="agent", tasks=("agent",), files=(str(guest.AGENT),)),
-        Target(name="initramfs", tasks=("initramfs",), files=(str(guest.CPIO), str(guest.INITRAMFS))),
-        Target(
-            name="firmware",
-            tasks=(f"firmware:{firmware.name}",),
-            files=_relative(project, guest.firmware_image(project, firmware)),
-        ),
-        Target(
-            name="kernel",
-            tasks=(f"kernel:{profile.name}",),
-            files=_relative(project, guest.bzimage(project, profile)),
-        ),
-        *[_artifacts(project, other) for other in project.recipes.profiles if other is not profile],
-    ]
-    return {target.name: target for target in found}
+    plan, profile = project.plan, project.recipes.profile(DEFAULT_PROFILE)
+    steps = {
+        "launcher": plan.launcher,
+        "agent": plan.agent,
+        "initramfs": plan.initramfs,
+        "firmware": plan.firmware(profile.firmware),
+        "kernel": plan.kernel(profile.kernel, builtin=False),
+    }
+    found = {
+        name: Target(name=name, tasks=(step.name,), files=tuple(f"build/results/{step.name}/{o}" for o in step.outputs))
+        for name, step in steps.items()
+    }
+    others = [_artifacts(project, other) for other in project.recipes.profiles if other is not profile]
+    return {**found, **{target.name: target for target in others}}
 
 
 def _artifacts(project: Project, profile: Profile) -> Target:
-    out = _relative(project, project.out(profile))
-    return Target(name=profile.name, tasks=(f"artifacts:{profile.name}",), files=out)
+    return Target(name=profile.name, tasks=(f"artifacts:{profile.name}",), files=(project.out(profile).name,))
 
 
 def repro(project: Project) -> Iterator[Task]:
@@ -128,22 +114,5 @@ def rebuild(project: Project) -> Task:
         "actions": [run],
         "params": [_MANIFEST, _JSON, _CACHED],
         "clean": remove(project.build / "rebuild"),
-        "io": {"capture": False},
-    }
-
-
-def accept(project: Project) -> Task:
-    """Write recipes/expected.sha256."""
-    folders = [project.out(profile) for profile in project.recipes.profiles]
-
-    def work() -> None:
-        changes = expected.accept(project.root, folders)
-        for line in changes or ["nothing changed"]:
-            ui.line(f"   {line}")
-
-    return {
-        "doc": f"write the digests of all profiles' artifacts into {expected.EXPECTED}, print what changed",
-        "actions": [action(work)],
-        "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.profiles],
         "io": {"capture": False},
     }
