@@ -13,8 +13,8 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import fetch, mirrors
 from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
-from tools.sev.errors import mask
 from tools.pipeline.sources.pins import Archive, PoolFile, Urls
+from tools.sev.errors import mask
 
 FIX = replace(pin_for(b"a fix", archive=Archive.SECURITY), name="fix")
 

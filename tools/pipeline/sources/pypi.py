@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import BuildError
-from tools.sev.errors import mask
 from tools.pipeline.sources.pins import Wheel
+from tools.sev.errors import mask
 
 _SHOWN = 300  # characters of pip's complaint
 
