@@ -16,10 +16,10 @@ import pytest
 
 from tests.launcher.conftest import REPOSITORY, Answer, Run
 from tests.launcher.launcher_kit import Out, firmware_image
-from tools.launcher.config.runtime_config import Mode
 from tools.launcher.host import facts as host
 from tools.launcher.host.cpuid import MemoryEncryption, _execute, decode, memory_encryption
 from tools.launcher.host.facts import HostFacts, obstacles, parse_version
+from tools.sev.modes import Mode
 
 Call = Callable[..., Answer]
 HASH = "ab" * 32

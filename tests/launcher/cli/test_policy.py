@@ -10,7 +10,7 @@ import pytest
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out
-from tools.launcher.config import policy
+from tools.sev import policy
 
 Call = Callable[..., Answer]
 

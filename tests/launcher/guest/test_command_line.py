@@ -14,8 +14,9 @@ import pytest
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import CMDLINE, Out
-from tools.launcher.config.runtime_config import Mode, load_config
+from tools.launcher.config.runtime_config import load_config
 from tools.launcher.guest.command_line import Accel, Files, Option, Plan, QemuProgram, argv, build, shell
+from tools.sev.modes import Mode
 
 Call = Callable[..., Answer]
 QEMU10 = QemuProgram(path="/usr/bin/qemu", version=(10, 0, 13), sandbox=True)

@@ -94,7 +94,7 @@ def test_the_same_bytes_stop_the_propagation(workshop: Workshop) -> None:
         first = shell(f"echo same >/out/out # {comment}", name="first")
         return first, shell("cat /inputs/x >/out/out", name="second", inputs={"/inputs/x": first.output("out")})
 
-    first, second = steps("one")
+    _, second = steps("one")
     assert runs(workshop, second)
     changed, unchanged = steps("two")
     assert runs(workshop, changed)

@@ -75,8 +75,8 @@ def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_our_own_patches() -> None:
-    """The strict parser takes them; plain line ends, because prepare.sh adds the CR of edk2's files."""
-    series = patches.load_series(ROOT / PATCHES, label=PATCHES, licence="BSD-2-Clause-Patent")
-    assert len(series) == 5
+    """They load; plain line ends, because apply-patches.sh adds the CR of edk2's files."""
+    series = patches.load_series(ROOT, PATCHES, licence="BSD-2-Clause-Patent")
+    assert series
     for patch in series:
-        assert b"\r" not in (ROOT / PATCHES / patch.name).read_bytes()
+        assert b"\r" not in (ROOT / patch.path).read_bytes()

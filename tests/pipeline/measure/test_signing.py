@@ -33,7 +33,7 @@ class Done:
 
     def error(self) -> str:
         """The one line after "error: idblock: "."""
-        lines = [line for line in self.err.splitlines() if "warning" not in line]
+        lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("error: idblock: ")
         return lines[0].removeprefix("error: idblock: ")

@@ -10,8 +10,8 @@ import pytest
 from tests.pipeline.sources.loopback import Reply, Site, pin_for
 from tests.pipeline.sources.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, run
 from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import fetch, mirrors
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive, PoolFile, Urls
 from tools.sev.errors import mask
@@ -22,7 +22,7 @@ FIX = replace(pin_for(b"a fix", archive=Archive.SECURITY), name="fix")
 @pytest.mark.parametrize(
     "target", ["http://[::1/debian", "http://h:99999/x", "http://h:port/x", "http://" + "a" * 70 + ".b/x", "http://.x/"]
 )
-def test_redirect_to_an_invalid_url(site: Site, cache: Cache, mirrors: MakeMirrors, target: str) -> None:
+def test_redirect_to_an_invalid_url(site: Site, cache: Cas, mirrors: MakeMirrors, target: str) -> None:
     site.add(PIN, Reply(status=302, headers={"Location": target}))
     with pytest.raises(BuildError, match=r"thing\.tar\.xz: redirects to an invalid URL") as caught:
         run([PIN], cache, mirrors())
@@ -36,7 +36,7 @@ def test_redirect_to_an_invalid_url(site: Site, cache: Cache, mirrors: MakeMirro
     assert in_cache(cache, DATA)
 
 
-def test_resume_that_is_answered_with_200_and_a_range(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_resume_that_is_answered_with_200_and_a_range(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     rest = Reply(
         body=DATA[500_000:], ranges=False, headers={"Content-Range": f"bytes 500000-{len(DATA) - 1}/{len(DATA)}"}
     )
@@ -46,7 +46,7 @@ def test_resume_that_is_answered_with_200_and_a_range(site: Site, cache: Cache, 
     assert [r.range for r in site.requests] == [None, "bytes=500000-", None]
 
 
-def test_resume_that_is_answered_with_another_length(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_resume_that_is_answered_with_another_length(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(
         PIN, Reply(body=DATA, cut=500_000), Reply(body=DATA[500_000:], ranges=False), Reply(body=DATA, ranges=False)
     )
@@ -55,7 +55,7 @@ def test_resume_that_is_answered_with_another_length(site: Site, cache: Cache, m
     assert [r.range for r in site.requests] == [None, "bytes=500000-", None]
 
 
-def test_password_of_a_mirror_is_not_shown(site: Site, cache: Cache) -> None:
+def test_password_of_a_mirror_is_not_shown(site: Site, cache: Cas) -> None:
     base = site.base.replace("://", "://user:s3cret@")
     known = Mirrors(mirrors=(Mirror(base=f"{base}/debian", archive=Archive.DEBIAN),))
     with pytest.raises(BuildError, match=r"://\*\*\*@127\.0\.0\.1:\d+/debian/pool/main/thing\.tar\.xz: 404") as caught:
@@ -93,7 +93,7 @@ def test_mask(text: str, shown: str) -> None:
     ],
 )
 def test_proxy_that_cannot_be_used(
-    site: Site, cache: Cache, mirrors: MakeMirrors, monkeypatch: pytest.MonkeyPatch, setting: str
+    site: Site, cache: Cas, mirrors: MakeMirrors, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     variable, _, value = setting.partition("=")
     site.add(PIN, Reply(body=DATA))
@@ -111,14 +111,14 @@ def test_proxy_that_cannot_be_used(
     assert in_cache(cache, DATA)
 
 
-def test_proxy_that_works(site: Site, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_that_works(site: Site, cache: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", site.base)
     site.replies["http://mirror.invalid/debian/pool/main/thing.tar.xz"] = [Reply(body=DATA)]
     run([PIN], cache, lambda: mirrors.from_setting(["http://mirror.invalid/debian"]))
     assert in_cache(cache, DATA)
 
 
-def test_proxy_that_refuses_connect_is_named(site: Site, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_that_refuses_connect_is_named(site: Site, cache: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", site.base.replace("://", "://u:s3cret@"))
     pin = replace(PIN, origin=Urls(urls=("https://upstream.invalid/x",)))
     with pytest.raises(
@@ -128,7 +128,7 @@ def test_proxy_that_refuses_connect_is_named(site: Site, cache: Cache, monkeypat
     assert "s3cret" not in str(e.value)
 
 
-def test_proxy_that_is_not_there_is_named(site: Site, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_that_is_not_there_is_named(site: Site, cache: Cas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", site.base)
     site.close()
     with pytest.raises(BuildError, match=r"Connection refused \(through http_proxy=http://127\.0\.0\.1:"):
@@ -153,14 +153,14 @@ def minimal(site: Site, folder: Path) -> Mirrors:
     return mirrors.discover([], apt=folder)
 
 
-def test_security_archive_beside_the_main_one(site: Site, cache: Cache, tmp_path: Path) -> None:
+def test_security_archive_beside_the_main_one(site: Site, cache: Cas, tmp_path: Path) -> None:
     site.add(FIX, Reply(body=b"a fix"), mirror="/debian-security")
     run([FIX], cache, lambda: minimal(site, tmp_path))
     assert in_cache(cache, b"a fix")
     assert [r.path for r in site.requests] == ["/debian-security/pool/main/thing.tar.xz"]
 
 
-def test_fix_that_a_point_release_has_moved(site: Site, cache: Cache, tmp_path: Path) -> None:
+def test_fix_that_a_point_release_has_moved(site: Site, cache: Cas, tmp_path: Path) -> None:
     origin = PoolFile(archive=Archive.SECURITY, path="pool/updates/main/thing.tar.xz")
     site.add(FIX, Reply(body=b"a fix"))
     run([replace(FIX, origin=origin)], cache, lambda: minimal(site, tmp_path))
@@ -171,7 +171,7 @@ def test_fix_that_a_point_release_has_moved(site: Site, cache: Cache, tmp_path: 
     ]
 
 
-def test_fix_that_is_nowhere_says_what_was_tried(site: Site, cache: Cache, tmp_path: Path) -> None:
+def test_fix_that_is_nowhere_says_what_was_tried(site: Site, cache: Cas, tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         run([FIX], cache, lambda: minimal(site, tmp_path))
     for place in ("debian-security", "debian"):

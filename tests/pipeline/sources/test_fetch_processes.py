@@ -17,7 +17,7 @@ import pytest
 from tests.pipeline.sources.loopback import Reply, Site, content, pin_for
 from tests.pipeline.sources.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, names, run
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.sources.cache import Cache
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources.pins import Pin, PoolFile
 
 # What only shows between processes: a small program that fetches one pin.
@@ -26,7 +26,7 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from tools.pipeline.sources import fetch
-from tools.pipeline.sources.cache import Cache
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources.transport import Limits
 from tools.pipeline.base.errors import SevArtifactsError
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile
@@ -38,7 +38,7 @@ origin = PoolFile(archive=Archive.DEBIAN, path=order["path"])
 pin = Pin(name="thing", version="1", sha256=order["sha256"], size=order["size"], origin=origin, lock="x.lock")
 mirrors = Mirrors(mirrors=(Mirror(base=order["base"], archive=Archive.DEBIAN),))
 try:
-    fetch.ensure([pin], cache=Cache(root=Path(order["cache"])), mirrors=lambda: mirrors, root=Path("/"),
+    fetch.ensure([pin], cache=Cas(root=Path(order["cache"])), mirrors=lambda: mirrors, root=Path("/"),
                  limits=Limits(first_pause=0.01, stall=30.0))
 except SevArtifactsError as error:
     print(error)
@@ -64,7 +64,7 @@ def child(
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
 
 
-def test_killed_then_resumed(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_killed_then_resumed(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     cut = 2_000_000
     site.add(PIN, Reply(body=DATA, cut=cut, then="hang"), Reply(body=DATA))
     process = child(site, cache.root, PIN)
@@ -85,7 +85,7 @@ def test_killed_then_resumed(site: Site, cache: Cache, mirrors: MakeMirrors) -> 
     assert site.requests[1].sent == len(DATA) - cut
 
 
-def test_concurrent_fetchers_share_one_download(site: Site, cache: Cache) -> None:
+def test_concurrent_fetchers_share_one_download(site: Site, cache: Cas) -> None:
     data = content(20_000_000, 3)
     pin = pin_for(data)
     site.add(pin, Reply(body=data))
@@ -97,7 +97,7 @@ def test_concurrent_fetchers_share_one_download(site: Site, cache: Cache) -> Non
     assert names(cache.root / "partial") == []
 
 
-def test_waiting_for_another_process_that_is_killed(site: Site, cache: Cache) -> None:
+def test_waiting_for_another_process_that_is_killed(site: Site, cache: Cas) -> None:
     site.add(PIN, Reply(body=DATA, cut=1_000_000, then="hang"), Reply(body=DATA))
     first = child(site, cache.root, PIN)
     assert site.cut_reached.wait(20)
@@ -137,7 +137,7 @@ def test_disk_full(site: Site, tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_file_size_limit(site: Site, cache: Cache) -> None:
+def test_file_size_limit(site: Site, cache: Cas) -> None:
     site.add(PIN, Reply(body=DATA))
     process = child(site, cache.root, PIN, limit=1_000_000)
     said = process.communicate()[0]
@@ -154,4 +154,4 @@ def test_cache_that_cannot_be_written(site: Site, tmp_path: Path, mirrors: MakeM
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(BuildError, match=r"cannot be .*SEV_ARTIFACTS_CACHE"):
-        run([PIN], Cache(root=blocked / "cache"), mirrors())
+        run([PIN], Cas(root=blocked / "cache"), mirrors())

@@ -12,7 +12,7 @@ import pytest
 from tools.pipeline.base import checkout_copy
 
 ROOT = Path(__file__).resolve().parents[3]
-LOCKS = ("recipes/sources.lock", "recipes/toolchain.lock", "requirements.lock")
+LOCKS = ("recipes/sources.lock", "recipes/toolchain.lock", "requirements.lock", "requirements-dev.lock")
 EXTRA = '\n[source.extra]\nkind = "file"\npath = "extra.txt"\nversion = "1"\nlicence = "Apache-2.0"\n'
 
 
@@ -36,7 +36,7 @@ def edit(root: Path, name: str, old: str, new: str) -> None:
 def doit(root: Path, *arguments: str) -> tuple[int, str]:
     """Status and everything that was said."""
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *arguments],
+        [sys.executable, "-m", "tools.pipeline.front", *arguments],
         cwd=root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -13,8 +13,8 @@ import pytest
 from tests.pipeline.sources.loopback import Reply, Site
 from tests.pipeline.sources.test_fetch import ROOT, in_cache, names, run
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import pypi
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Pin, Wheel
 
@@ -69,7 +69,7 @@ def nothing() -> Mirrors:
     return Mirrors(mirrors=())
 
 
-def test_from_pips_own_index_and_nothing_is_left(index: Site, cache: Cache, tmp_path: Path) -> None:
+def test_from_pips_own_index_and_nothing_is_left(index: Site, cache: Cas, tmp_path: Path) -> None:
     run([PIN], cache, nothing)
     assert in_cache(cache, DATA)
     assert names(tmp_path / "tmp") == []
@@ -78,14 +78,14 @@ def test_from_pips_own_index_and_nothing_is_left(index: Site, cache: Cache, tmp_
     assert len(index.requests) == asked
 
 
-def test_from_a_bundle_without_pip(index: Site, cache: Cache) -> None:
+def test_from_a_bundle_without_pip(index: Site, cache: Cas) -> None:
     index.replies[f"/b/sha256/{PIN.sha256[:2]}/{PIN.sha256}"] = [Reply(body=DATA)]
     run([PIN], cache, lambda: Mirrors(mirrors=(Mirror(base=f"{index.base}/b", archive=None),)))
     assert in_cache(cache, DATA)
     assert len(index.requests) == 1
 
 
-def test_other_bytes_are_refused_in_one_line_without_the_password(index: Site, cache: Cache) -> None:
+def test_other_bytes_are_refused_in_one_line_without_the_password(index: Site, cache: Cas) -> None:
     index.replies[f"/files/{FILE}"] = [Reply(body=wheel("1.0.0"))]
     with pytest.raises(
         BuildError, match=r"sources\.lock: tiny: 1\.0 .*Tried pip:tiny-thing==1\.0: pip download: "
@@ -107,7 +107,7 @@ def test_what_the_index_does_not_have(index: Site, tmp_path: Path) -> None:
 
 
 def test_no_place_for_temporary_files_is_named(
-    index: Site, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Site, cache: Cas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
     with pytest.raises(BuildError, match=r"temporary folder .*/absent/.*: No such file or directory; set TMPDIR"):

@@ -102,7 +102,12 @@ def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
             {"digests-production", "runtime-production", "kata-production"},
         ),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", {"source-edk2", "firmware-ovmf"} | _MEASURED),
+        (
+            "recipes/apply-patches.sh",
+            "set -eu",
+            "set -ue",
+            {"source-linux-6.12", "source-edk2", "firmware-ovmf", "initramfs"} | _CONFIGS | _KERNELS | _MEASURED,
+        ),
         ("recipes/firmware/patches/debian.toml", "exactly our", "exactly 0ur", set()),
         ("recipes/expected.sha256", "out/vmlinuz", "out/vmlinux", set()),
         ("recipes/sources.lock", "licence", "licence", set()),

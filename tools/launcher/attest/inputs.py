@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tools.launcher.attest.checks import Check, passed
 from tools.launcher.attest.expected import Entry, read_expected, select
+from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
 from tools.launcher.cli.arguments import default_config
@@ -46,6 +47,15 @@ def read_file(path: Path) -> bytes:
     if len(data) > _FILE_MAX:
         raise UserError("larger than 1 MiB", where=str(path))
     return data
+
+
+def sized_file(path: Path, size: int, *, where: str) -> bytes:
+    """A file of `size` bytes, plain or as text; UserError says what it looks like instead."""
+    data = read_file(path)
+    found = encodings.decode(data, size=size)
+    if found is None:
+        raise UserError(f"has {len(data)} bytes{encodings.resemblance(data)}, not {size}", where=where)
+    return found
 
 
 def check_debug(on: bool, *, expected: bool, ui: Ui) -> Check:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.launcher.attest.inputs import read_file
+from tools.launcher.attest.inputs import sized_file
 from tools.launcher.attest.verify_measurement import verify_measurement
 from tools.launcher.attest.verify_report import verify_report
 from tools.launcher.base.errors import UserError
@@ -28,7 +28,7 @@ _BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--auth
           "--family-id": 16, "--image-id": 16}  # fmt: skip
 _SNP_ONLY = (
     "vmpl", "host_data", "report_data", "report_data_file", "id_key_digest", "author_key_digest", "family_id",
-    "image_id", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
+    "image_id", "refuse_unknown", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
 )  # fmt: skip
 _HEX = "HEX|@FILE"
 _LEGACY_ONLY = ("tik", "mode", "api_major", "api_minor", "build")
@@ -79,6 +79,12 @@ def _add_snp(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--author-key-digest", type=_bytes("--author-key-digest"), metavar=_HEX, help="48 bytes")
     group.add_argument("--family-id", type=_bytes("--family-id"), metavar=_HEX, help="16 bytes")
     group.add_argument("--image-id", type=_bytes("--image-id"), metavar=_HEX, help="16 bytes")
+    group.add_argument(
+        "--refuse-unknown",
+        action="store_true",
+        default=None,
+        help="not verified when reserved bits are set, whose meaning this program does not know",
+    )
     group.add_argument("--min-svn", type=_number((1 << 32) - 1), metavar="N", help="lowest guest SVN accepted")
     leaf = group.add_mutually_exclusive_group()
     leaf.add_argument("--vcek", type=Path, metavar="FILE", help="the chip's certificate, PEM or DER")
@@ -112,10 +118,7 @@ def _bytes(option: str) -> Callable[[str], bytes]:
 
     def convert(text: str) -> bytes:
         if text.startswith("@"):
-            data = read_file(Path(text[1:]))
-            if len(data) != size:
-                raise UserError(f"has {len(data)} bytes, not {size}", where=f"{option} {text}")
-            return data
+            return sized_file(Path(text[1:]), size, where=f"{option} {text}")
         if re.fullmatch(rf"[0-9a-fA-F]{{{2 * size}}}", text) is None:
             raise argparse.ArgumentTypeError(
                 f"must be {2 * size} hexadecimal digits, has {len(text)} characters; "

@@ -9,7 +9,7 @@ from pathlib import Path
 from tools.launcher.attest import measurement
 from tools.launcher.attest.checks import Check, passed, show
 from tools.launcher.attest.expected import Entry
-from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
+from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, sized_file
 from tools.launcher.attest.measurement import Measurement, Platform
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
@@ -25,9 +25,7 @@ def verify_measurement(options: argparse.Namespace, ui: Ui) -> int:
     if missing:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise UserError(f"a launch measurement needs {names} too")
-    tik = read_file(options.tik)
-    if len(tik) != measurement.TIK_SIZE:
-        raise UserError(f"has {len(tik)} bytes, a TIK has {measurement.TIK_SIZE}", where=str(options.tik))
+    tik = sized_file(options.tik, measurement.TIK_SIZE, where=f"--tik {options.tik}")
     mode, policy = _mode_and_policy(options)
     platform = Platform(api_major=options.api_major, api_minor=options.api_minor, build=options.build)
     given = _measurement(options.measurement)
@@ -88,12 +86,8 @@ def _measurement(text: str) -> Measurement:
     try:
         return measurement.decode(text)
     except ValueError as error:
-        what, where = str(error), "--measurement"
+        what = str(error)
     path = Path(text)
     if "\0" not in text and os.path.lexists(text):
-        where = text
-        try:
-            return measurement.decode(read_file(path).decode("ascii", "replace"))
-        except ValueError as error:
-            what = str(error)
-    raise UserError(f"{what}, and names no file" if where == "--measurement" else what, where=where)
+        return measurement.split(sized_file(path, measurement.BLOB_SIZE, where=text))
+    raise UserError(f"{what}, and names no file", where="--measurement")

@@ -14,7 +14,16 @@ from tools.launcher.attest.certificates import File, Given, Role, check_signer
 from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
 from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
-from tools.launcher.attest.report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
+from tools.launcher.attest.report import (
+    HOST_REQUESTED,
+    POLICY_DEBUG,
+    REPORT_SIZE,
+    Report,
+    SigningKey,
+    Tcb,
+    parse_report,
+)
+from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.sev.modes import Mode
@@ -22,7 +31,8 @@ from tools.sev.modes import Mode
 
 def verify_report(options: argparse.Namespace, ui: Ui) -> int:
     """Print the lines and the verdict; returns the exit status."""
-    report = parse_report(read_file(options.report), where=str(options.report))
+    data = read_file(options.report)
+    report = parse_report(encodings.decode(data, size=REPORT_SIZE) or data, where=str(options.report))
     policy = options.policy if options.policy is not None else config_reader(options)().sev.snp_policy
     if options.report_data is not None and options.report_data_file is not None:
         raise UserError("--report-data and --report-data-file exclude each other")
@@ -35,6 +45,7 @@ def verify_report(options: argparse.Namespace, ui: Ui) -> int:
         _report_data(report, options),
         _tcb(report, options.min_tcb),
         *_identity(report, options),
+        _unknown(report, refuse=bool(options.refuse_unknown)),
         *check_signer(report, given, at=options.at or datetime.now(UTC)),
     ]
     return show(checks, {"report": _facts(report)}, as_json=options.json)
@@ -104,7 +115,7 @@ def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:
         for part, level in minimum.items()
         if tcb.parts[part] < level
     ]
-    return passed(name, not low, str(report.reported_tcb), otherwise="; ".join(low))
+    return passed(name, not low, str(report.reported_tcb), otherwise=low)
 
 
 def _identity(report: Report, options: argparse.Namespace) -> list[Check]:
@@ -131,6 +142,14 @@ def _identity(report: Report, options: argparse.Namespace) -> list[Check]:
         low = f"{svn} is below {options.min_svn}"
         lines.append(passed(name, svn >= options.min_svn, str(svn), otherwise=low, mandatory=False))
     return lines
+
+
+def _unknown(report: Report, *, refuse: bool) -> Check:
+    """Newer firmware gives meanings to bits that were reserved: named in any case, refused when asked for."""
+    name = "reserved bits"
+    if report.unknown and not refuse:
+        return unchecked(name, f"set, with a meaning not known here: {', '.join(report.unknown)}", mandatory=False)
+    return passed(name, not report.unknown, "none set", otherwise=f"set: {', '.join(report.unknown)}", mandatory=False)
 
 
 def _facts(report: Report) -> dict[str, Any]:

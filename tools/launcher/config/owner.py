@@ -15,6 +15,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.sev import id_block
@@ -134,7 +135,7 @@ def _id_block(wish: Wish, config: RuntimeConfig, *, expected_digest: bytes | Non
     assert wish.id_block is not None
     assert wish.id_auth is not None
     where = f"--id-block {wish.id_block}"
-    block = _binary_or_base64(wish.id_block, where, BLOCK_SIZE)
+    block = _sized(wish.id_block, where, BLOCK_SIZE)
     said = IdBlock.unpack(block)
     if said.version != VERSION:
         raise UserError(f"has version {said.version}, not {VERSION}", where=where, hint="is it an ID block?")
@@ -151,7 +152,7 @@ def _id_block(wish: Wish, config: RuntimeConfig, *, expected_digest: bytes | Non
             hint="artifacts, --append, --verity, --cpus and the CPU model decide it",
         )
     where = f"--id-auth {wish.id_auth}"
-    auth = _binary_or_base64(wish.id_auth, where, AUTH_SIZE)
+    auth = _sized(wish.id_auth, where, AUTH_SIZE)
     id_algorithm, author_algorithm = id_block.key_algorithms(auth)
     if id_algorithm != ECDSA_P384_SHA384 or author_algorithm not in (0, ECDSA_P384_SHA384):
         raise UserError(
@@ -166,10 +167,7 @@ def _host_data(text: str) -> bytes:
     if text.startswith("@"):
         path = Path(text[1:])
         where = f"--host-data {text}"
-        data = _read(path, where)
-        if len(data) != HOST_DATA_SIZE:
-            raise UserError(f"has {len(data)} bytes, not {HOST_DATA_SIZE}", where=where)
-        return data
+        return _sized(path, where, HOST_DATA_SIZE)
     if re.fullmatch(r"[0-9a-fA-F]{64}", text) is None:
         raise UserError(
             f"{text[:80]!r} is not {HOST_DATA_SIZE} bytes in hexadecimal",
@@ -179,15 +177,13 @@ def _host_data(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _binary_or_base64(path: Path, where: str, size: int) -> bytes:
+def _sized(path: Path, where: str, size: int) -> bytes:
+    """A file of `size` bytes, plain, in hexadecimal or in base64."""
     data = _read(path, where)
-    if len(data) == size:
-        return data
-    decoded = _decode(data)
-    if decoded is None or len(decoded) != size:
-        has = f"{len(data)} bytes" if decoded is None else f"{len(decoded)} bytes in base64"
-        raise UserError(f"has {has}, not {size}, neither plain nor in base64", where=where)
-    return decoded
+    found = encodings.decode(data, size=size)
+    if found is None:
+        raise UserError(f"has {len(data)} bytes{encodings.resemblance(data)}, not {size}", where=where)
+    return found
 
 
 def _base64_file(path: Path, option: str, size: int) -> bytes:

@@ -75,7 +75,7 @@ class Engine:
             result = None if found is None else self.results.read(found)
             if result is None or sorted(result.outputs) != sorted(step.outputs):
                 return None
-            if not all(self.cas.has(node.digest) for node in result.outputs.values()):
+            if not all(self.cas.has(node.digest.sha256, node.digest.size) for node in result.outputs.values()):
                 return None
             self._known[step.name] = result
             return result
@@ -90,6 +90,7 @@ class Engine:
 
         Raises BuildError when the step fails, UserError when it says that an input is at fault.
         """
+        sandbox.check_clock(self.cas.root)
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
@@ -108,13 +109,13 @@ class Engine:
         result = self.find(step)
         assert result is not None
         node = result.outputs[name]
-        if self.cas.copy_to(node.digest, target):
+        if self.cas.copy_to(node.digest.sha256, node.digest.size, target):
             return
         ui.line(f"   note: the cache has lost {name} of {step.name}; making it again")
         with self._lock:
             self._known.pop(step.name, None)
         again = self._make(step)
-        if again.outputs[name] != node or not self.cas.copy_to(node.digest, target):
+        if again.outputs[name] != node or not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
             raise BuildError(f"made another {name} from the same inputs", where=step.title)
 
     def log(self, step: Step) -> Path:
@@ -171,7 +172,7 @@ class Engine:
                     if merkle.copy(self.root / path, target) != node.digest:
                         raise BuildError("was changed while the build ran", where=path, hint="build again")
                 case Blob(where=where):
-                    if not self.cas.copy_to(node.digest, target):
+                    if not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
                         raise BuildError("is not in the cache", where=where, hint="./doit fetch")
                 case Output(step=needed, name=name):
                     self.copy(needed, name, target)
@@ -200,7 +201,7 @@ class Engine:
             outputs = {name: scratch.take(name, where=step.title) for name in sorted(step.outputs)}
             run_checks(step, {name: scratch.out / name for name in outputs})
             for name, node in outputs.items():
-                self.cas.put_file(scratch.out / name, node.digest)
+                self.cas.put_file(scratch.out / name)
         result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
         self.results.write(result)
         with self._lock:

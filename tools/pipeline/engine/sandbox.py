@@ -127,7 +127,7 @@ def _clock() -> tuple[tuple[Mount, ...], Mapping[str, str]]:
     if shift is None:
         return (), {}
     library, offset = shift
-    inside = "/inputs/libfaketime.so.1"
+    inside = "/tmp/libfaketime.so.1"
     return (Mount(host=library, inside=inside),), {"LD_PRELOAD": inside, **clock_settings(offset)}
 
 

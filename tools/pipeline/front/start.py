@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where `./doit` enters Python, as `.venv/bin/python -SP start.py ARGUMENTS`: what must be so before any import.
+"""Where `./doit` enters Python, as `.venv/bin/python -IS start.py ARGUMENTS`: what must be so before any import.
 
--S: the environment's packages are looked up here, after signals are in order; -P: no module is imported from
-this folder by accident.
+-S: the environment's packages are looked up here, after signals are in order; -I: no module of this folder is
+imported by accident.
 """
 
 import _signal  # type: ignore[import-not-found]  # the C module: `signal` would import more before the next line
@@ -36,9 +36,9 @@ def _environment(root: str) -> None:
     try:
         import doit  # noqa: F401, PLC0415
     except ImportError:
-        if os.environ.get(_AGAIN):
+        if os.environ.get(_AGAIN) == "made":
             sys.exit(f"doit: error: {root}/.venv: has no doit although it was just made; see {root}/.venv/setup.log")
-        os.environ[_AGAIN] = "made again"
+        os.environ[_AGAIN] = "again"
         os.execv("/bin/sh", ["sh", f"{root}/doit", *sys.argv[1:]])  # noqa: S606 (this very command, once more)
     os.environ.pop(_AGAIN, None)
 

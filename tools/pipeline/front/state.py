@@ -65,7 +65,7 @@ class State:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.parent):
-                others = {name: task for name, task in self._load().items() if name not in self._changed}
+                others = {name: task for name, task in self._load(again=True).items() if name not in self._changed}
                 mine = {name: self._tasks[name] for name in self._changed if name in self._tasks}
                 data = json.dumps({**others, **mine}, sort_keys=True, separators=(",", ":"))
                 files.write_atomically(path, data.encode(), mode=0o644)
@@ -77,7 +77,7 @@ class State:
             ) from None
         self._changed.clear()
 
-    def _load(self) -> _Tasks:
+    def _load(self, *, again: bool = False) -> _Tasks:
         try:
             data = Path(self.name).read_bytes()
         except FileNotFoundError:
@@ -90,7 +90,8 @@ class State:
             found = None
         if isinstance(found, dict) and all(isinstance(task, dict) for task in found.values()):
             return found
-        ui.line(f"note: {self.name} is damaged; it is made again, and every task is looked at anew")
+        if not again:
+            ui.line(f"note: {self.name} is damaged; it is made again, and every task is looked at anew")
         return {}
 
 

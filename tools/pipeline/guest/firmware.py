@@ -7,7 +7,7 @@ Debian's fixes, by debian.toml ──────────┼─ source ─�
 recipes/firmware/patches ────────────────┘
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,16 @@ from pathlib import Path
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.step import CheckoutFile, Literal, Reference, Step
-from tools.pipeline.guest import source_tree
-from tools.pipeline.guest.patches import Patch
+from tools.pipeline.guest import patches, source_tree
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.sev import firmware_check
 from tools.sev.errors import FormatError
 
 IMAGE = "OVMF.fd"
-LICENCE = "BSD-2-Clause-Patent"
-_FOLDER = "recipes/firmware"
+_LICENCE = "BSD-2-Clause-Patent"
+_BUILD = "recipes/firmware/build.sh"
+_JUDGED = "recipes/firmware/judged.sh"
+_DEBIAN = "/inputs/debian.tar.xz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,31 +52,33 @@ def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...
     return tuple(found.values())
 
 
-def source(
-    recipe: FirmwareRecipe,
-    *,
-    archive: Reference,
-    debian: Reference,
-    version: str,
-    judged: Sequence[DebianPatch],
-    series: Sequence[Patch],
-) -> Step:
-    """The patched tree. `debian` is the archive with Debian's patches: one that nobody has judged is a mistake."""
-    inside = "/inputs/firmware"
-    known = "".join(f"{patch.file}\n" for patch in judged)
+def source(root: Path, recipe: FirmwareRecipe, *, archive: Reference, debian: Reference, version: str) -> Step:
+    """The patched tree. `debian` is the archive with Debian's patches: one that nobody has judged is a mistake.
+
+    Raises UserError for a patch of ours, or a judgement, that is not what it must be.
+    """
+    judged = debian_patches(root, recipe)
+    series = patches.load_series(root, recipe.patches, licence=_LICENCE)
+    files = (patches.SCRIPT, _JUDGED, *(patch.path for patch in series))
     return source_tree.step(
         name=f"source-{recipe.source}",
         title=f"source: {recipe.source} {version}",
         archive=archive,
         extra={
-            "/inputs/debian.tar.xz": debian,
-            f"{inside}/prepare.sh": CheckoutFile(path=f"{_FOLDER}/prepare.sh"),
-            f"{inside}/judged": Literal(data=known.encode()),
-            f"{inside}/where": Literal(data=f"{recipe.debian_patches}\n".encode()),
-            f"{inside}/patches/series": CheckoutFile(path=f"{recipe.patches}/series"),
-            **{f"{inside}/patches/{p.name}": CheckoutFile(path=f"{recipe.patches}/{p.name}") for p in series},
+            _DEBIAN: debian,
+            "/inputs/judged": Literal(data="".join(f"{patch.file}\n" for patch in judged).encode()),
+            **{f"/inputs/{path}": CheckoutFile(path=path) for path in files},
         },
-        patch_argv=["sh", f"{inside}/prepare.sh", "/inputs/debian.tar.xz", *(p.file for p in judged if p.apply)],
+        script="\n".join(
+            [
+                f"tar --extract --xz --file={_DEBIAN} --directory=/tmp debian/patches",
+                f"sh /inputs/{_JUDGED} /tmp/debian/patches /inputs/judged {recipe.debian_patches}",
+                patches.apply(f"/tmp/debian/patches/{patch.file}" for patch in judged if patch.apply),
+                # Ours touch edk2's own files only, which have CR LF. They are kept with plain line ends, which every
+                # tool passes on unharmed.
+                patches.apply(patches.inside(series), crlf=True),
+            ]
+        ),
     )
 
 
@@ -86,7 +89,7 @@ def step(recipe: FirmwareRecipe, *, source: Step) -> Step:
         title=f"firmware, {recipe.name}",
         argv=("/bin/sh", "-euc", f"{source_tree.UNPACK} && exec bash /inputs/build.sh {recipe.target} {recipe.size}"),
         tools="build",
-        inputs={**source_tree.inputs(source), "/inputs/build.sh": CheckoutFile(path=f"{_FOLDER}/build.sh")},
+        inputs={**source_tree.inputs(source), "/inputs/build.sh": CheckoutFile(path=_BUILD)},
         outputs=(IMAGE, "OVMF.report.txt"),
         parallel=True,
         checks=(partial(_check_footer, recipe.size.bytes),),

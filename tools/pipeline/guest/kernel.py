@@ -20,7 +20,6 @@ from pathlib import Path
 from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.step import CheckoutFile, Output, Reference, Step
 from tools.pipeline.guest import kconfig, patches, source_tree
-from tools.pipeline.guest.patches import Patch
 from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.kernels import KernelRecipe
 
@@ -32,6 +31,7 @@ BUILTIN_CPIO = "/inputs/initramfs.cpio"
 
 IMAGE = "bzImage"
 GEN_INIT_CPIO = "gen_init_cpio.c"
+_LICENCE = "GPL-2.0-only"
 _OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
 
@@ -45,24 +45,36 @@ _KBUILD: Mapping[str, str] = {
     "KBUILD_BUILD_VERSION": "1",
     "LOCALVERSION": "",
 }
-_PATCHES = "/inputs/patches"
+# Shell: lists what `make allnoconfig` needs, a sixtieth of the tree. Were it too little, the configuration would be
+# another than the one that olddefconfig demands of the whole tree, and compiling would end with that.
+_CONFIGURES = (
+    "find . -name 'Kconfig*' -type f && find scripts ! -type d && find arch/x86 -name 'Makefile*' && ls Makefile Kbuild"
+)
 _FRAGMENTS = "/inputs/fragments"
 
 
-def source(recipe: KernelRecipe, *, archive: Reference, version: str, series: Sequence[Patch]) -> Step:
-    """The patched tree; what Kconfig and the initramfs need of it comes out by itself, too."""
-    folder = recipe.patches
+def source(root: Path, recipe: KernelRecipe, *, archive: Reference, version: str) -> Step:
+    """The patched tree; what Kconfig and the initramfs need of it comes out by itself, too.
+
+    Raises UserError for a patch of the series that is not what it must be.
+    """
+    series = patches.load_series(root, recipe.patches, licence=_LICENCE)
+    files = (patches.SCRIPT, *(patch.path for patch in series))
     return source_tree.step(
         name=f"source-{recipe.source}-{recipe.series}",
         title=f"source: {recipe.source} {version}",
         archive=archive,
-        extra={f"{_PATCHES}/{name}": CheckoutFile(path=f"{folder}/{name}")
-               for name in ("series", *(patch.name for patch in series))},
-        patch_argv=patches.apply_argv(series, folder=_PATCHES),
-        also=f"cp usr/{GEN_INIT_CPIO} /out/ && find . -name 'Kconfig*' -type f | LC_ALL=C sort >/build/kconfig.list"
-        f" && {source_tree.TAR} --create --files-from=/build/kconfig.list --file=/out/{_KCONFIG}",
+        extra={f"/inputs/{path}": CheckoutFile(path=path) for path in files},
+        script="\n".join(
+            [
+                patches.apply(patches.inside(series)),
+                f"cp usr/{GEN_INIT_CPIO} /out/",
+                f"{{ {_CONFIGURES}; }} | LC_ALL=C sort -u >/build/list",
+                f"{source_tree.TAR} --create --files-from=/build/list --file=/out/{_KCONFIG}",
+            ]
+        ),
         outputs=(_KCONFIG, GEN_INIT_CPIO),
-    )  # fmt: skip
+    )
 
 
 def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> Step:
@@ -75,12 +87,12 @@ def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> 
         name=f"kernel-config-{name}",
         title=f"kernel configuration, {name}",
         argv=_shell(
-            f"{source_tree.UNPACK} && {pick} && {_make('KCONFIG_ALLCONFIG=/build/allconfig allnoconfig')}"
-            " && cp /build/obj/.config /out/config && cp /inputs/kconfig.tar /out/kconfig.tar"
+            f"mkdir {source_tree.TREE} && tar --extract --file=/inputs/{_KCONFIG} --directory={source_tree.TREE}"
+            f" && {pick} && {_make('KCONFIG_ALLCONFIG=/build/allconfig allnoconfig')}"
+            f" && cp /build/obj/.config /out/config && cp /inputs/{_KCONFIG} /out/"
         ),
         tools="build",
         inputs={
-            **source_tree.inputs(source),
             f"/inputs/{_KCONFIG}": source.output(_KCONFIG),
             **{f"{_FRAGMENTS}/{Path(path).name}": CheckoutFile(path=path) for path in fragments},
         },

@@ -36,18 +36,18 @@ def step(
     title: str,
     archive: Reference,
     extra: Mapping[str, Reference],
-    patch_argv: Sequence[str],
-    also: str = "true",
+    script: str,
     outputs: Sequence[str] = (),
 ) -> Step:
-    """The step that unpacks `archive`, runs `patch_argv` in the tree and packs the tree again.
+    """The step that unpacks `archive`, runs `script` in the tree and packs the tree again.
 
-    `extra` are further inputs; `also` is shell that makes further `outputs` of the patched tree, its working directory.
+    `script` is shell that patches the tree, its working directory, and makes further `outputs` of it; `extra` are the
+    inputs that it takes.
     """
     return Step(
         name=name,
         title=title,
-        argv=("/bin/sh", "-euc", f'{_FIRST} && "$@" && {also} && {_PACK}', "unpack", *patch_argv),
+        argv=("/bin/sh", "-euc", f"{_FIRST}\n{script}\n{_PACK}"),
         tools="build",
         inputs={"/inputs/source": archive, **extra},
         outputs=(ARCHIVE, *outputs),

@@ -7,15 +7,15 @@
     outputs ──────────────────────────────────┘
 
 It holds no date, host or path, so it is reproducible itself; docs/reproducibility.md describes its keys. The
-pins in it are whole, so that somebody else can rebuild from the manifest alone (repro/rebuild.py).
+pins in it are whole, so that somebody else can compare them with a checkout's and rebuild (repro/rebuild.py).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.pipeline.engine import key
-from tools.pipeline.engine.executor import Engine
+from tools.pipeline.engine.executor import Engine, Tools
 from tools.pipeline.engine.merkle import File
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
 from tools.pipeline.sources import pins
@@ -25,23 +25,37 @@ NAME = "manifest.json"
 SCHEMA = 2
 
 
-def render(
-    engine: Engine,
+def render(engine: Engine, known: dict[str, Any], *, steps: Sequence[Step], outputs: Mapping[str, Output]) -> bytes:
+    """The manifest's bytes. Every step must have been made; `known` is what declared() said of them."""
+    for name, tools in known["inputs"]["tools"].items():
+        tools["digest"] = _tree(engine, name).digest
+    document = {
+        **known,
+        "steps": [_step(engine, step) for step in sorted(steps, key=lambda step: step.name)],
+        "outputs": {name: _measured(_made(engine, output)) for name, output in sorted(outputs.items())},
+    }
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def declared(
     *,
     profile: str,
     version: str,
     steps: Sequence[Step],
-    outputs: Mapping[str, Output],
     sources: Iterable[Source],
     toolchain: ToolchainLock,
     recipes: Iterable[str],
-) -> bytes:
-    """The manifest's bytes. Every step must have been made; `recipes` are files that the graph was made from."""
+    measure: Callable[[str], File],
+) -> dict[str, Any]:
+    """What is known before anything is made: the pins and files that the steps take.
+
+    `recipes` are files that the graph was made from, `measure` gives the digest of a file of the checkout.
+    """
     used = {reference.sha256 for step in steps for reference in step.inputs.values() if isinstance(reference, Blob)}
     taken = {
         reference.path for step in steps for reference in step.inputs.values() if isinstance(reference, CheckoutFile)
     }
-    document = {
+    return {
         "schema": SCHEMA,
         "project": {"name": "sev-artifacts", "version": version},
         "profile": profile,
@@ -52,28 +66,28 @@ def render(
                 for source in sorted(sources, key=lambda s: s.pin.name)
                 if source.pin.sha256 in used
             ],
-            "tools": {name: _tools(engine, name, toolchain) for name in sorted({step.tools for step in steps})},
-            "files": {path: _measured(engine.checkout_file(path)) for path in sorted({*taken, *recipes})},
+            "tools": {name: _tools(name, toolchain) for name in sorted({step.tools for step in steps})},
+            "files": {path: _measured(measure(path)) for path in sorted({*taken, *recipes})},
         },
-        "steps": [_step(engine, step) for step in sorted(steps, key=lambda step: step.name)],
-        "outputs": {name: _measured(_made(engine, output)) for name, output in sorted(outputs.items())},
     }
-    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _tools(engine: Engine, name: str, toolchain: ToolchainLock) -> dict[str, Any]:
+def _tools(name: str, toolchain: ToolchainLock) -> dict[str, Any]:
+    packages = [pins.package_fields(package, trees=[name]) for package in toolchain.of_tree(name)]
+    return {"suite": toolchain.suite, "packages": packages}
+
+
+def _tree(engine: Engine, name: str) -> Tools:
     tree = engine.find_tools(name)
     assert tree is not None
-    packages = [pins.package_fields(package, trees=[name]) for package in toolchain.of_tree(name)]
-    return {"suite": toolchain.suite, "digest": tree.digest, "packages": packages}
+    return tree
 
 
 def _step(engine: Engine, step: Step) -> dict[str, Any]:
     """A step as an independent rebuilder wants it: how it is called, on what, and what it gives."""
     result, inputs = engine.find(step), engine.inputs(step)
-    tree = engine.find_tools(step.tools)
+    tree = _tree(engine, step.tools)
     assert result is not None
-    assert tree is not None
     return {
         "name": step.name,
         "key": result.key,

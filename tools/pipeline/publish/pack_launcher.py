@@ -48,4 +48,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 if __name__ == "__main__":
     import sys
-    p = Path(sys.argv[2]); p.write_bytes(pack(Path(sys.argv[1]) / "tools")); p.chmod(0o755)
+
+    p = Path(sys.argv[2])
+    p.write_bytes(pack(Path(sys.argv[1]) / "tools"))
+    p.chmod(0o755)

@@ -18,19 +18,27 @@ from tools.pipeline.front.reporter import started
 from tools.pipeline.repro import compare, environments
 from tools.pipeline.repro.environments import Environment, Job
 from tools.pipeline.repro.variations import VARIATIONS, Facts, Name, without_effect
-from tools.pipeline.tasks.project import Project
 
 RESULT = "result.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is checked: doit tasks, the files that they make, and the tool tree that they need."""
+    """What is checked: doit tasks, the files or folders that they make, and the tool trees that they need."""
 
     name: str
     tasks: tuple[str, ...]
     files: tuple[str, ...]
-    tree: str | None = "build"
+    trees: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A checkout that is built again, the cache whose downloads are taken, and the folder for all that is made."""
+
+    root: Path
+    cache: Path
+    folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +51,16 @@ class Built:
     files: Path
 
 
-def folder_of(project: Project, target: Target) -> Path:
-    """Where everything of a check lies until the next one."""
-    return project.build / "repro" / target.name
+def run(target: Target, place: Place, *, tree: Path, chosen: Collection[Name]) -> None:
+    """Check a target; BuildError names what differs, or which variation had no effect.
 
-
-def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
-    """Check a target; BuildError names what differs, or which variation had no effect."""
-    folder = folder_of(project, target)
-    job = prepare(project, target, folder)
-    tree = project.tree("repro")
+    `tree` is the root of the repro tree. Everything lies in the place's folder until the next check.
+    """
+    folder = place.folder
+    job = prepare(target, place)
     plain = build(environments.plain(job))
     shift = environments.clock_shift(ambient.now())
-    other = environments.varied(job, chosen, tree=tree.path, shift=shift)
+    other = environments.varied(job, chosen, tree=tree, shift=shift)
     varied = build(other)
     _report_effects(chosen, plain.facts, varied.facts)
     _check_effects(chosen, plain.facts, varied.facts)
@@ -85,18 +90,18 @@ def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
         raise BuildError("nothing was built, so nothing was compared", where=f"repro {target.name}")
 
 
-def prepare(project: Project, target: Target, folder: Path) -> Job:
-    """An empty folder with a copy of the checkout in it, from which environments build the target."""
-    _forget(folder)
-    source = checkout_copy.make(project.root, folder / "source")
+def prepare(target: Target, place: Place) -> Job:
+    """Empty the place's folder and copy the checkout into it, from which environments build the target."""
+    _forget(place.folder)
+    source = checkout_copy.make(place.root, place.folder / "source")
     make_readable(source)
     return Job(
-        folder=folder,
+        folder=place.folder,
         source=source,
-        bundle=project.cache.root,
+        bundle=place.cache,
         tasks=target.tasks,
         files=target.files,
-        tree=target.tree,
+        trees=target.trees,
     )
 
 

@@ -15,8 +15,8 @@ import urllib3
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.cas import Cas, Partial
 from tools.pipeline.sources import pypi, transport
-from tools.pipeline.sources.cache import Cache, Partial
 from tools.pipeline.sources.pins import Pin, Wheel
 from tools.pipeline.sources.transport import Broken, Limits, Refused
 
@@ -74,7 +74,7 @@ class Download:
 
     pin: Pin
     places: tuple[str, ...]
-    cache: Cache
+    cache: Cas
     limits: Limits
     stop: threading.Event
     meter: Meter

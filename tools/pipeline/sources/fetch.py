@@ -17,8 +17,8 @@ from typing import NoReturn
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import transport
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.download import Download, Failure, Meter
 from tools.pipeline.sources.mirrors import SETTING, Mirrors
 from tools.pipeline.sources.pins import LocalFile, Pin
@@ -31,7 +31,7 @@ _NAMED = 5  # failed files that an error names besides the first: it is one line
 def ensure(
     pins: Iterable[Pin],
     *,
-    cache: Cache,
+    cache: Cas,
     mirrors: Callable[[], Mirrors],
     root: Path,
     limits: Limits | None = None,
@@ -44,8 +44,8 @@ def ensure(
     limits = limits or Limits()
     wanted = list({pin.sha256: pin for pin in pins}.values())
     with ThreadPoolExecutor(max_workers=ambient.cpu_count()) as pool:
-        there = pool.map(cache.verified_path, wanted)
-        missing = [pin for pin, path in zip(wanted, there, strict=True) if path is None]
+        there = pool.map(lambda pin: cache.verified(pin.sha256, pin.size), wanted)
+        missing = [pin for pin, right in zip(wanted, there, strict=True) if not right]
     if not missing:
         return
     known = mirrors() if any(not isinstance(pin.origin, LocalFile) for pin in missing) else Mirrors(mirrors=())

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from doit.exceptions import BaseFail
 
@@ -46,7 +47,17 @@ def test_fast(project: Project) -> Task:
     }
 
 
+def development_requirements(project: Project) -> None:
+    """Add what tests need to .venv; whoever runs another Python has seen to it himself."""
+    if Path(sys.prefix) != project.root / ".venv":
+        return
+    argv = ["sh", str(project.root / "tools/setup.sh"), str(project.root), "dev"]
+    if children.run(argv, grace=5.0, stdin=subprocess.DEVNULL) != 0:
+        raise BuildError("the packages that tests need are not there", where="requirements-dev.lock")
+
+
 def _pytest(project: Project, *folders: str) -> None:
+    development_requirements(project)
     # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
     argv = [sys.executable, "-m", "pytest", *folders]
     status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)

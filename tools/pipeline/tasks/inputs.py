@@ -47,7 +47,7 @@ def _fetch(project: Project, name: str, pins: list[Pin], *, doc: str) -> Task:
         "task_dep": [LOCKS],
         "uptodate": [
             config_changed({pin.name: pin.sha256 for pin in pins}),
-            lambda: all(project.cas.has_pin(pin) for pin in pins),
+            lambda: all(project.cas.has(pin.sha256, pin.size) for pin in pins),
         ],
         "io": {"capture": False},
     }

@@ -7,6 +7,7 @@ steps of a profile ── artifacts:PROFILE ── check:PROFILE, accept:PROFILE
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from doit.tools import config_changed
 
@@ -24,19 +25,23 @@ def _folder(project: Project, profile: Profile) -> OutFolder:
     return OutFolder(folder=project.out(profile), outputs=project.plan.deliverable(profile).outputs)
 
 
-def _manifest(project: Project, profile: Profile) -> bytes:
-    """The manifest's bytes; every step must have been made."""
-    deliverable = project.plan.deliverable(profile)
-    return manifest.render(
-        project.engine,
+def declared(project: Project, profile: Profile) -> dict[str, Any]:
+    """What the manifest says before anything is made."""
+    return manifest.declared(
         profile=profile.name,
         version=project.version,
-        steps=deliverable.steps,
-        outputs=deliverable.outputs,
+        steps=project.plan.deliverable(profile).steps,
         sources=project.sources,
         toolchain=project.toolchain_lock,
         recipes=recipe_files(profile),
+        measure=project.engine.checkout_file,
     )
+
+
+def _manifest(project: Project, profile: Profile) -> bytes:
+    """The manifest's bytes; every step must have been made."""
+    made = project.plan.deliverable(profile)
+    return manifest.render(project.engine, declared(project, profile), steps=made.steps, outputs=made.outputs)
 
 
 def _is_current(project: Project, profile: Profile) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
-from tools.pipeline.guest import agent, firmware, initramfs, initramfs_image, kernel, patches
+from tools.pipeline.guest import agent, firmware, initramfs, initramfs_image, kernel
 from tools.pipeline.measure import launch_digests
 from tools.pipeline.publish import launcher, templates
 from tools.pipeline.recipes import guest, kernels
@@ -102,13 +102,8 @@ class Plan:
         return self._sources[name]
 
     def _kernel_source(self, recipe: KernelRecipe) -> Step:
-        folder = recipe.patches
-        return kernel.source(
-            recipe,
-            archive=self._blob(recipe.source),
-            version=self._source(recipe.source).pin.version,
-            series=patches.load_series(self._root / folder, label=folder),
-        )
+        version = self._source(recipe.source).pin.version
+        return kernel.source(self._root, recipe, archive=self._blob(recipe.source), version=version)
 
     def _config(self, recipe: KernelRecipe, *, builtin: bool) -> Step:
         return kernel.config(recipe, source=self.kernel_source(recipe), root=self._root, builtin=builtin)
@@ -130,14 +125,12 @@ class Plan:
         return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs.CPIO))
 
     def _firmware(self, recipe: FirmwareRecipe) -> Step:
-        folder = recipe.patches
         source = firmware.source(
+            self._root,
             recipe,
             archive=self._blob(recipe.source),
             debian=self._blob(recipe.debian_source),
             version=self._source(recipe.source).pin.version,
-            judged=firmware.debian_patches(self._root, recipe),
-            series=patches.load_series(self._root / folder, label=folder, licence=firmware.LICENCE),
         )
         return firmware.step(recipe, source=source)
 
@@ -187,6 +180,8 @@ def recipe_files(profile: Profile) -> tuple[str, ...]:
                 profile.kernel.file,
                 profile.firmware.file,
                 profile.firmware.debian_patches,
+                f"{profile.firmware.patches}/series",
+                f"{profile.kernel.patches}/series",
                 initramfs.FILE,
                 pins.SOURCES_LOCK,
                 pins.TOOLCHAIN_LOCK,

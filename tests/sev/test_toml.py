@@ -10,7 +10,8 @@ import pytest
 
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.base.toml_reader import Table
+from tools.sev.errors import FormatError
+from tools.sev.toml import Table
 
 
 class Colour(StrEnum):
@@ -37,11 +38,11 @@ y = 2
 
 
 def table(raw: bytes) -> Table:
-    return toml_reader.parse(raw, file="f.toml")
+    return Table.parse(raw, file="f.toml")
 
 
 def refused(work: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as info:
+    with pytest.raises(FormatError) as info:
         work()
     assert "\n" not in str(info.value)
     return str(info.value)
@@ -151,15 +152,31 @@ def test_a_long_wrong_value_does_not_flood_the_line() -> None:
         assert len(refused(lambda read=read: read(table(raw)))) < 300  # type: ignore[misc]  # mypy infers no lambda's default
 
 
-def test_load_names_the_file_as_the_checkout_does(tmp_path: Path) -> None:
+def test_an_empty_string_only_where_allowed() -> None:
+    assert table(b'a = ""').string("a", pattern="b*", allow_empty=True) == ""
+    assert "NUL" in refused(lambda: table(b'a = "\\u0000"').string("a", allow_empty=True))
+
+
+def test_a_side_raises_errors_of_its_own(tmp_path: Path) -> None:
+    for work in (
+        lambda: toml_reader.load(tmp_path / "x.toml", shown_as="recipes/x.toml"),
+        lambda: toml_reader.parse(b"a = 1" + b"0" * 5000, file="x"),
+        lambda: toml_reader.parse(b"[a]", file="x").table("a").string("b"),
+        lambda: toml_reader.parse(b"[[a]]", file="x").tables("a")[0].string("b"),
+    ):
+        with pytest.raises(UserError):
+            work()
+
+
+def test_load_names_the_file_as_it_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    assert refused(lambda: toml_reader.load(path, shown_as="recipes/x.toml")) == (
-        "recipes/x.toml: no such file; is the checkout complete?"
+    assert refused(lambda: Table.load(path, shown_as="recipes/x.toml")) == (
+        "recipes/x.toml: no such file; is it the right path?"
     )
     path.mkdir()
-    assert refused(lambda: toml_reader.load(path)) == "x.toml: cannot be read: Is a directory"
+    assert refused(lambda: Table.load(path)) == "x.toml: cannot be read: Is a directory"
     path.rmdir()
     path.write_bytes(b"#" * ((8 << 20) + 1))
-    assert "larger than" in refused(lambda: toml_reader.load(path))
+    assert "larger than" in refused(lambda: Table.load(path))
     path.write_bytes(b"a = 1\n")
-    assert toml_reader.load(path).integer("a", low=1, high=1) == 1
+    assert Table.load(path).integer("a", low=1, high=1) == 1

@@ -1,18 +1,22 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Guest policies: both sides' tables agree, names and bits turn into each other, bad names are refused."""
+"""Guest policies: names and bits turn into each other, bad names are refused."""
 
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies
 
-from tools.launcher.config import policy as launcher
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.measure import policy
-from tools.pipeline.measure.policy import LAYOUTS, Layout
+from tools.pipeline.recipes import policies
+from tools.sev import policy
+from tools.sev.policy import LAYOUTS, Layout
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 # From the specifications: name → (bit, value of the name when the bit is one).
 SNP = {
     "smt": (16, True), "migrate": (18, True), "debug": (19, True), "single-socket": (20, True),
@@ -26,30 +30,17 @@ LEGACY = {
 BITS = {"snp": SNP, "sev-es": LEGACY, "sev": LEGACY}
 # No time limit: the machine may be busy.
 EVERY = settings(deadline=None, max_examples=300)
-ONES = {"snp": 1 << 17, "sev-es": 1 << 2, "sev": 0}
+ONES = {"snp": [17], "sev-es": [2], "sev": []}
 
 
 @pytest.mark.parametrize("mode", LAYOUTS)
 def test_the_bits_are_those_of_the_specifications(mode: str) -> None:
     assert {flag.name: (flag.bit, flag.when_set) for flag in LAYOUTS[mode].flags} == BITS[mode]
-    assert LAYOUTS[mode].ones == ONES[mode]
-
-
-@pytest.mark.parametrize("mode", LAYOUTS)
-def test_pipeline_and_launcher_agree(mode: str) -> None:
-    ours, theirs = LAYOUTS[mode], launcher.LAYOUTS[mode]
-    assert [(f.name, f.bit, f.when_set) for f in ours.flags] == [(f.name, f.bit, f.when_set) for f in theirs.flags]
-    assert ours.ones == sum(1 << bit for bit in theirs.ones)
-    assert (ours.version, ours.major_shift, ours.minor_shift) == (
-        theirs.version,
-        theirs.major_shift,
-        theirs.minor_shift,
-    )
-    assert list(LAYOUTS) == list(launcher.LAYOUTS)
+    assert list(LAYOUTS[mode].ones) == ONES[mode]
 
 
 def read(values: dict[str, bool | str], layout: Layout) -> int:
-    return policy.read(toml_reader.Table(dict(values), file="guest.toml", path="policy"), layout)
+    return policies.read(toml_reader.Table(dict(values), file="guest.toml", path="policy"), layout)
 
 
 @strategies.composite
@@ -68,13 +59,12 @@ def named(draw: strategies.DrawFn) -> tuple[str, dict[str, bool | str]]:
 def test_names_to_bits_and_back(given: tuple[str, dict[str, bool | str]]) -> None:
     mode, values = given
     bits = read(values, LAYOUTS[mode])
-    assert launcher.decode(bits, launcher.LAYOUTS[mode]) == values
-    assert launcher.encode(values, launcher.LAYOUTS[mode]) == bits
-    assert launcher.wrong(bits, launcher.LAYOUTS[mode]) == []
+    assert policy.decode(bits, policy.LAYOUTS[mode]) == values
+    assert policy.encode(values, policy.LAYOUTS[mode]) == bits
+    assert policy.wrong(bits, policy.LAYOUTS[mode]) == []
     for name, (bit, when_set) in BITS[mode].items():
         assert (bits >> bit & 1) == (values[name] is when_set)
     assert policy.allows_debug(bits, LAYOUTS[mode]) is values["debug"]
-    assert launcher.allows_debug(bits, launcher.LAYOUTS[mode]) is values["debug"]
     # The comment in runtime.toml is TOML without its line breaks.
     assert tomllib.loads(policy.spell(bits, LAYOUTS[mode]).replace(", ", "\n")) == values
 
@@ -82,10 +72,10 @@ def test_names_to_bits_and_back(given: tuple[str, dict[str, bool | str]]) -> Non
 @EVERY
 @given(strategies.integers(0, (1 << 64) - 1), strategies.sampled_from(sorted(LAYOUTS)))
 def test_any_bits_decode_and_what_is_lost_is_said(bits: int, mode: str) -> None:
-    layout = launcher.LAYOUTS[mode]
-    again = launcher.encode(launcher.decode(bits, layout), layout)
+    layout = policy.LAYOUTS[mode]
+    again = policy.encode(policy.decode(bits, layout), layout)
     # Encoding what was decoded gives the same bits exactly when nothing was wrong with them.
-    assert (again == bits) is (launcher.wrong(bits, layout) == [])
+    assert (again == bits) is (policy.wrong(bits, layout) == [])
 
 
 @pytest.mark.parametrize(
@@ -104,14 +94,14 @@ def test_any_bits_decode_and_what_is_lost_is_said(bits: int, mode: str) -> None:
     ],
 )
 def test_reserved_bits(bits: int, mode: str, says: list[str]) -> None:
-    assert launcher.wrong(bits, launcher.LAYOUTS[mode]) == says
+    assert policy.wrong(bits, policy.LAYOUTS[mode]) == says
 
 
 def test_known_policies() -> None:
     """Values that other projects write down: QEMU's and Kata's defaults, AMD's sev-tool's SEV_POLICY_NORM."""
-    snp = launcher.decode(0x30000, launcher.SNP)
+    snp = policy.decode(0x30000, policy.SNP)
     assert [name for name, value in snp.items() if value is True] == ["smt", "rapl", "page-swap"]
-    norm = launcher.decode(0x37, launcher.SEV_ES)
+    norm = policy.decode(0x37, policy.SEV_ES)
     assert norm == {
         "min-api": "0.0",
         "debug": False,
@@ -121,8 +111,8 @@ def test_known_policies() -> None:
         "send-to-sev-only": True,
     }
     # The version's bytes: minor first for SNP, major first for SEV.
-    assert launcher.decode(0x30133, launcher.SNP)["min-abi"] == "1.51"
-    assert launcher.decode(0x36010005, launcher.SEV_ES)["min-api"] == "1.54"
+    assert policy.decode(0x30133, policy.SNP)["min-abi"] == "1.51"
+    assert policy.decode(0x36010005, policy.SEV_ES)["min-api"] == "1.54"
 
 
 GOOD: dict[str, bool | str] = {"min-abi": "1.51"} | dict.fromkeys(SNP, False)
@@ -136,17 +126,17 @@ def test_the_good_one_that_the_bad_ones_start_from() -> None:
     ("change", "line"),
     [
         ({"debug": None}, "guest.toml: policy.debug: missing; add it (true or false)"),
-        ({"min-abi": None}, "guest.toml: policy.min-abi: missing"),
+        ({"min-abi": None}, "guest.toml: policy.min-abi: missing; add it (a version such as 1.51)"),
         ({"debug": 0}, "guest.toml: policy.debug: must be true or false, not an integer"),
         ({"debug": "false"}, "guest.toml: policy.debug: must be true or false, not a string"),
         ({"smt2": True}, "guest.toml: policy.smt2: unknown key; known here: aes-256-xts"),
         ({"key-sharing": True}, "guest.toml: policy.key-sharing: unknown key"),
-        ({"min-abi": "1"}, "guest.toml: policy.min-abi: '1' is not a version such as 1.51"),
-        ({"min-abi": "01.51"}, "guest.toml: policy.min-abi: '01.51' is not a version"),
-        ({"min-abi": "1.51.1"}, "guest.toml: policy.min-abi: '1.51.1' is not a version"),
-        ({"min-abi": "1.256"}, "guest.toml: policy.min-abi: '1.256' is beyond 255.255"),
+        ({"min-abi": "1"}, "guest.toml: policy.min-abi: min-abi is a version from 0.0 to 255.255, not '1'"),
+        ({"min-abi": "01.51"}, "guest.toml: policy.min-abi: min-abi is a version from 0.0 to 255.255, not '01.51'"),
+        ({"min-abi": "1.51.1"}, "guest.toml: policy.min-abi: min-abi is a version from 0.0 to 255.255, not '1.51.1'"),
+        ({"min-abi": "1.256"}, "guest.toml: policy.min-abi: min-abi is a version from 0.0 to 255.255, not '1.256'"),
         ({"min-abi": 1.51}, "guest.toml: policy.min-abi: must be a version such as 1.51, not a float"),
-        ({"min-abi": "-1.5"}, "guest.toml: policy.min-abi: '-1.5' is not a version"),
+        ({"min-abi": "-1.5"}, "guest.toml: policy.min-abi: min-abi is a version from 0.0 to 255.255, not '-1.5'"),
     ],
 )
 def test_bad_policies_name_file_and_key(change: dict[str, object], line: str) -> None:
@@ -154,3 +144,12 @@ def test_bad_policies_name_file_and_key(change: dict[str, object], line: str) ->
     with pytest.raises(UserError) as info:
         read({k: v for k, v in values.items() if v is not None}, policy.SNP)  # type: ignore[misc]  # bad types are the point
     assert str(info.value).startswith(line)
+
+
+def test_nothing_is_imported_for_it() -> None:
+    """`sev-launch policy` is to start as fast as Python does."""
+    code = "import sys; before = set(sys.modules); import tools.sev.policy; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout == "['tools', 'tools.sev', 'tools.sev.policy']\n"
