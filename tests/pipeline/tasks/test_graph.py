@@ -113,7 +113,7 @@ def test_one_byte_reruns_exactly_what_depends_on_it(
 
 def test_a_launcher_change_reruns_launcher_and_output(graph: Graph) -> None:
     """The launcher is in no other artifact, so not even runtime.toml is rendered again."""
-    graph.append("tools/launcher/base/units.py", "# a comment\n")
+    graph.append("tools/launcher/base/ui.py", "# a comment\n")
     assert graph.run("build") == sorted({"launcher"} | _LISTED)
 
 
