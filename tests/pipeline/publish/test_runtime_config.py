@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.pipeline.publish.runtime_config import Artifact
 
 from tests.pipeline import sample
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.publish import runtime_config
-from tools.pipeline.publish.runtime_config import Artifact
 from tools.pipeline.recipes.load import Recipes
 from tools.sev import policy
 

@@ -39,7 +39,7 @@ def rebuild(checkout: Path, manifest: object, **environment: str) -> subprocess.
     path = checkout / "published.json"
     path.write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
     return subprocess.run(
-        [sys.executable, "-m", "doit", "rebuild", "--manifest", str(path), "--json", "--cached"],
+        [sys.executable, "-m", "tools.pipeline.front", "rebuild", "--manifest", str(path), "--json", "--cached"],
         cwd=checkout,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
@@ -147,7 +147,7 @@ def test_a_bad_manifest_is_one_line(checkout: Path, published: Document, spoil: 
 
 def test_without_a_manifest(checkout: Path) -> None:
     """What to type."""
-    argv = [sys.executable, "-m", "doit", "rebuild"]
+    argv = [sys.executable, "-m", "tools.pipeline.front", "rebuild"]
     done = subprocess.run(argv, cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "./doit rebuild --manifest FILE" in done.stderr

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime config (runtime.toml, schema 3): parsed once, checked whole, frozen.
+"""The runtime config (runtime.toml, schema 2): parsed once, checked whole, frozen.
 
 docs/runtime-config.md documents every key; a key that is not there is an error here.
 """
@@ -55,7 +55,7 @@ class Sev:
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """The devices that a guest may have or not."""
+    """The names by which guest and host find each other's devices."""
 
     console: Console
     rng: bool
