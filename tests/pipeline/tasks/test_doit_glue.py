@@ -55,6 +55,10 @@ def task_user():
     return {"actions": [doit_glue.action(raises(UserError("bad\\nkey", where="f.toml: k", hint="fix it")))]}
 
 
+def task_several():
+    return {"actions": [doit_glue.action(raises(UserError("2 things", details=["f:1: one", "f:2: two"])))]}
+
+
 def task_build():
     return {"actions": [doit_glue.action(raises(BuildError("broke", where="kernel")))]}
 
@@ -138,6 +142,12 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("task", FAILURES)
+def test_details_are_lines_below_the_error(doit: Doit) -> None:
+    assert doit("several") == Done(
+        returncode=2, stdout="", stderr="error: several: 2 things\n   f:1: one\n   f:2: two\n"
+    )
+
+
 def test_our_errors_are_one_line_and_a_status(doit: Doit, task: str) -> None:
     done = doit("run", task)
     assert (done.returncode, done.stderr) == FAILURES[task]

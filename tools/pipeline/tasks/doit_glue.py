@@ -7,6 +7,7 @@ mistakes and for failed builds.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no type infor
         self._failed = True
         message = (fail.message or "").strip() or "failed"
         bug = bool(fail.traceback)
-        text = message if bug else " ".join(message.splitlines())
+        # Our own details are lines of their own (errors.py); what else has several is made one.
+        text = message if bug else re.sub(r"\n(?! {3})", " ", message)
         sys.stdout.flush()
         ui.line(f"{ui.paint('error', '31')}: {task.name}: {text}")
         if bug:
