@@ -142,12 +142,6 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("task", FAILURES)
-def test_details_are_lines_below_the_error(doit: Doit) -> None:
-    assert doit("several") == Done(
-        returncode=2, stdout="", stderr="error: several: 2 things\n   f:1: one\n   f:2: two\n"
-    )
-
-
 def test_our_errors_are_one_line_and_a_status(doit: Doit, task: str) -> None:
     done = doit("run", task)
     assert (done.returncode, done.stderr) == FAILURES[task]
@@ -255,3 +249,9 @@ def test_content_checker(tmp_path: Path) -> None:
     path.write_text("b")
     assert checker.check_modified(str(path), path.stat(), state)
     assert checker.get_state(str(path), state) not in {None, state}
+
+
+def test_details_are_lines_below_the_error(doit: Doit) -> None:
+    assert doit("several") == Done(
+        returncode=2, stdout="", stderr="error: several: 2 things\n   f:1: one\n   f:2: two\n"
+    )
