@@ -39,7 +39,9 @@ def test_another_key_or_record(tmp_path: Path) -> None:
     assert SEAL.read(path, kind="tree", key="x") is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"record": 1, "seal": 2}', "[" * 100_000, '{"record": {}, "seal": "ä"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"record": 1, "seal": 2}', "[" * 100_000, '{"record": {}, "seal": "ä"}']
+)
 def test_what_is_no_record(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record"
     path.write_text(text)

@@ -445,7 +445,10 @@ def test_golden_key_and_digest(shop: Workshop) -> None:
     # The package's own digest holds a time, so the key is of another.
     pin = replace(shop.packages[0].pin, sha256="0" * 64)
     wanted = WantedTree(name="t", packages=("a",), links=shop.links)
-    assert tool_tree.key(wanted, LAYOUT, [replace(shop.packages[0], pin=pin)]) == "b1c4654dcb71a0339ccdcd6cbe9c94cf6e6a6a0c4ac50bc1ae627adafa33dbc7"
+    assert (
+        tool_tree.key(wanted, LAYOUT, [replace(shop.packages[0], pin=pin)])
+        == "b1c4654dcb71a0339ccdcd6cbe9c94cf6e6a6a0c4ac50bc1ae627adafa33dbc7"
+    )
 
 
 def test_incomplete_tree_is_not_taken(shop: Workshop) -> None:
