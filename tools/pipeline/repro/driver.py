@@ -27,6 +27,10 @@ def main(spec_file: str) -> int:
     checkout, results = Path(spec["checkout"]), Path(spec["results"])
     for folder in spec["folders"]:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    if spec["mark"]:
+        mark = Path(spec["mark"])
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
     _copy(Path(spec["source"]), checkout, reverse=spec["reverse"])
     environment: dict[str, str] = spec["environment"]
     if spec["localedef"]:

@@ -136,6 +136,8 @@ def varied(job: Job, chosen: Collection[Name], *, tree: Path, shift: str) -> Env
     spec["reverse"] = on_tmpfs
     spec["umask"] = 0o077 if Name.UMASK in chosen else 0o022
     spec["cores"] = 1 if Name.CORES in chosen else 0
+    if Name.CLOCK in chosen:
+        spec["mark"] = str(Path(spec["cache"]) / sandbox.CLOCK_MARK)
     if Name.LOCALE in chosen:
         spec["localedef"] = ["localedef", "-i", _LOCALE, "-f", "UTF-8", str(work / f"locale/{_LOCALE}.UTF-8")]
         spec["folders"].append(str(work / "locale"))
@@ -247,6 +249,7 @@ def _spec(
         "umask": 0o022,
         "cores": 0,
         "localedef": [],
+        "mark": "",
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import seal
+from tools.pipeline.engine import sandbox, seal
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.seal import Seal
 from tools.pipeline.engine.store import Input, Store
@@ -64,6 +64,7 @@ class Project:
     @cached_property
     def store(self) -> Store:
         """Results of build steps; one for the process, so that what it has checked is checked once."""
+        sandbox.check_clock(ambient.cache_dir())
         return Store(
             root=self.build,
             shelves=ambient.cache_dir() / "steps",
