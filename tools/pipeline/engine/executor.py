@@ -164,7 +164,7 @@ class Engine:
             node = self._node(reference)
             assert node is not None
             target = room.inputs / inside.removeprefix("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(room.inputs, target.parent)
             match reference:
                 case Literal(data=data):
                     target.write_bytes(data)
@@ -252,6 +252,14 @@ class Engine:
         for name, node in result.outputs.items():
             (folder / name).symlink_to(self.cas.path(node.digest.sha256))
         files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
+
+
+def _make_folders(top: Path, folder: Path) -> None:
+    """Make the folder and those on the way from `top`, with the mode that every step sees: never the umask's."""
+    if folder != top and not folder.is_dir():
+        _make_folders(top, folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)
 
 
 def _summary(result: Result) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 and one line a failure on standard error.
 """
 
+import re
 import threading
 from typing import Any, TextIO
 

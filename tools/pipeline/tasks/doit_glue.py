@@ -58,6 +58,7 @@ def load_or_exit(load: Callable[[], Project], *checks: Callable[[Project], objec
     return project
 
 
+def config(build: Path, *, default: str) -> dict[str, Any]:
     """DOIT_CONFIG."""
     return {
         "default_tasks": [default],
