@@ -13,8 +13,8 @@ import pytest
 
 from tools.pipeline.engine import sandbox
 from tools.pipeline.engine.sandbox import Command, Mount
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 MAX_LINES = 500
 # The launcher runs with nothing but Python; the pipeline has what requirements.lock brings.

@@ -15,7 +15,7 @@ import pytest
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.toolchain.tool_tree import Tree
+from tools.pipeline.engine.tree import Tree
 
 Inside = Callable[..., str]
 

@@ -28,14 +28,7 @@ from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.results import Result, Results
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """A tool tree: the folder that becomes the root, and its Merkle digest."""
-
-    path: Path
-    digest: str
+from tools.pipeline.engine.tree import Tree
 
 
 @dataclass(kw_only=True)
@@ -51,8 +44,8 @@ class Engine:
     cas: Cas
     results: Results
     jobs: Jobs
-    find_tools: Callable[[str], Tools | None]
-    check_tools: Callable[[str], Tools]
+    find_tools: Callable[[str], Tree | None]
+    check_tools: Callable[[str], Tree]
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -189,7 +182,7 @@ class Engine:
         with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
             return self.find(step) or self._run(step, found, tools)
 
-    def _run(self, step: Step, found: str, tools: Tools) -> Result:
+    def _run(self, step: Step, found: str, tools: Tree) -> Result:
         started = ambient.monotonic()
         with scratch.made(self.build / "scratch", step.name) as room:
             self._stage(step, room)
@@ -209,7 +202,7 @@ class Engine:
             self._known[step.name] = result
         return result
 
-    def _command(self, step: Step, tools: Tools, room: Scratch) -> sandbox.Command:
+    def _command(self, step: Step, tools: Tree, room: Scratch) -> sandbox.Command:
         mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(room.inputs.iterdir())]
         environment = dict(step.environment)
         if step.parallel:
