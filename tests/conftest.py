@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import failure, sandbox
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import agent
 from tools.pipeline.tasks.project import Project
 
