@@ -286,6 +286,19 @@ def test_artifacts_that_never_boot_are_no_verdict_on_kvm(
     assert not (tmp_path / "cache/sev-artifacts").exists()
 
 
+def test_no_noise_from_an_older_qemu(
+    out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It warns of our own option beside each error of the guest's."""
+    monkeypatch.setenv("STANDIN", "dies")
+    monkeypatch.setenv("STANDIN_VERSION", "7.2.22")
+    words = ["run", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin, "--rootfs", tar]
+    answer = call(*words, "--", "true")
+    assert answer.status == 125
+    assert "the stand-in refuses" in answer.err
+    assert "opt/" not in answer.err
+
+
 def test_missing_kvm(out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: facts(kvm_error="Permission denied"))
     words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar]

@@ -118,6 +118,7 @@ class Session:
         self._watched: dict[int, Handler] = {}
         self._early_signals: list[int] = []
         self._unanswered = 0
+        self._closing = False
 
     def wait_hello(self, timeout: float) -> None:
         """Return once the agent has spoken; NoHelloError after `timeout` seconds or when QEMU ends."""
@@ -163,6 +164,7 @@ class Session:
 
     def shut_down(self) -> None:
         """Ask for power-off and wait a little; the caller kills what remains."""
+        self._closing = True
         self.link.shut_down()
         self._loop(until=lambda: not self.link.outgoing, deadline=time.monotonic() + _FLUSH_GRACE)
         self.close()
@@ -185,7 +187,7 @@ class Session:
     @property
     def _over(self) -> bool:
         """Nothing that the guest may still say matters."""
-        return bool(self.relays) and all(relay.process.life is Life.ENDED for relay in self.relays)
+        return self._closing or (bool(self.relays) and all(relay.process.life is Life.ENDED for relay in self.relays))
 
     def _loop(self, *, until: Callable[[], bool], deadline: float | None) -> bool:
         """Serve events until `until()` holds (True) or the deadline passes (False)."""

@@ -31,7 +31,7 @@ class _Member:
 
 @dataclass(kw_only=True)
 class _Found:
-    names: set[bytes] = field(default_factory=set)
+    names: set[bytes] = field(default_factory=set)  # at the top, of files and folders
     sizes: dict[bytes, int] = field(default_factory=dict)
 
 
@@ -56,12 +56,11 @@ def check(path: Path, *, where: str, memory_mib: int) -> None:
                 what = "a volume label" if member.kind == b"V" else "a member that begins in another volume"
                 raise UserError(f"has {what}", where=where, hint="make it without tar's --label (-V) and -M")
             name = member.name.removeprefix(b"./").rstrip(b"/")
-            if b"/" not in name:
-                found.names.add(name)
+            found.names.add(name.partition(b"/")[0])
             if member.kind in _REGULAR:
                 # By name: a later member replaces an earlier one.
                 found.sizes[name] = -(-member.size // _PAGE) * _PAGE
-    if not found.names and not found.sizes:
+    if not found.names:
         raise UserError("has no members: an empty archive, or a zeroed file", where=where)
     if any(found.names >= layers for layers in _LAYERS) and b"bin" not in found.names and b"usr" not in found.names:
         raise UserError(
@@ -73,10 +72,10 @@ def check(path: Path, *, where: str, memory_mib: int) -> None:
 
 
 def _check_room(needed: int, *, where: str, memory_mib: int) -> None:
-    # The agent unpacks into a tmpfs that may take half of the RAM.
+    # The agent unpacks into a tmpfs that may take half of the RAM that the kernel has left.
     room = memory_mib << 19
     if needed > room:
-        enough = -(-needed >> 19) // 128 * 128 + 256
+        enough = -(-((needed >> 19) + 128) // 128) * 128
         raise UserError(
             f"unpacked it has {needed >> 20} MiB, a guest with {memory_mib} MiB of RAM holds {room >> 20}",
             where=where,
