@@ -33,6 +33,7 @@ ORDERLESS = frozenset({"sorted", "set", "frozenset", "len", "any", "all", "sum"}
 # it starts is decided by runtime.toml and its options.
 ALLOWED = {
     ("pipeline/base/files.py", "scandir"): "hashes the lines sorted, after the walk",
+    ("pipeline/engine/merkle.py", "scandir"): "sorted when the folder is encoded",
     (
         "pipeline/engine/store.py",
         "iterdir",
@@ -60,6 +61,7 @@ ALLOWED = {
 # Modules that are about the machine.
 WHOLE_FILES = {
     "pipeline/base/ambient.py": "the one place where the pipeline asks for such things",
+    "pipeline/front/start.py": "runs before any import of ours; makes no artifact",
     "pipeline/repro/probe.py": "reports what an environment looks like; makes no artifact",
     "pipeline/repro/driver.py": "sets an environment up and times it; makes no artifact",
 }
@@ -156,7 +158,7 @@ class _Search(ast.NodeVisitor):
 
     def _order_does_not_matter(self, node: ast.AST) -> bool:
         parent = self._parents[node]
-        while isinstance(parent, ast.comprehension | ast.GeneratorExp | ast.ListComp | ast.Starred):
+        while isinstance(parent, ast.comprehension | ast.GeneratorExp | ast.ListComp | ast.Starred | ast.List):
             node, parent = parent, self._parents[parent]
         if isinstance(parent, ast.SetComp):
             return True
@@ -234,6 +236,7 @@ def test_planted_examples_are_found(planted: str, what: str) -> None:
     "harmless",
     [
         "x = sorted(p.iterdir())",
+        "x = sorted([a, *(y for y in p.rglob('*'))])",
         "x = sorted(y.name for y in p.rglob('*') if y.is_file())",
         "x = sorted([y for y in p.glob('*')], key=len)",
         "x = len(set(p.iterdir()))",

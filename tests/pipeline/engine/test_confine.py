@@ -19,7 +19,7 @@ import pytest
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import confine, sandbox, seccomp
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.toolchain.tool_tree import Tree
+from tools.pipeline.engine.tree import Tree
 
 Inside = Callable[..., str]
 ORDINARY = 54321  # no account of that number is needed

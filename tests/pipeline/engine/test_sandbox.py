@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.toolchain.tool_tree import Tree
+from tools.pipeline.engine.tree import Tree
 
 Inside = Callable[..., str]
 
@@ -220,7 +220,7 @@ def test_a_failure_shows_tail_log_and_replay(
     outcome = sandbox.run(command, title="compiling", log=log, replay=replay)
     assert outcome == sandbox.Outcome(status=7, log=log, replay=replay)
     with pytest.raises(BuildError) as info:
-        sandbox.check(outcome, title="compiling")
+        failure.check(outcome, title="compiling")
     assert str(info.value) == (f"compiling: the step ended with status 7; whole log: {log}; run it again: sh {replay}")
     tail = [line for line in shown.getvalue().splitlines() if "|" in line]
     assert [line.strip() for line in tail] == [f"| {n}" for n in range(81, 101)]

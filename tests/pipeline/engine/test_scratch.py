@@ -18,7 +18,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import sandbox, scratch
 from tools.pipeline.engine.merkle import Digest, File
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.toolchain.tool_tree import Tree
+from tools.pipeline.engine.tree import Tree
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class Checkout:
 
     def idblock(self, *words: str) -> Done:
         done = subprocess.run(
-            [sys.executable, "-m", "doit", "idblock", *words],
+            [sys.executable, "-m", "tools.pipeline.front", "idblock", *words],
             cwd=self.root,
             env={"PATH": os.environ["PATH"], "HOME": str(self.root)},
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,6 @@ are no capabilities, namespaces or set-uid programs to be had, and few system ca
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.pipeline.base import ambient, files, ui
+from tools.pipeline.base import ambient, children, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import confine, obstacles
 
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH, seconds: 2025-01-01T00:00:00Z. Any constant will do; tools refuse dates before 1980."""
+
+WORKING_DIRECTORY = "/build"
 
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/bin:/usr/sbin",
@@ -53,7 +54,6 @@ _ENTER = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from tools.pipeline.engine.confine import main; main(sys.argv[1:])"
 )
-_TAIL = 20  # lines of a failed step's log that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Command:
     tree: Path
     mounts: tuple[Mount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    chdir: str = "/build"
+    chdir: str = WORKING_DIRECTORY
     personality: tuple[str, ...] = ()
 
 
@@ -127,7 +127,7 @@ def _clock() -> tuple[tuple[Mount, ...], Mapping[str, str]]:
     if shift is None:
         return (), {}
     library, offset = shift
-    inside = "/inputs/libfaketime.so.1"
+    inside = "/tmp/libfaketime.so.1"
     return (Mount(host=library, inside=inside),), {"LD_PRELOAD": inside, **clock_settings(offset)}
 
 
@@ -177,21 +177,6 @@ def run(command: Command, *, title: str, log: Path, replay: Path) -> Outcome:
     return Outcome(status=status, log=log, replay=replay)
 
 
-def check(outcome: Outcome, *, title: str) -> None:
-    """Show the end of the log and raise BuildError unless the program ended well."""
-    status = outcome.status
-    if status == 0:
-        return
-    with outcome.log.open("rb") as file:
-        file.seek(max(0, outcome.log.stat().st_size - 65536))
-        lines = file.read().decode(errors="replace").splitlines()[-_TAIL:]
-    for text in lines:
-        ui.line(ui.paint(f"   | {text}", "2"))
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    hint = f"whole log: {outcome.log}; run it again: sh {outcome.replay}"
-    raise BuildError(f"the step {how}", where=title, hint=hint)
-
-
 def output_of(command: Command, *, limit: int = 16 << 20) -> bytes:
     """Standard output of a short command; its standard error stands in the BuildError when it fails."""
     with _started(bwrap_argv(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -206,7 +191,7 @@ def output_of(command: Command, *, limit: int = 16 << 20) -> bytes:
 
 @contextmanager
 def _started(argv: list[str], *, stdout: int, stderr: int) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(
+    with children.running(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
@@ -214,14 +199,8 @@ def _started(argv: list[str], *, stdout: int, stderr: int) -> Iterator["subproce
         # By which it notices when we were gone before it could ask the kernel to be told.
         env={confine.PARENT: str(os.getpid())},
         umask=UMASK,
-    )
-    with process:
-        try:
-            yield process
-        except BaseException:
-            # An interrupt that we survive. Not kill(): confine.py ends what it started.
-            process.terminate()
-            raise
+    ) as process:
+        yield process
 
 
 def bwrap_program() -> str:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.measure.id_block import IdKey, Signature
+from tools.sev.id_block import IdKey, Signature
 
 _MAX_SIZE = 64 << 10
 _MAKE = "make one with openssl ecparam -name secp384r1 -genkey -noout -out FILE"
