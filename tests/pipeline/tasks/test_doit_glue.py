@@ -229,12 +229,12 @@ def test_the_state_is_one_file_in_the_build_folder(doit: Doit, tmp_path: Path) -
 def test_a_bad_recipe_ends_loading_with_its_line(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "dodo.py").write_text(
         "from pathlib import Path\n"
-        "from tools.pipeline import doit_glue\n"
+        "from tools.pipeline.tasks import doit_glue\n"
         "from tools.pipeline.tasks.project import Project\n"
         "PROJECT = doit_glue.load_or_exit(lambda: Project.load(Path('nowhere')))\n"
     )
     done = start(tmp_path, repository, "list")
-    assert done.stderr == "doit: error: recipes/sources.lock: no such file; is the checkout complete?\n"
+    assert done.stderr == "doit: error: recipes/sources.toml: no such file; is the checkout complete?\n"
     assert (done.stdout, done.returncode) == ("", 2)
 
 
