@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,13 +40,19 @@ def project(repository: Path) -> Project:
 @pytest.fixture(scope="session")
 def build_tree(project: Project) -> Tree:
     """Compilers and build tools."""
-    return project.tree("build")
+    return project.trees.ensure("build")
 
 
 @pytest.fixture(scope="session")
 def boot_tree(project: Project) -> Tree:
     """QEMU, erofs-utils, veritysetup, busybox, strace."""
-    return project.tree("boot")
+    return project.trees.ensure("boot")
+
+
+@pytest.fixture(scope="session")
+def repro_tree(project: Project) -> Path:
+    """What the reproducibility check's other environment is made of."""
+    return project.trees.ensure("repro").path
 
 
 @pytest.fixture(scope="session")

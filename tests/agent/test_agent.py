@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.engine import failure, sandbox
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import agent
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 SCRIPT = Path(__file__).with_name("run-checks.sh")
 
@@ -38,7 +38,8 @@ def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
         ),
     )
     log = scratch / "log"
-    sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    outcome = sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    failure.check(outcome, title="agent checks")
     return log.read_text()
 
 
@@ -58,7 +59,9 @@ def sources(crate: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def built(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("agent") / "agent"
-    agent.build(project, target)
+    project.engine.ensure(project.plan.agent)
+    project.engine.copy(project.plan.agent, agent.NAME, target)
+    target.chmod(0o755)
     return target
 
 

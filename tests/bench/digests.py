@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tests.bench.report import Part, Row, seconds, spread
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.measure.cpu_models import CPU_MODELS
 from tools.pipeline.measure.digest import Inputs, Launch
-from tools.pipeline.measure.table import TABLE_VCPUS
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
+from tools.sev.cpu_models import CPU_MODELS
+from tools.sev.formats import DIGESTS_VCPUS
 
 _LIMIT = 0.5  # seconds; the goal
 _MODELS = ("EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin")
@@ -41,10 +41,10 @@ def measure(project: Project, *, runs: int) -> Part:
             whole.append(took)
             calls.append(per_call)
     mine, call = statistics.median(whole), statistics.median(calls)
-    count = len(_MODES) * len(_MODELS) * TABLE_VCPUS
+    count = len(_MODES) * len(_MODELS) * DIGESTS_VCPUS
     rows = (
         Row(
-            what=f"launch digests: {len(_MODES)} modes × {len(_MODELS)} models × {TABLE_VCPUS} counts",
+            what=f"launch digests: {len(_MODES)} modes × {len(_MODELS)} models × {DIGESTS_VCPUS} counts",
             measured=seconds(mine),
             beside=f"{seconds(call * count)} ({count} calls of sev-snp-measure; a sample took "
             f"{call * 1000:.1f} ms each)",
@@ -85,10 +85,10 @@ def _table(inputs: Inputs, signatures: dict[str, int]) -> dict[Key, str]:
     launch = Launch(inputs)
     table: dict[Key, str] = {}
     for name, signature in signatures.items():
-        launch.sev_es(signature, legacy_vm_type=True, up_to=TABLE_VCPUS)
-        es = launch.sev_es(signature, legacy_vm_type=False, up_to=TABLE_VCPUS)
-        snp = launch.snp(signature, up_to=TABLE_VCPUS)
-        for count in range(1, TABLE_VCPUS + 1):
+        launch.sev_es(signature, legacy_vm_type=True, up_to=DIGESTS_VCPUS)
+        es = launch.sev_es(signature, legacy_vm_type=False, up_to=DIGESTS_VCPUS)
+        snp = launch.snp(signature, up_to=DIGESTS_VCPUS)
+        for count in range(1, DIGESTS_VCPUS + 1):
             table["sev", name, count] = launch.sev()
             table["sev-es", name, count] = es[count - 1]
             table["snp", name, count] = snp[count - 1]

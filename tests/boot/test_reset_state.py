@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from tools.launcher.measure import cpu_models, vmsa
+from tools.launcher.measure import vmsa
+from tools.sev import cpu_models
+from tools.sev.cpu_models import CPU_MODELS
+from tools.sev.vmsa import RESET_VECTOR
 
 
 def ask(qemu: Path, *options: str, commands: list[dict[str, Any]]) -> list[Any]:
@@ -35,9 +38,10 @@ def ask(qemu: Path, *options: str, commands: list[dict[str, Any]]) -> list[Any]:
 
 def test_the_signatures_are_those_of_qemus_models(qemu: Path) -> None:
     """Every model of ours that this QEMU has, among them one of each generation up to Genoa."""
+    signatures = {model.name: model.signature for model in CPU_MODELS}
     (listed,) = ask(qemu, "-machine", "none", commands=[{"execute": "query-cpu-definitions"}])
     there = {model["name"].removesuffix("-x86_64-cpu") for model in listed}
-    ours = {name: cpu_models.qemu_names(name) for name in cpu_models.CPU_MODELS}
+    ours = {model.name: model.qemu_models for model in CPU_MODELS}
     asked = [(name, model) for name, models in ours.items() for model in models if model in there]
     assert {"EPYC", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa"} <= {model for _, model in asked}
     assert "EPYC-v4" in {model for _, model in asked}
@@ -50,7 +54,7 @@ def test_the_signatures_are_those_of_qemus_models(qemu: Path) -> None:
         props = answer["model"]["props"]
         family, number, stepping = props["family"], props["model"], props["stepping"]
         signature = (family - 15) << 20 | (number >> 4) << 16 | 0xF << 8 | (number & 15) << 4 | stepping
-        assert signature == cpu_models.CPU_MODELS[name].signature, model
+        assert signature == signatures[name], model
     # No model of an EPYC that we do not know: its users would be refused.
     known = {model for models in ours.values() for model in models}
     assert {model for model in there if model.startswith("EPYC")} <= known
@@ -60,8 +64,8 @@ def test_the_signatures_are_those_of_qemus_models(qemu: Path) -> None:
 def test_the_registers_are_those_of_a_reset(qemu: Path, name: str) -> None:
     command = {"execute": "human-monitor-command", "arguments": {"command-line": "info registers"}}
     (text,) = ask(qemu, "-machine", "q35", "-cpu", name, commands=[command])
-    signature = cpu_models.CPU_MODELS[name].signature
-    page = vmsa.page(eip=vmsa.RESET_VECTOR, signature=signature, features=0, fpu=True)
+    signature = cpu_models.find(name).signature
+    page = vmsa.page(eip=RESET_VECTOR, signature=signature, features=0, fpu=True)
 
     def number(register: str) -> int:
         found = re.search(rf"\b{register} ?= ?([0-9a-f]+)", text)

@@ -8,15 +8,12 @@ import hashlib
 import struct
 import tempfile
 import uuid
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.pipeline import sample
-from tools.pipeline.base.errors import BuildError
 from tools.pipeline.measure import table
-from tools.pipeline.measure.digest import Inputs, Launch
-from tools.pipeline.publish.runtime_config import Artifact
+from tools.sev.errors import FormatError
+from tools.sev.modes import ProfileKind
 
 TABLE = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 HASHES = uuid.UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
@@ -120,9 +117,6 @@ def render(data: dict[str, Any], prefix: str = "") -> str:
 @functools.cache
 def measured(firmware: bytes, kernel: bytes, initramfs: bytes | None) -> dict[str, Any]:
     """launch-digests.json of these artifacts and document(), as the build computes it."""
-    loaded = sample.recipes()
-    profile = replace(loaded.profile("production"), cmdline=CMDLINE)
-    guest = replace(loaded.guest, cpu="EPYC-v4", vcpus=1, sev_es_legacy_vm_type=False)
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
         for role, name, content in (
@@ -133,20 +127,17 @@ def measured(firmware: bytes, kernel: bytes, initramfs: bytes | None) -> dict[st
             if content is not None:
                 paths[role] = Path(folder, name)
                 paths[role].write_bytes(content)
-        inputs = Inputs(
-            firmware=paths["firmware"],
-            firmware_size=len(firmware),
-            kernel=paths["kernel"],
-            initramfs=paths.get("initramfs"),
-            cmdline=CMDLINE,
-        )
-        return table.document(
-            Launch(inputs),
-            profile=profile,
-            guest=guest,
-            artifacts={role: Artifact.of(path, file=path.name) for role, path in paths.items()},
+        guest = table.Guest(
+            profile=ProfileKind.PRODUCTION,
             version="0.1.0",
+            cpu="EPYC-v4",
+            vcpus=1,
+            legacy_vm_type=False,
+            cmdline=CMDLINE,
+            firmware_size=len(firmware),
+            artifacts={role: path.name for role, path in paths.items()},
         )
+        return table.document(guest, paths)
 
 
 class Out:
@@ -168,7 +159,7 @@ class Out:
             self.data["artifacts"][role] = entry
         try:
             found = measured(*(files[role][1] if role in files else None for role in ROLES))
-        except BuildError:
+        except FormatError:
             pass
         else:
             self.data["launch-digest"] = dict(found["configured"]["digests"])

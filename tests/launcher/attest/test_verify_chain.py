@@ -200,7 +200,23 @@ def test_a_vlek_names_the_provider_and_no_chip(desk: Desk) -> None:
     path.write_bytes(desk.root.vcek().der)
     assert desk.verify(VLEK, "--vlek", path, without=("vcek",)).failed == ["certificate"]
     assert desk.verify(VLEK).failed == ["signature"]
-    assert "--vlek FILE; it comes from the cloud provider" in desk.verify(VLEK, without=("vcek",)).detail("signature")
+    said = desk.verify(VLEK, without=("vcek",)).detail("signature")
+    assert said.endswith(
+        "--vlek FILE; it comes from the cloud provider, its chain from https://kdsintf.amd.com/vlek/v1/Milan/cert_chain"
+    )
+
+
+def test_the_address_of_the_revocation_list(desk: Desk) -> None:
+    """That of the key that signed, for the processor of the report or, where it names none, of the certificate."""
+    server = "no --crl given; AMD serves one at https://kdsintf.amd.com"
+    vlek = desk.write("vlek.der", desk.root.vcek("SEV-VLEK", hwid=None, csp="provider").der)
+    said = desk.verify(VLEK, "--vlek", vlek, without=("vcek",)).detail("revocation")
+    assert said == f"{server}/vlek/v1/Milan/crl"
+    assert desk.verify(REPORT).detail("revocation") == f"{server}/vcek/v1/Milan/crl"
+    old = Draft(report_data=NONCE, version=2)
+    genoa = desk.root.vcek(product="Genoa-B1").der
+    assert desk.verify(old, vcek=genoa).detail("revocation") == f"{server}/vcek/v1/Genoa/crl"
+    assert "/vcek/v1/PRODUCT (Milan or Genoa)/" in desk.verify(old, without=("vcek",)).detail("signature")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ import pytest
 from tests.launcher.conftest import Answer
 from tests.launcher.guest.test_rootfs import erofs_with_verity
 from tests.launcher.launcher_kit import CMDLINE, Out, firmware_image
-from tools.launcher.measure import cpu_models, digest_file
 from tools.pipeline.measure import table as launch_digests
-from tools.pipeline.measure.cpu_models import CPU_MODELS
+from tools.sev.cpu_models import CPU_MODELS
 
 Call = Callable[..., Answer]
 ROOT_HASH = "ab" * 32
@@ -58,7 +57,7 @@ def test_sev_es_alone_follows_the_config(out: Out, call: Call, file: dict[str, A
     assert len(answer.out.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", list(cpu_models.CPU_MODELS))
+@pytest.mark.parametrize("name", [model.name for model in CPU_MODELS])
 def test_other_cpus_and_counts(out: Out, call: Call, file: dict[str, Any], name: str) -> None:
     expected = file["modes"]["snp"]["digests"][name]["64"]
     signature = file["cpu_models"][name]["signature"]
@@ -158,8 +157,11 @@ def test_what_does_not_move_any_digest(out: Out, call: Call, key: tuple[str, ...
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--cpu", "host"], "CPU model 'host': its CPUID signature is not known; known are EPYC"),
-        (["--cpu", "Skylake-Server"], "known are EPYC[-vN], EPYC-Rome[-vN], EPYC-Milan[-vN]"),
+        (
+            ["--cpu", "host"],
+            "CPU model 'host': its CPUID signature is not known, so no launch digest",
+        ),
+        (["--cpu", "Skylake-Server"], "known: EPYC[-vN], EPYC-Rome[-vN], EPYC-Milan[-vN]"),
         (["--cpu", "host", "--cpu-signature", "0xa00f11"], "not allowed with argument --cpu"),
         (["--cpu-signature", "0x306c3"], "no CPUID signature of a processor with SEV"),
         (["--cpu-signature", "milan"], "no number such as 0xa00f11"),
@@ -190,7 +192,7 @@ def test_a_config_with_the_hosts_cpu_needs_a_signature(out: Out, call: Call) -> 
     out.write()
     for command in ("digest", "check"):
         answer = call(command, "--config", out.config)
-        assert answer.status == 2
+        assert answer.status == (1 if command == "check" else 2)
         assert "CPU model 'host'" in answer.one_line()
     answer = call("digest", "--config", out.config, "--cpu-signature", "0xa00f11", "--quiet")
     assert answer.out[:96] == expected
@@ -223,7 +225,7 @@ def test_no_digest_from_unsuitable_firmware(tmp_path: Path, call: Call, firmware
     out = Out(tmp_path / "other", firmware=firmware)
     for words in (["digest"], ["digest", "--mode", "all", "--json"], ["check"]):
         answer = call(*words, "--config", out.config)
-        assert answer.status == 2
+        assert answer.status == (1 if words == ["check"] else 2)
         assert "OVMF.fd: " in answer.one_line()
         assert answer.out == ""
     assert call("digest", "--config", Out(tmp_path / "good").config).status == 0
@@ -236,7 +238,7 @@ def test_an_edited_config_is_noticed(out: Out, call: Call) -> None:
     assert answer.status == 0
     assert "says another digest; was it edited?" in answer.one_line()
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert f"{out.config}: launch-digest.snp: says {out.data['launch-digest']['snp']}" in answer.one_line()
 
 
@@ -246,7 +248,7 @@ def test_check_refuses_another_summary(out: Out, call: Call, mode: str) -> None:
     out.data["launch-digest"][mode] = ("1" if text[0] == "0" else "0") + text[1:]
     out.write()
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert f"launch-digest.{mode}: says" in answer.one_line()
     assert text in answer.err
 
@@ -300,7 +302,7 @@ def test_check_refuses_another_table(
         inner[key] = value
     out.digests.write_text(launch_digests.serialise(table))
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert f"{out.digests}: " in answer.one_line()
     assert said in answer.err
     assert "rebuild with ./doit build" in answer.err
@@ -314,14 +316,14 @@ def test_check_refuses_another_table(
 def test_check_refuses_files_that_are_no_table(out: Out, call: Call, content: bytes) -> None:
     out.digests.write_bytes(content)
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert "launch-digests.json: is no JSON object" in answer.one_line()
 
 
 def test_check_needs_the_file(out: Out, call: Call) -> None:
     out.digests.unlink()
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert "launch-digests.json: No such file or directory" in answer.one_line()
     # The command computes; it does not look anything up.
     assert call("digest", "--config", out.config).status == 0
@@ -332,11 +334,3 @@ def test_a_builtin_initramfs(tmp_path: Path, call: Call) -> None:
     assert call("check", "--config", out.config).status == 0
     assert json.loads(out.digests.read_text())["depends_on"]["artifacts"]["initramfs"] is None
     assert call("digest", "--config", out.config).out.startswith(out.data["launch-digest"]["snp"])
-
-
-def test_both_sides_know_the_same_cpus() -> None:
-    """The table is written twice, because neither side may import the other."""
-    ours = {m.name: (m.signature, list(m.qemu_models)) for m in CPU_MODELS}
-    theirs = {n: (m.signature, cpu_models.qemu_names(n)) for n, m in cpu_models.CPU_MODELS.items()}
-    assert ours == theirs
-    assert digest_file.TABLE_VCPUS == launch_digests.TABLE_VCPUS

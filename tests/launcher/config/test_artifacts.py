@@ -15,8 +15,7 @@ from tests.launcher.launcher_kit import CMDLINE, Out, firmware_image
 from tools.launcher.base.errors import UserError
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import load_config
-from tools.launcher.guest.firmware import parse_firmware
-from tools.launcher.guest.hashes_table import hashes_table
+from tools.sev.hashes_table import hashes_table
 
 Call = Callable[..., Answer]
 FILES = ["vmlinuz", "initramfs.cpio.zst", "OVMF.fd"]
@@ -108,52 +107,10 @@ def test_an_absent_initrd_counts_as_empty() -> None:
     assert table[18 + 50 + 18 : 18 + 100].hex() == empty
 
 
-def test_firmware_footer() -> None:
-    firmware = parse_firmware(firmware_image(), where="x")
-    assert (firmware.hashes_base, firmware.hashes_size, firmware.es_reset) == (0x810C00, 0x400, 0x80B004)
-    assert firmware.has_secret_area
-    assert firmware.snp_missing == ()
-    assert parse_firmware(firmware_image(sections=(1, 2)), where="x").snp_missing == (
-        "CPUID",
-        "KERNEL_HASHES",
-    )
-    assert parse_firmware(firmware_image(es_reset=False), where="x").es_reset is None
-
-
-@pytest.mark.parametrize(
-    ("image", "words"),
-    [
-        (b"", "no whole number of 4096-byte pages"),
-        (firmware_image()[1:], "no whole number of 4096-byte pages"),
-        (firmware_image()[:-4096], "no OVMF footer"),
-        (bytes(8192), "no OVMF footer"),
-        (firmware_image(hashes=None), "no hashes table area"),
-        (firmware_image(hashes=(0, 0)), "hashes table area is invalid"),
-        (firmware_image(hashes=(0x1000, 100)), "hashes table area is invalid"),
-        (firmware_image(total=3), "footer's length 3 is impossible"),
-        (firmware_image(total=0xFFFF), "footer's length 65535 is impossible"),
-        (firmware_image(total=25), "do not add up"),
-        (firmware_image(total=39), "footer entry's length"),
-        (firmware_image().replace(b"ASEV", b"ASEX"), "SEV metadata is not where"),
-        (firmware_image().replace(b"ASEV@", b"ASEVA"), "metadata's header is malformed"),
-    ],
-)
-def test_refused_firmware(image: bytes, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        parse_firmware(image, where="x")
-
-
-def test_any_bytes_for_firmware_are_refused_or_parsed() -> None:
-    # Every single-byte change in footer and metadata: an answer or one error, never anything else.
-    image = firmware_image(pages=2)
-    for position in [*range(len(image) - 2048, len(image) - 1980), *range(len(image) - 170, len(image))]:
-        for value in (0, 1, 0x7F, 0xFF):
-            changed = bytearray(image)
-            changed[position] = value
-            try:
-                parse_firmware(bytes(changed), where="x")
-            except UserError:
-                continue
+def test_the_firmwares_footer(out: Out) -> None:
+    footer = artifacts.read_firmware(load_config(out.config))
+    assert (footer.hashes.base, footer.hashes.size, footer.sev_es_reset) == (0x810C00, 0x400, 0x80B004)
+    assert footer.snp_missing == ()
 
 
 def test_firmware_without_hashes_area_stops_a_run(tmp_path: Path, call: Call, standin: Path, tar: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out, render
-from tools.launcher.config.runtime_config import Console, Mode, Profile, load_config
+from tools.launcher.config.runtime_config import load_config
+from tools.sev.modes import Console, Mode, ProfileKind
 
 Call = Callable[..., Answer]
 REMOVED = object()
@@ -28,7 +29,7 @@ def change(data: dict[str, Any], path: str, value: object) -> None:
 
 def test_a_good_config(out: Out) -> None:
     config = load_config(out.config)
-    assert config.profile is Profile.PRODUCTION
+    assert config.profile is ProfileKind.PRODUCTION
     assert config.sev.mode is Mode.SNP
     assert config.sev.snp_policy == 0x30000
     assert config.devices.console is Console.NONE
@@ -49,9 +50,9 @@ BAD = [
     ("schema", 4, "this sev-launch reads 3"),
     ("schema", "1", "must be an integer"),
     ("schema", True, "must be an integer"),
-    ("profile", "test", "none of production, debug"),
+    ("profile", "test", "not one of: production, debug"),
     ("profile", 1, "must be a string"),
-    ("version", "", "is not a version"),
+    ("version", "", "must not be empty"),
     ("extra", 1, "extra: unknown key"),
     ("machine/extra", 1, "machine.extra: unknown key"),
     ("sev/snp/extra", 1, "sev.snp.extra: unknown key"),
@@ -63,20 +64,20 @@ BAD = [
     ("artifacts/kernel/file", "..", "plain file name"),
     ("artifacts/kernel/file", "a/b", "plain file name"),
     ("artifacts/kernel/file", "a,b", "plain file name"),
-    ("artifacts/kernel/file", "", "plain file name"),
+    ("artifacts/kernel/file", "", "must not be empty"),
     ("artifacts/kernel/file", "OVMF.fd", "same file name"),
-    ("artifacts/kernel/sha256", "ab" * 31, "64 lower-case hexadecimal digits"),
-    ("artifacts/kernel/sha256", "AB" * 32, "64 lower-case hexadecimal digits"),
-    ("artifacts/kernel/size", 0, "outside 1…"),
-    ("artifacts/kernel/size", -1, "outside 1…"),
+    ("artifacts/kernel/sha256", "ab" * 31, "64 lower-case hex digits"),
+    ("artifacts/kernel/sha256", "AB" * 32, "64 lower-case hex digits"),
+    ("artifacts/kernel/size", 0, "is not in 1…"),
+    ("artifacts/kernel/size", -1, "is not in 1…"),
     ("artifacts/kernel/size", 1.5, "must be an integer"),
     ("artifacts/kernel/mode", 1, "artifacts.kernel.mode: unknown key"),
     ("machine", 1, "must be a table"),
     ("machine/type", "pc", "is not a q35 machine type"),
     ("machine/type", "q35,accel=tcg", "is not a q35 machine type"),
     ("machine/cpu", "EPYC-v4,+svm", "is not a QEMU CPU model"),
-    ("machine/vcpus", 0, "outside 1…255"),
-    ("machine/vcpus", 256, "outside 1…255"),
+    ("machine/vcpus", 0, "is not in 1…255"),
+    ("machine/vcpus", 256, "is not in 1…255"),
     ("machine/vcpus", True, "must be an integer"),
     ("machine/memory", "512", "no memory size"),
     ("machine/memory", "64M", "outside 128M"),
@@ -86,12 +87,12 @@ BAD = [
     ("kernel/cmdline", "é", "printable ASCII"),
     ("kernel/cmdline", "x" * 2048, "has 2048 bytes"),
     ("kernel/cmdline", REMOVED, "kernel.cmdline: missing"),
-    ("sev/mode", "tdx", "none of snp, sev-es, sev"),
-    ("sev/reduced-phys-bits", 0, "outside 1…63"),
+    ("sev/mode", "tdx", "not one of: snp, sev-es, sev"),
+    ("sev/reduced-phys-bits", 0, "is not in 1…63"),
     ("sev/kernel-hashes", True, "sev.kernel-hashes: unknown key"),
     ("sev/snp/policy", 0x10000, "lacks bit 17"),
     ("sev/snp/policy", 0xB0000, "bit 19 (DEBUG)"),
-    ("sev/snp/policy", -1, "outside 0…"),
+    ("sev/snp/policy", -1, "is not in 0…"),
     ("sev/snp/policy", "0x30000", "must be an integer"),
     ("sev/sev-es/policy", 1, "lacks bit 2"),
     ("sev/sev-es/policy", 4, "lacks bit 0 (NODBG)"),
@@ -99,17 +100,17 @@ BAD = [
     ("sev/sev-es/legacy-vm-type", REMOVED, "sev.sev-es.legacy-vm-type: missing"),
     ("sev/sev/policy", 5, "has bit 2"),
     ("sev/sev/policy", 0, "lacks bit 0 (NODBG)"),
-    ("sev/sev/policy", 1 << 32, "outside 0…"),
+    ("sev/sev/policy", 1 << 32, "is not in 0…"),
     ("devices/agent-port", "org.sev-artifacts.agent.0", "devices.agent-port: unknown key"),
     ("devices/rootfs-serial", "rootfs", "devices.rootfs-serial: unknown key"),
-    ("devices/console", "vga", "none of none, serial"),
+    ("devices/console", "vga", "not one of: none, serial"),
     ("devices/rng", "on", "must be true or false"),
     ("launch-digest", REMOVED, "launch-digest: missing"),
     ("launch-digest/snp", REMOVED, "launch-digest.snp: missing"),
-    ("launch-digest/snp", "0" * 64, "96 lower-case hexadecimal digits"),
-    ("launch-digest/sev-es", "0" * 96, "64 lower-case hexadecimal digits"),
-    ("launch-digest/sev", "A" * 64, "64 lower-case hexadecimal digits"),
-    ("launch-digest/sev", 0, "must be a string"),
+    ("launch-digest/snp", "0" * 64, "96 lower-case hex digits"),
+    ("launch-digest/sev-es", "0" * 96, "64 lower-case hex digits"),
+    ("launch-digest/sev", "A" * 64, "64 lower-case hex digits"),
+    ("launch-digest/sev", 0, "must be a launch digest in 64 lower-case hex digits"),
     ("launch-digest/tdx", "0" * 96, "launch-digest.tdx: unknown key"),
 ]
 # fmt: on
@@ -133,9 +134,11 @@ def test_bad_config(out: Out, call: Call, path: str, value: object, words: str) 
         (b"", "schema: missing"),
         (b"schema = ", "not TOML"),
         (b"\xff\xfe", "not UTF-8"),
+        (b"schema = 1" + b"0" * 5000, "not TOML: Exceeds the limit"),
+        (b"schema = 0x" + b"f" * 5000, "is not in 1…"),
         (b"schema = 1\nschema = 1\n", "not TOML"),
-        (b"x = " + b"[" * 100_000, "not TOML"),
-        (b"#" * (1 << 20) + b"#", "larger than 1 MiB"),
+        (b"x = " + b"[" * 100_000, "nested too deeply"),
+        (b"#" * (8 << 20) + b"#", "larger than 8388608 bytes"),
         (b"schema = 1\n\x1b = 2", "not TOML"),
     ],
 )

@@ -139,7 +139,7 @@ _FIRMWARE = [
     _case(FIRMWARE_SERIES, "0001-", "../0001-", at=":", says="bad patch name", command="source:edk2"),
 ]
 _DIGESTS = [
-    _case(GUEST, 'cpu = "', 'cpu = "host"#"', at=": machine.cpu: ", says="no launch digest can be computed for CPU model 'host'; known: EPYC",
+    _case(GUEST, 'cpu = "', 'cpu = "host"#"', at=": machine.cpu: ", says="CPU model 'host': its CPUID signature is not known",
           command="digests:production"),
     _case(GUEST, 'cpu = "', 'cpu = "EPYC-Milan-v9"#"', at=": machine.cpu: ", says="CPU model 'EPYC-Milan-v9'", command="digests:production"),
 ]

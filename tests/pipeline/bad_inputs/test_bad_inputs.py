@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 from doit.cmd_base import ModuleTaskLoader
-from doit.doit_cmd import DoitMain
 
 from tests.checkout import copy_all, copy_recipes
 from tests.pipeline.bad_inputs.cases import CASES, Case
 from tools.pipeline.base import ambient
+from tools.pipeline.front import main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,7 @@ def doit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Doit:
     def run(checkout: Path, what: str) -> Done:
         err = io.StringIO()
         with monkeypatch.context() as patch:
-            for name in ("stderr", "__stderr__"):
-                patch.setattr(sys, name, err)
+            patch.setattr(sys, "__stderr__", err)
             patch.setattr(ambient, "repository_root", lambda: checkout)
             try:
                 namespace = runpy.run_path(str(repository / "dodo.py"))
@@ -54,7 +53,7 @@ def doit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Doit:
                 if what != "list":
                     namespace = _alone(namespace, what)
                     arguments = ["run", what]
-                status = DoitMain(ModuleTaskLoader(namespace)).run(arguments) or 0
+                status = main.main(arguments, loader=ModuleTaskLoader(namespace))
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else -1
         return Done(status=status, stderr=err.getvalue())
@@ -126,7 +125,7 @@ def test_one_line_and_status_2(case: Case, checkout: Path, doit: Doit) -> None:
 def start(checkout: Path, *args: str, **environment: str) -> Done:
     """The real command."""
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *args],
+        [sys.executable, "-m", "tools.pipeline.front", *args],
         cwd=checkout,
         env={"PATH": os.environ["PATH"], "HOME": str(checkout), **environment},
         stdin=subprocess.DEVNULL,

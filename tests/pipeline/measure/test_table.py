@@ -10,21 +10,28 @@ from typing import Any
 
 import pytest
 from sevsnpmeasure import guest as library
-from sevsnpmeasure import vcpu_types
 from sevsnpmeasure.sev_mode import SevMode
 
-from tests.pipeline import sample
-from tests.pipeline.measure.test_footer import CODE_SIZE, HASHES, SECRET, SIZE, VARS_SIZE, Image, entry
-from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.measure import cpu_models
-from tools.pipeline.measure import table as launch_digests
-from tools.pipeline.measure.cpu_models import CPU_MODELS
+from tests.sev.firmware_kit import CODE_SIZE, HASHES, SECRET, SIZE, VARS_SIZE, Image, entry
+from tools.pipeline.measure import table
 from tools.pipeline.measure.digest import Inputs, Launch
-from tools.pipeline.publish.runtime_config import Artifact
-from tools.pipeline.recipes.guest import Guest
-from tools.pipeline.recipes.profiles import Profile
+from tools.pipeline.measure.table import Guest
+from tools.sev import cpu_models
+from tools.sev.cpu_models import CPU_MODELS
+from tools.sev.errors import FormatError
+from tools.sev.modes import ProfileKind
 
 CMDLINE = "panic=-1 quiet"
+GUEST = Guest(
+    profile=ProfileKind.PRODUCTION,
+    version="1.2",
+    cpu="EPYC-v4",
+    vcpus=1,
+    legacy_vm_type=False,
+    cmdline=CMDLINE,
+    firmware_size=SIZE,
+    artifacts={"firmware": "OVMF.fd", "kernel": "vmlinuz", "initramfs": "initramfs.cpio.zst"},
+)
 
 
 @pytest.fixture
@@ -42,27 +49,11 @@ def inputs(tmp_path: Path) -> Inputs:
     )
 
 
-@pytest.fixture(scope="module")
-def guest() -> Guest:
-    return sample.recipes().guest
-
-
-@pytest.fixture(scope="module")
-def profile() -> Profile:
-    return replace(sample.recipes().profile("production"), cmdline=CMDLINE)
-
-
-def make(inputs: Inputs, guest: Guest, profile: Profile) -> dict[str, Any]:
+def make(inputs: Inputs, guest: Guest = GUEST) -> dict[str, Any]:
     """The document, as it comes out of the file again."""
     files = {"firmware": inputs.firmware, "kernel": inputs.kernel, "initramfs": inputs.initramfs}
-    found = launch_digests.document(
-        Launch(inputs),
-        profile=profile,
-        guest=guest,
-        artifacts={role: Artifact.of(p, file=p.name) for role, p in files.items() if p is not None},
-        version="1.2",
-    )
-    parsed: dict[str, Any] = json.loads(launch_digests.serialise(found))
+    found = table.document(guest, {role: path for role, path in files.items() if path is not None})
+    parsed: dict[str, Any] = json.loads(table.serialise(found))
     return parsed
 
 
@@ -81,11 +72,9 @@ def by_library(inputs: Inputs, mode: SevMode, *, signature: int, vcpus: int) -> 
 
 
 @pytest.mark.parametrize("builtin", [False, True])
-def test_the_table_is_what_the_library_says_call_by_call(
-    inputs: Inputs, guest: Guest, profile: Profile, builtin: bool
-) -> None:
+def test_the_table_is_what_the_library_says_call_by_call(inputs: Inputs, builtin: bool) -> None:
     inputs = replace(inputs, initramfs=None if builtin else inputs.initramfs)
-    modes = make(inputs, guest, profile)["modes"]
+    modes = make(inputs)["modes"]
     for name, signature in ((m.name, m.signature) for m in CPU_MODELS):
         for count in (1, 2, 31, 64):
             options = {"signature": signature, "vcpus": count}
@@ -97,18 +86,9 @@ def test_the_table_is_what_the_library_says_call_by_call(
     assert modes["sev"]["digest"] == by_library(inputs, SevMode.SEV, signature=0, vcpus=1)
 
 
-def test_signatures_are_the_librarys() -> None:
-    """It lists the models of an older QEMU; what it has, we have, under the same signature."""
-    for name, signature in vcpu_types.CPU_SIGS.items():
-        assert cpu_models.find(name, where="x").signature == signature
-    names = [name for model in CPU_MODELS for name in model.qemu_models]
-    assert len(set(names)) == len(names)
-    assert len(names) > len(vcpu_types.CPU_SIGS)
-
-
-def test_the_shape(inputs: Inputs, guest: Guest, profile: Profile) -> None:
+def test_the_shape(inputs: Inputs) -> None:
     """docs/launch-digests.md names exactly these."""
-    found = make(inputs, guest, profile)
+    found = make(inputs)
     assert sorted(found) == [
         "computed_with", "configured", "cpu_models", "depends_on", "modes", "profile", "schema", "version",
     ]  # fmt: skip
@@ -129,20 +109,19 @@ def test_the_shape(inputs: Inputs, guest: Guest, profile: Profile) -> None:
     tables = [(modes["snp"]["digests"], 96)]
     tables += [(modes["sev-es"][f"legacy-vm-type={word}"], 64) for word in ("off", "on")]
     everything = [modes["sev"]["digest"]]
-    for table, length in tables:
-        assert set(table) == names
-        for digests in table.values():
+    for by_model, length in tables:
+        assert set(by_model) == names
+        for digests in by_model.values():
             assert list(digests) == [str(count) for count in range(1, 65)]
             assert {len(digest) for digest in digests.values()} == {length}
             everything += digests.values()
     assert len(set(everything)) == 1 + 3 * 5 * 64
 
 
-def test_the_configured_ones_are_those_of_guest_toml(inputs: Inputs, guest: Guest, profile: Profile) -> None:
+def test_the_configured_ones_are_those_of_guest_toml(inputs: Inputs) -> None:
     for cpu, vcpus, legacy in (("EPYC-v4", 1, False), ("EPYC-Milan-v2", 5, True)):
-        changed = replace(guest, cpu=cpu, vcpus=vcpus, sev_es_legacy_vm_type=legacy)
-        found = make(inputs, changed, profile)
-        name = cpu_models.find(cpu, where="x").name
+        found = make(inputs, replace(GUEST, cpu=cpu, vcpus=vcpus, legacy_vm_type=legacy))
+        name = cpu_models.find(cpu).name
         es = found["modes"]["sev-es"][f"legacy-vm-type={'on' if legacy else 'off'}"]
         assert found["configured"] == {
             "cpu": cpu,
@@ -155,27 +134,19 @@ def test_the_configured_ones_are_those_of_guest_toml(inputs: Inputs, guest: Gues
             },
         }
     # Beyond the tables.
-    found = make(inputs, replace(guest, cpu="EPYC", vcpus=200), profile)
+    found = make(inputs, replace(GUEST, vcpus=200))
     expected = by_library(inputs, SevMode.SEV_SNP, signature=CPU_MODELS[0].signature, vcpus=200)
     assert found["configured"]["digests"]["snp"] == expected
 
 
-def test_the_same_inputs_give_the_same_bytes(inputs: Inputs, guest: Guest, profile: Profile) -> None:
-    texts = {launch_digests.serialise(make(inputs, guest, profile)) for _ in range(2)}
+def test_the_same_inputs_give_the_same_bytes(inputs: Inputs) -> None:
+    texts = {table.serialise(make(inputs)) for _ in range(2)}
     assert len(texts) == 1
     text = texts.pop()
     assert text.endswith("}\n")
     # Sorted, but numbers by value.
     assert text.index('"2": ') < text.index('"10": ')
     assert list(json.loads(text)) == sorted(json.loads(text))
-
-
-def test_memory_policy_and_devices_do_not_matter(inputs: Inputs, guest: Guest, profile: Profile) -> None:
-    before = make(inputs, guest, profile)
-    changed = replace(
-        guest, memory="4G", snp_policy=0x20000, sev_policy=3, sev_es_policy=7, reduced_phys_bits=5, rng=False
-    )
-    assert make(inputs, changed, profile) == before
 
 
 def without(guid: str) -> Callable[[Image], None]:
@@ -201,7 +172,7 @@ def like_ovmf_x64(image: Image) -> None:
     ("change", "said"),
     [
         (without(HASHES), "no hashes table area"),
-        (like_ovmf_x64, "this looks like OvmfPkgX64"),
+        (like_ovmf_x64, "hashes table area .* is invalid"),
         (without_section(1), "no SEC_MEM section"),
         (without_section(2), "no SECRETS section"),
         (without_section(3), "no CPUID section"),
@@ -213,7 +184,7 @@ def test_no_number_from_unsuitable_firmware(inputs: Inputs, change: Callable[[Im
     image = Image()
     change(image)
     inputs.firmware.write_bytes(image.build())
-    with pytest.raises(BuildError, match=rf"\A[^\n]*OVMF.fd: [^\n]*{said}[^\n]*\Z"):
+    with pytest.raises(FormatError, match=rf"\A[^\n]*OVMF.fd: [^\n]*{said}[^\n]*\Z"):
         Launch(inputs)
     inputs.firmware.write_bytes(Image().build())
     Launch(inputs)
@@ -239,7 +210,7 @@ def test_no_number_from_cut_or_split_firmware(inputs: Inputs, cut: "slice[int, i
     image = bytes(Image().build())[cut]
     inputs.firmware.write_bytes(image)
     said = replace(inputs, firmware_size=len(image)) if size_follows and image else inputs
-    with pytest.raises((BuildError, UserError), match=r"\A[^\n]+\Z"):
+    with pytest.raises(FormatError, match=r"\A[^\n]+\Z"):
         Launch(said)
 
 
@@ -267,7 +238,7 @@ def test_a_hashes_section_of_two_pages(inputs: Inputs) -> None:
     image.sections[5] = (0x812000, 0xE000, 1)
     image.sections[6] = (0x810000, 0x2000, 0x10)
     inputs.firmware.write_bytes(image.build())
-    with pytest.raises(BuildError, match=r"section KERNEL_HASHES \(0x810000\+0x2000\) is not one page"):
+    with pytest.raises(FormatError, match=r"section KERNEL_HASHES \(0x810000\+0x2000\) is not one page"):
         Launch(inputs)
 
 
@@ -275,8 +246,9 @@ def test_a_hashes_section_of_two_pages(inputs: Inputs) -> None:
 def test_missing_files(inputs: Inputs, name: str) -> None:
     path: Path = getattr(inputs, name)
     path.unlink()
-    with pytest.raises(UserError, match=f"{path.name}.*No such file|No such file.*{path.name}"):
+    with pytest.raises(FileNotFoundError) as caught:
         Launch(inputs)
+    assert caught.value.filename in (str(path), path)
 
 
 @pytest.mark.parametrize("vcpus", [0, -1, 256])
@@ -286,7 +258,7 @@ def test_counts_are_checked(inputs: Inputs, vcpus: int) -> None:
         lambda: launch.snp(0xA00F11, up_to=vcpus),
         lambda: launch.sev_es(0xA00F11, legacy_vm_type=False, up_to=vcpus),
     ):
-        with pytest.raises(UserError, match=rf"number of vCPUs: {vcpus} is not in 1…255"):
+        with pytest.raises(ValueError, match=rf"{vcpus} vCPUs: not in 1…255"):
             compute()
     assert len(launch.snp(0xA00F11, up_to=255)) == 255
 
@@ -299,22 +271,5 @@ def test_signatures_are_checked(inputs: Inputs, signature: int) -> None:
         lambda: launch.snp_start(signature),
         lambda: launch.sev_es(signature, legacy_vm_type=True, up_to=1),
     ):
-        with pytest.raises(UserError, match=r"CPU signature: .* is no CPUID signature"):
+        with pytest.raises(ValueError, match="is no CPUID signature"):
             compute()
-
-
-@pytest.mark.parametrize("name", ["host", "max", "EPYC-v0", "EPYC-v6", "Opteron_G5", ""])
-def test_unknown_models_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"guest.toml: .*known: EPYC\[-vN\], EPYC-Rome\[-vN\]"):
-        cpu_models.find(name, where="guest.toml")
-
-
-def test_what_runtime_toml_takes_from_it(inputs: Inputs, guest: Guest, profile: Profile, tmp_path: Path) -> None:
-    found = make(inputs, guest, profile)
-    path = tmp_path / "launch-digests.json"
-    path.write_text(launch_digests.serialise(found))
-    assert launch_digests.read_configured(path) == found["configured"]["digests"]
-    for damaged in ("", "[]", "{}", '{"configured": 1}'):
-        path.write_text(damaged)
-        with pytest.raises(BuildError, match=r"launch-digests.json: is damaged; delete it"):
-            launch_digests.read_configured(path)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.pipeline.publish.kata import Variant
 
 from tests.pipeline import sample
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.publish import kata
-from tools.pipeline.publish.kata import Variant
 from tools.pipeline.recipes.load import Recipes
 
 # Keys of [hypervisor.qemu] that Kata documents; those that it does not know it ignores. The names in

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.pipeline.publish.runtime_config import Artifact
 
 from tests.pipeline import sample
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.measure import policy
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.publish import runtime_config
-from tools.pipeline.publish.runtime_config import Artifact
 from tools.pipeline.recipes.load import Recipes
+from tools.sev import policy
 
 DIGESTS = {"snp": "ab" * 48, "sev-es": "cd" * 32, "sev": "ef" * 32}
 
@@ -151,3 +151,13 @@ def test_template_errors(template: str, line: str, loaded: Recipes, artifacts: d
         render(template, loaded, artifacts)
     assert str(info.value).startswith(line)
     assert len(str(info.value).splitlines()) == 1
+
+
+def test_the_digests_come_from_launch_digests_json(tmp_path: Path) -> None:
+    path = tmp_path / "launch-digests.json"
+    path.write_text('{"configured": {"digests": {"snp": "aa"}}}')
+    assert runtime_config.read_digests(path) == {"snp": "aa"}
+    for damaged in ("", "[]", "{}", '{"configured": 1}'):
+        path.write_text(damaged)
+        with pytest.raises(BuildError, match=r"launch-digests.json: is damaged; delete it"):
+            runtime_config.read_digests(path)

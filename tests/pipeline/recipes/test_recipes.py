@@ -11,9 +11,9 @@ import pytest
 from tests.pipeline import sample
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.recipes.firmwares import FirmwareRecipe, FirmwareSize, FirmwareTarget
-from tools.pipeline.recipes.guest import SevMode
 from tools.pipeline.recipes.kernels import KernelRecipe
-from tools.pipeline.recipes.profiles import Carry, Console, ProfileKind
+from tools.pipeline.recipes.profiles import Carry
+from tools.sev.modes import Console, Mode, ProfileKind
 
 GUEST = "recipes/guest.toml"
 LISTS = "recipes/kernel/fragments/lists.toml"
@@ -36,7 +36,7 @@ def test_what_is_written_is_what_is_read() -> None:
     loaded = sample.recipes()
     guest = loaded.guest
     assert (guest.machine, guest.cpu, guest.vcpus, guest.memory) == ("pc-q35-9.1", "EPYC-Milan", 3, "2G")
-    assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (SevMode.SEV_ES, 5, False)
+    assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (Mode.SEV_ES, 5, False)
     assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x120133, 0x7, 0x02010001)
     assert guest.sev_es_legacy_vm_type is True
     assert guest.identity.family_id == b"sample".ljust(16, b"\0")
@@ -98,13 +98,13 @@ def test_recipes_are_frozen() -> None:
         (GUEST, "vcpus = 3", "vcpus = 0", "machine.vcpus: 0 is not in 1…255"),
         (GUEST, "vcpus = 3", "vcpus = 256", "machine.vcpus: 256 is not in 1…255"),
         (GUEST, "vcpus = 3", "vcpus = true", "machine.vcpus: must be an integer, not a boolean"),
-        (GUEST, '"2G"', '"512"', "machine.memory: '512' is not a size such as 512M or 2G"),
-        (GUEST, '"2G"', '"0512M"', "machine.memory: '0512M' is not a size"),
-        (GUEST, '"2G"', '"64M"', "machine.memory: '64M' is outside 128M…16384G"),
-        (GUEST, '"2G"', '"99999G"', "machine.memory: '99999G' is outside 128M…16384G"),
+        (GUEST, '"2G"', '"512"', 'machine.memory: "512" is no memory size'),
+        (GUEST, '"2G"', '"0512M"', 'machine.memory: "0512M" is no memory size'),
+        (GUEST, '"2G"', '"64M"', 'machine.memory: "64M" is outside 128M…16384G'),
+        (GUEST, '"2G"', '"99999G"', 'machine.memory: "99999G" is outside 128M…16384G'),
         (GUEST, '"sev-es"', '"tdx"', "sev.mode: 'tdx' is not one of: snp, sev-es, sev"),
         (GUEST, "[sev.snp.policy]", "[sev.snp]\npolicy = 1\n[x]", "sev.snp.policy: must be a table, not an int"),
-        (GUEST, '"1.51"', '"0"', "sev.snp.policy.min-abi: '0' is not a version such as 1.51"),
+        (GUEST, '"1.51"', '"0"', "sev.snp.policy.min-abi: min-abi is a version from 0.0 to 255.255, not '0'"),
         (GUEST, "smt = false\n", "", "sev.snp.policy.smt: missing; add it (true or false)"),
         (GUEST, "smt = false", "smt = 1", "sev.snp.policy.smt: must be true or false, not an integer"),
         (GUEST, "send = true", "es = true\nsend = true", "sev.sev-es.policy.es: unknown key"),

@@ -9,10 +9,10 @@ import pytest
 
 from tools.pipeline.recipes import load
 from tools.pipeline.recipes.firmwares import FirmwareSize, FirmwareTarget
-from tools.pipeline.recipes.guest import SevMode
 from tools.pipeline.recipes.load import Recipes
-from tools.pipeline.recipes.profiles import Carry, Console, ProfileKind
+from tools.pipeline.recipes.profiles import Carry
 from tools.pipeline.sources import wanted
+from tools.sev.modes import Console, Mode, ProfileKind
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def shipped(repository: Path) -> Recipes:
 def test_the_guest(shipped: Recipes) -> None:
     guest = shipped.guest
     assert (guest.machine, guest.cpu, guest.vcpus, guest.memory) == ("q35", "EPYC-v4", 1, "512M")
-    assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (SevMode.SNP, 1, True)
+    assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (Mode.SNP, 1, True)
     assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x5, 0x1)
     assert guest.sev_es_legacy_vm_type is False
     assert guest.identity.family_id == b"sev-artifacts\0\0\0"

@@ -3,6 +3,8 @@
 """Who signed a report, as far as Python alone can tell; signature.py tells the rest if importable."""
 
 import importlib
+import site
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,20 +87,33 @@ def _nothing(make: Callable[[str, str], Check], why: str) -> list[Check]:
 
 
 def _signature_module() -> ModuleType | None:
+    if sys.flags.no_site:
+        # So does out/sev-launch start Python: nothing else needs what the distribution's packages bring.
+        site.main()
     try:
         return importlib.import_module(".signature", __package__)
     except ImportError:
         return None
 
 
+def key_server(report: Report, *, product: Product | None = None) -> str:
+    """Where AMD serves chain and revocation list of the key that signed; `product`: what the certificate says.
+
+    A report in version 2 does not name its processor.
+    """
+    kind = "vlek" if report.signing_key is SigningKey.VLEK else "vcek"
+    product = report.product or product or (Product.TURIN if report.reported_tcb.fmc is not None else None)
+    return f"{_KDS}/{kind}/v1/{product.value if product else 'PRODUCT (Milan or Genoa)'}"
+
+
 def certificate_source(report: Report) -> str:
     """Where the certificate for this report comes from."""
+    server = key_server(report)
     if report.signing_key is not SigningKey.VCEK:
-        return "it comes from the cloud provider"
+        return f"it comes from the cloud provider, its chain from {server}/cert_chain"
     if not any(report.chip_id):
         return "the host masks CHIP_ID, so only the host can name it"
     turin = report.reported_tcb.fmc is not None
-    product = report.product.value if report.product else Product.TURIN.value if turin else "Milan or Genoa"
     chip = report.chip_id[:8] if turin else report.chip_id
     levels = "&".join(f"{_SPL[part]}={level:02}" for part, level in report.reported_tcb.parts.items())
-    return f"AMD serves it at {_KDS}/vcek/v1/{product}/{chip.hex()}?{levels}"
+    return f"AMD serves it at {server}/{chip.hex()}?{levels}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tools.launcher.base.errors import printable
 from tools.launcher.base.ui import write_stdout
+from tools.sev.errors import printable
 
 
 class Result(StrEnum):
@@ -22,28 +22,38 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line. Without a mandatory check there is no verdict "verified"; a failed one always prevents it."""
+    """One line, and one more for each further finding.
+
+    Without a mandatory check there is no verdict "verified"; a failed one always prevents it.
+    """
 
     name: str
     result: Result
-    detail: str
+    findings: tuple[str, ...]
     mandatory: bool = True
 
+    @property
+    def detail(self) -> str:
+        """The findings as --json has them."""
+        return "; ".join(self.findings)
 
-def passed(name: str, holds: bool, detail: str, *, otherwise: str, mandatory: bool = True) -> Check:
-    """A check that was made: `detail` when it holds, `otherwise` when not."""
-    result = Result.OK if holds else Result.FAILED
-    return Check(name=name, result=result, detail=detail if holds else otherwise, mandatory=mandatory)
+
+def passed(name: str, holds: bool, detail: str, *, otherwise: str | Sequence[str], mandatory: bool = True) -> Check:
+    """A check that was made: `detail` when it holds, `otherwise` (one finding or several) when not."""
+    wrong = (otherwise,) if isinstance(otherwise, str) else tuple(otherwise)
+    if holds:
+        return Check(name=name, result=Result.OK, findings=(detail,), mandatory=mandatory)
+    return Check(name=name, result=Result.FAILED, findings=wrong, mandatory=mandatory)
 
 
 def failed(name: str, detail: str) -> Check:
     """A check that does not hold whatever it is compared with."""
-    return Check(name=name, result=Result.FAILED, detail=detail)
+    return Check(name=name, result=Result.FAILED, findings=(detail,))
 
 
 def unchecked(name: str, detail: str, *, mandatory: bool = True) -> Check:
     """A check that was not made, and why."""
-    return Check(name=name, result=Result.UNCHECKED, detail=detail, mandatory=mandatory)
+    return Check(name=name, result=Result.UNCHECKED, findings=(detail,), mandatory=mandatory)
 
 
 def obstacles(checks: Sequence[Check]) -> list[str]:
@@ -81,7 +91,11 @@ def show(checks: Sequence[Check], facts: dict[str, Any], *, as_json: bool) -> in
         write_stdout(json.dumps(document, indent=2) + "\n")
     else:
         width = max(len(check.name) for check in checks)
-        lines = [f"{check.result:<11}  {check.name:<{width}}  {check.detail}" for check in checks]
+        lines = []
+        for check in checks:
+            first, *others = check.findings
+            lines.append(f"{check.result:<11}  {check.name:<{width}}  {first}")
+            lines += [f"{'':<{13 + width}}  {finding}" for finding in others]
         lines.append(f"{verdict}{': ' if reasons else ''}{'; '.join(reasons)}")
         write_stdout("".join(f"{printable(line)}\n" for line in lines))
     return 1 if reasons else 0

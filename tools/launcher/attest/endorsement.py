@@ -54,8 +54,13 @@ def check_endorsement(report: Report, leaf: Endorsement) -> Check:
         name,
         not wrong,
         f"{leaf.subject} for {product}, {chip}, TCB {report.reported_tcb} as in the report",
-        otherwise="; ".join(wrong),
+        otherwise=wrong,
     )
+
+
+def product_of(leaf: Endorsement) -> Product | None:
+    """The product line that the certificate names, None when it is none."""
+    return _product_line(_text(leaf, _PRODUCT_NAME))
 
 
 def _product_line(product: str | None) -> Product | None:

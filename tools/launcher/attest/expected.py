@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.config.runtime_config import Mode
+from tools.sev.formats import DIGESTS_SCHEMA
+from tools.sev.modes import Mode
 
-SCHEMA = 1
-DIGESTS_NAME = "launch-digests.json"
-DIGEST_SIZE = {Mode.SNP: 48, Mode.SEV_ES: 32, Mode.SEV: 32}
-"""Bytes: SHA-384 for SNP (GCTX.LD of 56860), SHA-256 for SEV and SEV-ES (55766, section 6.5)."""
 _FILE_MAX = 16 << 20
 _VARIANT = "legacy-vm-type="
 _COUNT = re.compile(r"[1-9][0-9]{0,2}")
@@ -50,8 +47,8 @@ def read_expected(path: Path, mode: Mode) -> tuple[Entry, ...]:
     document = _load(path)
     where = str(path)
     schema = document.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        raise UserError(f"schema is {schema!r}, this sev-launch reads {SCHEMA}", where=where, hint=_HINT)
+    if type(schema) is not int or schema != DIGESTS_SCHEMA:
+        raise UserError(f"schema is {schema!r}, this sev-launch reads {DIGESTS_SCHEMA}", where=where, hint=_HINT)
     modes = _object(document.get("modes"), where=f"{where}: modes")
     part = _object(modes.get(str(mode)), where=f"{where}: {mode}")
     names = _qemu_models(document.get("cpu_models"), where=f"{where}: cpu_models")
@@ -153,7 +150,7 @@ def _object(value: Any, *, where: str) -> dict[str, Any]:
 
 
 def _digest(value: Any, mode: Mode, *, where: str) -> bytes:
-    digits = 2 * DIGEST_SIZE[mode]
+    digits = 2 * mode.digest_size
     if not isinstance(value, str) or re.fullmatch(rf"[0-9a-f]{{{digits}}}", value) is None:
         raise UserError(f"must be {digits} lower-case hexadecimal digits", where=where, hint=_HINT)
     return bytes.fromhex(value)

@@ -6,18 +6,16 @@ The firmware gives the host an HMAC over the launch digest, keyed with the trans
 only guest owner and firmware know. It exists once per launch; SNP has attestation reports instead.
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
 
+from tools.launcher.base import encodings
+
 TIK_SIZE = 16
 BLOB_SIZE = 48
 """HMAC-SHA256, then MNONCE, as QEMU's query-sev-launch-measure gives them in base64."""
-POLICY_NODBG = 1 << 0
-POLICY_ES = 1 << 2
 _MAC_SIZE = 32
 # Tells this HMAC from the API's other ones.
 _CONTEXT = 0x04
@@ -42,12 +40,16 @@ class Platform:
 
 def decode(text: str) -> Measurement:
     """From base64; ValueError says what is wrong."""
-    try:
-        blob = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("is no base64") from None
+    blob = encodings.from_base64(text.encode("utf-8", "surrogateescape"))
+    if blob is None:
+        raise ValueError("is no base64")
     if len(blob) != BLOB_SIZE:
         raise ValueError(f"has {len(blob)} bytes in base64, a launch measurement has {BLOB_SIZE}")
+    return split(blob)
+
+
+def split(blob: bytes) -> Measurement:
+    """From its 48 bytes."""
     return Measurement(mac=blob[:_MAC_SIZE], mnonce=blob[_MAC_SIZE:])
 
 

@@ -6,13 +6,19 @@ Layout: AMD 56860, SEV Secure Nested Paging Firmware ABI Specification, section 
 TCB_VERSION and its layout for family 1Ah: section 2.2. Offsets and the differences between the versions agree
 with virtee/sev (attestation/evidence/snp) and google/go-sev-guest (abi/abi.go). Parsing proves nothing: what
 is in a report counts only when its signature has been verified.
+
+Firmware gives meanings to reserved bits as it gets newer, and a report that it signed stays a report: what is
+set and means nothing here is named in `unknown`. Only where the fields themselves cannot be told apart (another
+version, another processor, another layout of the TCB) is a report refused.
 """
 
 import struct
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
+from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
+from tools.sev import policy as policies
 
 REPORT_SIZE = 0x4A0
 SIGNED_SIZE = 0x2A0
@@ -25,12 +31,12 @@ HOST_REQUESTED = 0xFFFFFFFF
 """VMPL of a report that the host asked for, not the guest (SNP_HV_REPORT_REQ)."""
 POLICY_DEBUG = 1 << 19
 _POLICY_ONE = 1 << 17
-_POLICY_KNOWN = (1 << 26) - 1
-_PLATFORM_KNOWN = 0b1011_1111
-_KEY_INFO_KNOWN = 0b1_1111
+_VERSION_MAX = 255
+# SMT_EN, TSME_EN, ECC_EN, RAPL_DIS, CIPHERTEXT_HIDING_DRAM_EN, ALIAS_CHECK_COMPLETE, IOMMU_WRITE_SAFE, TIO_EN.
+_PLATFORM_BITS = 8
+_KEY_INFO_BITS = 5
 # An ioctl's answer (SNP_GET_REPORT): MSG_REPORT_RSP, whose report starts at 0x20, in a buffer of 4000 bytes.
 _RESPONSE_HEADER = 0x20
-_HEX = frozenset(b"0123456789abcdefABCDEF\r\n\t ")
 _R_OR_S = 72
 
 
@@ -125,6 +131,7 @@ class Report:
     launch_mitigations: int | None  # 0x1F8, since version 5
     current_mitigations: int | None  # 0x200, since version 5
     product: Product | None
+    unknown: tuple[str, ...]  # signed, set, and without a meaning to this program
 
     @property
     def signed(self) -> bytes:
@@ -150,8 +157,10 @@ def parse_report(data: bytes, *, where: str) -> Report:
     version = _u32(data, 0x000)
     if version not in VERSIONS:
         known = ", ".join(map(str, VERSIONS))
-        raise _fault(f"report version {version}, this program knows {known}", where)
-    _check_reserved(data, version, where=where)
+        # A small number is a version to come, anything else is no report.
+        make = _strange if max(VERSIONS) < version <= _VERSION_MAX else _fault
+        raise make(f"report version {version}; known here: {known}", where)
+    _check_unsigned(data, where=where)
     key_info = _u32(data, 0x048)
     cpuid = (data[0x188], data[0x189], data[0x18A]) if version >= 3 else None
     product = _product(cpuid, where=where) if cpuid else None
@@ -189,10 +198,17 @@ def parse_report(data: bytes, *, where: str) -> Report:
         launch_mitigations=_u64(data, 0x1F8) if version >= 5 else None,
         current_mitigations=_u64(data, 0x200) if version >= 5 else None,
         product=product,
+        unknown=_unknown(data, version),
     )
 
 
+def _strange(what: str, where: str) -> UserError:
+    """For what may well be a report, but of a form that came after this program."""
+    return UserError(f"cannot read this report: {what}", where=where, hint="a newer sev-launch may know it")
+
+
 def _fault(what: str, where: str, *, hint: str | None = None) -> UserError:
+    """For what is no report."""
     return UserError(f"no attestation report: {what}", where=where, hint=hint)
 
 
@@ -210,42 +226,46 @@ def _check_size(data: bytes, *, where: str) -> None:
     if len(data) == REPORT_SIZE:
         return
     hint = f"it has {REPORT_SIZE} bytes, as the guest's outblob of configfs-tsm has it"
-    if data and _HEX.issuperset(data):
-        hint = "this looks like hexadecimal text: give the raw bytes, as in `xxd -r -p FILE report.bin`"
-    elif len(data) >= _RESPONSE_HEADER + REPORT_SIZE and _u32(data, 4) == REPORT_SIZE:
+    if len(data) >= _RESPONSE_HEADER + REPORT_SIZE and _u32(data, 4) == REPORT_SIZE:
         # u32 status, u32 size of the report, reserved up to 0x20.
         hint = (
             "this looks like the ioctl's whole answer: cut the report out of it, as in "
             f"`tail -c +{_RESPONSE_HEADER + 1} FILE | head -c {REPORT_SIZE} > report.bin`"
         )
-    raise _fault(f"has {len(data)} bytes", where, hint=hint)
+    raise _fault(f"has {len(data)} bytes{encodings.resemblance(data)}", where, hint=hint)
 
 
-def _check_reserved(data: bytes, version: int, *, where: str) -> None:
-    spans = [
+def _check_unsigned(data: bytes, *, where: str) -> None:
+    """Behind r and s nothing is signed, so nothing there can come from the firmware."""
+    begin = SIGNED_SIZE + 2 * _R_OR_S
+    if any(data[begin:]):
+        raise _fault(f"bytes {begin:#x} to {REPORT_SIZE - 1:#x}, behind the signature, are not zero", where)
+
+
+def _unknown(data: bytes, version: int) -> tuple[str, ...]:
+    """What is set in reserved places, by name."""
+    found = [f"POLICY bit {bit}" for bit in policies.unknown_bits(_u64(data, 0x008), policies.SNP)]
+    for name, value, known in (
+        ("PLATFORM_INFO", _u64(data, 0x040), _PLATFORM_BITS),
+        ("key information", _u32(data, 0x048), _KEY_INFO_BITS),
+    ):
+        found += [f"{name} bit {bit}" for bit in range(known, 64) if value >> bit & 1]
+    for begin, end in (
         (0x04C, 0x050),
         (0x188 if version < 3 else 0x18B, 0x1A0),
         (0x1EB, 0x1EC),
         (0x1EF, 0x1F0),
         (0x1F8 if version < 5 else 0x208, SIGNED_SIZE),
-        (SIGNED_SIZE + 2 * _R_OR_S, REPORT_SIZE),
-    ]
-    for begin, end in spans:
+    ):
         if any(data[begin:end]):
-            raise _fault(f"reserved bytes {begin:#x} to {end - 1:#x} are not zero", where)
-    unknown = _u64(data, 0x040) & ~_PLATFORM_KNOWN
-    if unknown:
-        raise _fault(f"PLATFORM_INFO has reserved bits {unknown:#x}", where)
-    if _u32(data, 0x048) & ~_KEY_INFO_KNOWN:
-        raise _fault("the key information at 0x48 has reserved bits", where)
+            found.append(f"bytes {begin:#x} to {end - 1:#x}" if end - begin > 1 else f"byte {begin:#x}")
+    return tuple(found)
 
 
 def _policy(data: bytes, *, where: str) -> int:
     policy = _u64(data, 0x008)
     if not policy & _POLICY_ONE:
         raise _fault(f"policy {policy:#x} lacks bit 17, which is reserved and must be 1", where)
-    if policy & ~_POLICY_KNOWN:
-        raise _fault(f"policy {policy:#x} has reserved bits", where)
     return policy
 
 
@@ -254,7 +274,7 @@ def _signing_key(key_info: int, *, where: str) -> SigningKey:
     try:
         return SigningKey(value)
     except ValueError:
-        raise _fault(f"SIGNING_KEY is {value}, which is reserved", where) from None
+        raise _strange(f"SIGNING_KEY is {value}", where) from None
 
 
 def _product(cpuid: tuple[int, int, int], *, where: str) -> Product:
@@ -266,7 +286,7 @@ def _product(cpuid: tuple[int, int, int], *, where: str) -> Product:
         return Product.GENOA
     if family == 0x1A and model <= 0x11:
         return Product.TURIN
-    raise _fault(f"processor family {family:#x} model {model:#x} is not known to this program", where)
+    raise _strange(f"processor family {family:#x} model {model:#x}", where)
 
 
 def _looks_like_turin(chip_id: bytes) -> bool:
@@ -283,5 +303,5 @@ def _tcb(data: bytes, at: int, *, turin: bool, where: str) -> Tcb:
         tcb = Tcb(bootloader=raw[0], tee=raw[1], snp=raw[6], microcode=raw[7])
         reserved = raw[2:6]
     if any(reserved):
-        raise _fault(f"the TCB version at {at:#x} has reserved bytes that are not zero", where)
+        raise _strange(f"the TCB version at {at:#x} has reserved bytes that are not zero", where)
     return tcb

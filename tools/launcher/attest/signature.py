@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tools.launcher.attest.certificates import AMD_ROOTS, File, Given, Role
+from tools.launcher.attest.certificates import AMD_ROOTS, File, Given, Role, key_server
 from tools.launcher.attest.checks import Check, failed, passed, unchecked
-from tools.launcher.attest.endorsement import AMD_OID, Endorsement, check_endorsement
+from tools.launcher.attest.endorsement import AMD_OID, Endorsement, check_endorsement, product_of
 from tools.launcher.attest.report import ECDSA_P384_SHA384, Report
 from tools.launcher.base.errors import UserError
 
@@ -45,13 +45,15 @@ def check(report: Report, given: Given, *, at: datetime) -> list[Check]:
         warnings.simplefilter("ignore")
         certificates = _load_all(given)
         leaf = certificates[Role.LEAF]
+        endorsement = _endorsement(leaf)
+        server = key_server(report, product=product_of(endorsement))
         return [
             _signature(report, leaf),
-            check_endorsement(report, _endorsement(leaf)),
+            check_endorsement(report, endorsement),
             _chain(certificates),
             _root(certificates.get(Role.ARK), given),
             _dates(certificates, at),
-            _revocation(certificates, given.crl, at),
+            _revocation(certificates, given.crl, at, server=server),
         ]
 
 
@@ -132,7 +134,7 @@ def _chain(certificates: dict[Role, x509.Certificate]) -> Check:
         name,
         not wrong,
         " → ".join(_common_name(certificate) for certificate in (ark, ask, leaf)),
-        otherwise="; ".join(wrong),
+        otherwise=wrong,
     )
 
 
@@ -160,15 +162,14 @@ def _dates(certificates: dict[Role, x509.Certificate], at: datetime) -> Check:
         elif at > end:
             wrong.append(f"{_common_name(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC")
     day = f"{at.astimezone(UTC):%Y-%m-%d}"
-    return passed("validity dates", not wrong, f"every certificate is valid on {day}", otherwise="; ".join(wrong))
+    return passed("validity dates", not wrong, f"every certificate is valid on {day}", otherwise=wrong)
 
 
-def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, at: datetime) -> Check:
+def _revocation(certificates: dict[Role, x509.Certificate], file: File | None, at: datetime, *, server: str) -> Check:
     """The ARK's list of what it revoked. Not mandatory: AMD's server has it, which not everybody reaches."""
     name = "revocation"
     if file is None:
-        why = "no --crl given; AMD serves one at https://kdsintf.amd.com/vcek/v1/PRODUCT/crl"
-        return unchecked(name, why, mandatory=False)
+        return unchecked(name, f"no --crl given; AMD serves one at {server}/crl", mandatory=False)
     crl, serials = _load_crl(file)
     ark, ask = certificates.get(Role.ARK), certificates.get(Role.ASK)
     if ark is None or ask is None:

@@ -2,31 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch verify --measurement`: the launch measurement of an SEV or SEV-ES guest."""
 
-import argparse
 import os
 from pathlib import Path
 
 from tools.launcher.attest import measurement
 from tools.launcher.attest.checks import Check, passed, show
 from tools.launcher.attest.expected import Entry
-from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
-from tools.launcher.attest.measurement import POLICY_ES, POLICY_NODBG, Measurement, Platform
+from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, sized_file
+from tools.launcher.attest.measurement import Measurement, Platform
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
-from tools.launcher.config.runtime_config import Mode
+from tools.launcher.base.values import Values
+from tools.sev import policy as policies
+from tools.sev.modes import Mode
 
 _POLICY_MAX = (1 << 32) - 1
 
 
-def verify_measurement(options: argparse.Namespace, ui: Ui) -> int:
+def verify_measurement(options: Values, ui: Ui) -> int:
     """Print the lines and the verdict; returns the exit status."""
     missing = [name for name in ("tik", "api_major", "api_minor", "build") if getattr(options, name) is None]
     if missing:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise UserError(f"a launch measurement needs {names} too")
-    tik = read_file(options.tik)
-    if len(tik) != measurement.TIK_SIZE:
-        raise UserError(f"has {len(tik)} bytes, a TIK has {measurement.TIK_SIZE}", where=str(options.tik))
+    tik = sized_file(options.tik, measurement.TIK_SIZE, where=f"--tik {options.tik}")
     mode, policy = _mode_and_policy(options)
     platform = Platform(api_major=options.api_major, api_minor=options.api_minor, build=options.build)
     given = _measurement(options.measurement)
@@ -36,9 +35,10 @@ def verify_measurement(options: argparse.Namespace, ui: Ui) -> int:
         for entry in entries
         if measurement.matches(given, tik=tik, platform=platform, policy=policy, digest=entry.digest)
     ]
+    debug = policies.allows_debug(policy, policies.LAYOUTS[mode])
     checks = [
         _line(found, entries, policy),
-        check_debug(not policy & POLICY_NODBG, expected=not policy & POLICY_NODBG, ui=ui),
+        check_debug(debug, expected=debug, ui=ui),
     ]
     facts = {
         "mode": str(mode),
@@ -59,7 +59,7 @@ def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int) -> Check:
     )
 
 
-def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
+def _mode_and_policy(options: Values) -> tuple[Mode, int]:
     """What --mode and --policy say, the rest from the config."""
     config = config_reader(options)
     policy: int | None = options.policy
@@ -68,7 +68,7 @@ def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
     if options.mode is not None:
         mode = Mode(options.mode)
     elif policy is not None:
-        mode = Mode.SEV_ES if policy & POLICY_ES else Mode.SEV
+        mode = Mode.SEV_ES if policy >> policies.ES_BIT & 1 else Mode.SEV
     else:
         mode = config().sev.mode
     if mode is Mode.SNP:
@@ -76,7 +76,7 @@ def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
     if policy is None:
         sev = config().sev
         policy = sev.sev_es_policy if mode is Mode.SEV_ES else sev.sev_policy
-    if bool(policy & POLICY_ES) != (mode is Mode.SEV_ES):
+    if bool(policy >> policies.ES_BIT & 1) != (mode is Mode.SEV_ES):
         raise UserError(f"policy {policy:#x} is not one of {mode}: bit 2 (ES) says which it is")
     return mode, policy
 
@@ -86,12 +86,8 @@ def _measurement(text: str) -> Measurement:
     try:
         return measurement.decode(text)
     except ValueError as error:
-        what, where = str(error), "--measurement"
+        what = str(error)
     path = Path(text)
     if "\0" not in text and os.path.lexists(text):
-        where = text
-        try:
-            return measurement.decode(read_file(path).decode("ascii", "replace"))
-        except ValueError as error:
-            what = str(error)
-    raise UserError(f"{what}, and names no file" if where == "--measurement" else what, where=where)
+        return measurement.split(sized_file(path, measurement.BLOB_SIZE, where=text))
+    raise UserError(f"{what}, and names no file", where="--measurement")

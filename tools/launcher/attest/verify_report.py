@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch verify REPORT`: an SNP attestation report, check by check."""
 
-import argparse
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -14,15 +13,26 @@ from tools.launcher.attest.certificates import File, Given, Role, check_signer
 from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
 from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
-from tools.launcher.attest.report import HOST_REQUESTED, POLICY_DEBUG, Report, SigningKey, Tcb, parse_report
+from tools.launcher.attest.report import (
+    HOST_REQUESTED,
+    POLICY_DEBUG,
+    REPORT_SIZE,
+    Report,
+    SigningKey,
+    Tcb,
+    parse_report,
+)
+from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
-from tools.launcher.config.runtime_config import Mode
+from tools.launcher.base.values import Values
+from tools.sev.modes import Mode
 
 
-def verify_report(options: argparse.Namespace, ui: Ui) -> int:
+def verify_report(options: Values, ui: Ui) -> int:
     """Print the lines and the verdict; returns the exit status."""
-    report = parse_report(read_file(options.report), where=str(options.report))
+    data = read_file(options.report)
+    report = parse_report(encodings.decode(data, size=REPORT_SIZE) or data, where=str(options.report))
     policy = options.policy if options.policy is not None else config_reader(options)().sev.snp_policy
     if options.report_data is not None and options.report_data_file is not None:
         raise UserError("--report-data and --report-data-file exclude each other")
@@ -35,12 +45,13 @@ def verify_report(options: argparse.Namespace, ui: Ui) -> int:
         _report_data(report, options),
         _tcb(report, options.min_tcb),
         *_identity(report, options),
+        _unknown(report, refuse=bool(options.refuse_unknown)),
         *check_signer(report, given, at=options.at or datetime.now(UTC)),
     ]
     return show(checks, {"report": _facts(report)}, as_json=options.json)
 
 
-def _given(options: argparse.Namespace) -> Given:
+def _given(options: Values) -> Given:
     files: dict[Role, File] = {}
     for role, path in (
         (Role.LEAF, options.vcek or options.vlek),
@@ -78,7 +89,7 @@ def _vmpl(report: Report, vmpl: int) -> Check:
     return passed("VMPL", report.vmpl == vmpl, str(vmpl), otherwise=f"{report.vmpl}{host}, expected {vmpl}")
 
 
-def _report_data(report: Report, options: argparse.Namespace) -> Check:
+def _report_data(report: Report, options: Values) -> Check:
     name, said = "report data", report.report_data.hex()
     if options.report_data is not None:
         wanted: bytes = options.report_data
@@ -104,10 +115,10 @@ def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:
         for part, level in minimum.items()
         if tcb.parts[part] < level
     ]
-    return passed(name, not low, str(report.reported_tcb), otherwise="; ".join(low))
+    return passed(name, not low, str(report.reported_tcb), otherwise=low)
 
 
-def _identity(report: Report, options: argparse.Namespace) -> list[Check]:
+def _identity(report: Report, options: Values) -> list[Check]:
     """What only some verifiers know to expect: not mandatory, but shown."""
     pairs = [
         ("host data", report.host_data, options.host_data),
@@ -131,6 +142,14 @@ def _identity(report: Report, options: argparse.Namespace) -> list[Check]:
         low = f"{svn} is below {options.min_svn}"
         lines.append(passed(name, svn >= options.min_svn, str(svn), otherwise=low, mandatory=False))
     return lines
+
+
+def _unknown(report: Report, *, refuse: bool) -> Check:
+    """Newer firmware gives meanings to bits that were reserved: named in any case, refused when asked for."""
+    name = "reserved bits"
+    if report.unknown and not refuse:
+        return unchecked(name, f"set, with a meaning not known here: {', '.join(report.unknown)}", mandatory=False)
+    return passed(name, not report.unknown, "none set", otherwise=f"set: {', '.join(report.unknown)}", mandatory=False)
 
 
 def _facts(report: Report) -> dict[str, Any]:

@@ -2,20 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong, by exit status; anything else that escapes is a bug."""
 
-
-def printable(text: str) -> str:
-    """Escape every control character, so that quoted input keeps to its line and off the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+from tools.sev.errors import FormatError, one_line, printable
 
 
 class LauncherError(Exception):
-    """One line: where, what, what to do next. `exit_status` is what the command ends with."""
+    """One line: where, what, what to do next. `exit_status` is what the command ends with.
+
+    `details` are lines shown after it: several reasons, QEMU's own words, the end of the guest's console.
+    """
 
     exit_status = 125
 
-    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        line = f"{where}: {what}" if where else what
-        super().__init__(printable(f"{line}; {hint}" if hint else line))
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, details: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(one_line(what, where=where, hint=hint))
+        self.details = tuple(printable(line) for line in details)
 
 
 class UserError(LauncherError):
@@ -23,16 +25,20 @@ class UserError(LauncherError):
 
     exit_status = 2
 
+    @classmethod
+    def of(cls, error: FormatError) -> "UserError":
+        """What tools/sev found wrong with a file."""
+        return cls(error.what, where=error.where, hint=error.hint)
+
+
+class CheckError(LauncherError):
+    """A check of what was built found something wrong. Exit status 1."""
+
+    exit_status = 1
+
 
 class GuestError(LauncherError):
-    """The guest itself failed: never came up, broke the protocol, died. Exit status 125.
-
-    `details` are lines shown after the error: QEMU's own words, the end of the guest's console.
-    """
-
-    def __init__(self, what: str, *, hint: str | None = None, details: tuple[str, ...] = ()) -> None:
-        super().__init__(what, hint=hint)
-        self.details = tuple(printable(line) for line in details)
+    """The guest itself failed: never came up, broke the protocol, died. Exit status 125."""
 
 
 class WorkloadError(LauncherError):

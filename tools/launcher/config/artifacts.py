@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
+from tools.sev.errors import FormatError
+from tools.sev.footer import Footer, parse_footer
 
 _CHUNK = 1 << 20
 
@@ -41,6 +43,15 @@ def read_verified(config: RuntimeConfig, artifact: Artifact) -> bytes:
     parts: list[bytes] = []
     _read(config.path.parent / artifact.file, artifact, sink=parts.append)
     return b"".join(parts)
+
+
+def read_firmware(config: RuntimeConfig) -> Footer:
+    """What the footer of the config's firmware says, its digest checked; UserError when it cannot be used."""
+    data = read_verified(config, config.firmware)
+    try:
+        return parse_footer(data, where=str(config.path.parent / config.firmware.file))
+    except FormatError as error:
+        raise UserError.of(error) from None
 
 
 def _read(source: Path, artifact: Artifact, *, sink: Callable[[bytes], object] | None) -> None:

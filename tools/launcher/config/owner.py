@@ -12,22 +12,22 @@ import binascii
 import os
 import re
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
-from tools.launcher.config.runtime_config import Mode, RuntimeConfig
+from tools.launcher.config.runtime_config import RuntimeConfig
+from tools.sev import id_block
+from tools.sev.id_block import AUTH_SIZE, BLOCK_SIZE, ECDSA_P384_SHA384, VERSION, IdBlock
+from tools.sev.modes import Mode
 
-BLOCK_SIZE, AUTH_SIZE, HOST_DATA_SIZE = 96, 4096, 32
+HOST_DATA_SIZE = 32
 # SEV API, appendix C.1, "SEV certificate": 16 bytes, a public key of 1028, two signatures of 520.
 DH_CERT_SIZE = 2084
 # SEV API, LAUNCH_START, "Session data": nonce, wrapped keys, IV, two HMACs.
 SESSION_SIZE = 128
 _FILE_MAX = 64 << 10
-_BLOCK = struct.Struct("<48s16s16sIIQ")
-_VERSION = 1
-_ECDSA_P384_SHA384 = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdBlock:
+class SignedIdBlock:
     """A checked ID block (96 bytes) with its authentication information (4096 bytes)."""
 
     block: bytes
@@ -86,7 +86,7 @@ class IdBlock:
 class Owner:
     """What was given, read and checked."""
 
-    id_block: IdBlock | None = None
+    id_block: SignedIdBlock | None = None
     host_data: bytes | None = None
     dh_cert: bytes | None = None
     session: bytes | None = None
@@ -120,57 +120,54 @@ def read(wish: Wish, config: RuntimeConfig, *, expected_digest: bytes | None) ->
     """
     mode = config.sev.mode
     wish.check_mode(mode)
-    id_block = None
+    signed = None
     if wish.id_block is not None and wish.id_auth is not None:
-        id_block = _id_block(wish, config, expected_digest=expected_digest)
+        signed = _id_block(wish, config, expected_digest=expected_digest)
     return Owner(
-        id_block=id_block,
+        id_block=signed,
         host_data=None if wish.host_data is None else _host_data(wish.host_data),
         dh_cert=None if wish.dh_cert is None else _base64_file(wish.dh_cert, "--dh-cert", DH_CERT_SIZE),
         session=None if wish.session is None else _base64_file(wish.session, "--session", SESSION_SIZE),
     )
 
 
-def _id_block(wish: Wish, config: RuntimeConfig, *, expected_digest: bytes | None) -> IdBlock:
+def _id_block(wish: Wish, config: RuntimeConfig, *, expected_digest: bytes | None) -> SignedIdBlock:
     assert wish.id_block is not None
     assert wish.id_auth is not None
     where = f"--id-block {wish.id_block}"
-    block = _binary_or_base64(wish.id_block, where, BLOCK_SIZE)
-    digest, _, _, version, _, policy = _BLOCK.unpack(block)
-    if version != _VERSION:
-        raise UserError(f"has version {version}, not {_VERSION}", where=where, hint="is it an ID block?")
-    if policy != config.sev.snp_policy:
+    block = _sized(wish.id_block, where, BLOCK_SIZE)
+    said = IdBlock.unpack(block)
+    if said.version != VERSION:
+        raise UserError(f"has version {said.version}, not {VERSION}", where=where, hint="is it an ID block?")
+    if said.policy != config.sev.snp_policy:
         raise UserError(
-            f"was signed for policy {policy:#x}, this guest's is {config.sev.snp_policy:#x}",
+            f"was signed for policy {said.policy:#x}, this guest's is {config.sev.snp_policy:#x}",
             where=where,
             hint="sign one for this policy: the firmware refuses a launch with another",
         )
-    if expected_digest is not None and digest != expected_digest:
+    if expected_digest is not None and said.digest != expected_digest:
         raise UserError(
-            f"was signed for launch digest {digest.hex()}, this guest's is {expected_digest.hex()}",
+            f"was signed for launch digest {said.digest.hex()}, this guest's is {expected_digest.hex()}",
             where=where,
             hint="artifacts, --append, --verity, --cpus and the CPU model decide it",
         )
     where = f"--id-auth {wish.id_auth}"
-    auth = _binary_or_base64(wish.id_auth, where, AUTH_SIZE)
-    id_algorithm, author_algorithm = struct.unpack_from("<II", auth)
-    if id_algorithm != _ECDSA_P384_SHA384 or author_algorithm not in (0, _ECDSA_P384_SHA384):
+    auth = _sized(wish.id_auth, where, AUTH_SIZE)
+    id_algorithm, author_algorithm = id_block.key_algorithms(auth)
+    if id_algorithm != ECDSA_P384_SHA384 or author_algorithm not in (0, ECDSA_P384_SHA384):
         raise UserError(
             f"names the key algorithms {id_algorithm} and {author_algorithm}, not 1 and 0 or 1",
             where=where,
             hint="is it ID authentication information?",
         )
-    return IdBlock(block=block, auth=auth, author_key=author_algorithm != 0)
+    return SignedIdBlock(block=block, auth=auth, author_key=author_algorithm != 0)
 
 
 def _host_data(text: str) -> bytes:
     if text.startswith("@"):
         path = Path(text[1:])
         where = f"--host-data {text}"
-        data = _read(path, where)
-        if len(data) != HOST_DATA_SIZE:
-            raise UserError(f"has {len(data)} bytes, not {HOST_DATA_SIZE}", where=where)
-        return data
+        return _sized(path, where, HOST_DATA_SIZE)
     if re.fullmatch(r"[0-9a-fA-F]{64}", text) is None:
         raise UserError(
             f"{text[:80]!r} is not {HOST_DATA_SIZE} bytes in hexadecimal",
@@ -180,15 +177,13 @@ def _host_data(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _binary_or_base64(path: Path, where: str, size: int) -> bytes:
+def _sized(path: Path, where: str, size: int) -> bytes:
+    """A file of `size` bytes, plain, in hexadecimal or in base64."""
     data = _read(path, where)
-    if len(data) == size:
-        return data
-    decoded = _decode(data)
-    if decoded is None or len(decoded) != size:
-        has = f"{len(data)} bytes" if decoded is None else f"{len(decoded)} bytes in base64"
-        raise UserError(f"has {has}, not {size}, neither plain nor in base64", where=where)
-    return decoded
+    found = encodings.decode(data, size=size)
+    if found is None:
+        raise UserError(f"has {len(data)} bytes{encodings.resemblance(data)}, not {size}", where=where)
+    return found
 
 
 def _base64_file(path: Path, option: str, size: int) -> bytes:

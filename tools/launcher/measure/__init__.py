@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launch digests: what the firmware will have measured of a guest, computed before it starts.
 
-digest_command ─┬─ digest_file ─┬─ launch_digest ─┬─ vmsa
-                │               │                 └─ firmware_check
-                └───────────────┴─ cpu_models
+digest_file ─┬─ launch_digest ── vmsa
+             └─ cpu_signature
 
-`digest` is digest_command; `check`, and `run` and `show` with an ID block, ask digest_file. The folder above
-has what every start needs as well: artifacts, cmdline, firmware (the footer) and hashes (QEMU's table).
+The commands `digest` and `check`, and `run` and `show` with an ID block, ask digest_file. What is measured
+beside the firmware, and whether a firmware is whole, is in tools/sev, which the pipeline uses as well; what is
+computed here it computes by itself (launch_digest says what that is).
 """

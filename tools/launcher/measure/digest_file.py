@@ -12,20 +12,16 @@ from typing import Any
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.config import artifacts
-from tools.launcher.config.runtime_config import Artifact, Mode, RuntimeConfig
-from tools.launcher.guest.hashes_table import hashes_table
-from tools.launcher.measure.cpu_models import CPU_MODELS, qemu_names, signature_of
-from tools.launcher.measure.launch_digest import (
-    SEV_ES_FEATURES,
-    SNP_FEATURES,
-    VMSA_GPA,
-    LaunchDigests,
-    sha384_of,
-)
+from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
+from tools.launcher.measure.cpu_signature import signature_of
+from tools.launcher.measure.launch_digest import LaunchDigests, sha384_of
+from tools.sev.cpu_models import CPU_MODELS
+from tools.sev.errors import FormatError
+from tools.sev.formats import DIGESTS_NAME, DIGESTS_SCHEMA, DIGESTS_VCPUS
+from tools.sev.hashes_table import hashes_table
+from tools.sev.modes import Mode
+from tools.sev.vmsa import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA
 
-NAME = "launch-digests.json"
-SCHEMA = 1
-TABLE_VCPUS = 64
 _MAX = 1 << 20
 _HINT = "rebuild with ./doit build, or restore the file"
 # What the file says about its making, which nothing here can check.
@@ -40,7 +36,10 @@ def launch_digests(config: RuntimeConfig, *, cmdline: str) -> LaunchDigests:
     image = artifacts.read_verified(config, config.firmware)
     initramfs = None if config.initramfs is None else bytes.fromhex(config.initramfs.sha256)
     table = hashes_table(kernel_sha256=bytes.fromhex(config.kernel.sha256), initrd_sha256=initramfs, cmdline=cmdline)
-    return LaunchDigests(image, table, where=str(config.path.parent / config.firmware.file))
+    try:
+        return LaunchDigests(image, table, where=str(config.path.parent / config.firmware.file))
+    except FormatError as error:
+        raise UserError.of(error) from None
 
 
 def check(config: RuntimeConfig) -> None:
@@ -55,7 +54,7 @@ def check(config: RuntimeConfig) -> None:
                 where=f"{config.path}: launch-digest.{mode}",
                 hint="was the file edited? rebuild with ./doit build",
             )
-    path = config.path.parent / NAME
+    path = config.path.parent / DIGESTS_NAME
     found = _read(path)
     for *parents, key in _STATEMENTS:
         table = found
@@ -96,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _expected(config: RuntimeConfig, own: LaunchDigests, summary: dict[Mode, str]) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": DIGESTS_SCHEMA,
         "profile": str(config.profile),
         "version": config.version,
         "depends_on": {
@@ -115,8 +114,8 @@ def _expected(config: RuntimeConfig, own: LaunchDigests, summary: dict[Mode, str
             "digests": {str(mode): digest for mode, digest in summary.items()},
         },
         "cpu_models": {
-            name: {"signature": f"{model.signature:#x}", "qemu_models": qemu_names(name)}
-            for name, model in CPU_MODELS.items()
+            model.name: {"signature": f"{model.signature:#x}", "qemu_models": list(model.qemu_models)}
+            for model in CPU_MODELS
         },
         "modes": _modes(own),
     }
@@ -130,22 +129,17 @@ def _artifact(artifact: Artifact | None) -> dict[str, Any] | None:
 
 def _modes(own: LaunchDigests) -> dict[str, Any]:
     variants = {f"legacy-vm-type={'on' if legacy else 'off'}": legacy for legacy in (False, True)}
-    pages = {
-        name: own.vmsa_pages(model.signature, features=SNP_FEATURES, fpu=True) for name, model in CPU_MODELS.items()
-    }
+    pages = {model.name: own.vmsa_pages(model.signature, features=SNP_FEATURES, fpu=True) for model in CPU_MODELS}
     return {
         "sev": {"algorithm": "sha256", "digest": own.sev()},
         "sev-es": {"algorithm": "sha256"}
         | {
-            label: {
-                name: _by_count(own.sev_es(model.signature, legacy_vm_type=legacy))
-                for name, model in CPU_MODELS.items()
-            }
+            label: {model.name: _by_count(own.sev_es(model.signature, legacy_vm_type=legacy)) for model in CPU_MODELS}
             for label, legacy in variants.items()
         },
         "snp": {
             "algorithm": "sha384",
-            "digests": {name: _by_count(own.snp(model.signature)) for name, model in CPU_MODELS.items()},
+            "digests": {model.name: _by_count(own.snp(model.signature)) for model in CPU_MODELS},
             "resumable": {
                 "before_vmsas": own.snp_before_vmsas.hex(),
                 "vmsa_gpa": f"{VMSA_GPA:#x}",
@@ -156,7 +150,7 @@ def _modes(own: LaunchDigests) -> dict[str, Any]:
 
 
 def _by_count(digests: Any) -> dict[str, str]:
-    return {str(count): digest for count, digest in enumerate(islice(digests, TABLE_VCPUS), start=1)}
+    return {str(count): digest for count, digest in enumerate(islice(digests, DIGESTS_VCPUS), start=1)}
 
 
 def _compare(found: Any, expected: Any, *, where: str, key: str) -> None:

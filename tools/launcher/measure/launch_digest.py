@@ -5,6 +5,10 @@
 SEV and SEV-ES: SHA-256 over all that is handed to LAUNCH_UPDATE_DATA and LAUNCH_UPDATE_VMSA, in order
 (SEV API, chapter 6). SNP: a SHA-384 chain over PAGE_INFO structures (SNP ABI, 8.17.2). Order and page types:
 QEMU, target/i386/sev.c.
+
+Independent of the pipeline's: chain, order, page types, the values in the VMSAs and the hashes table's bytes.
+Shared with it, from tools/sev: the check that the firmware is whole, CPU signatures, SEV_FEATURES, VMSA_GPA and
+the layout of the VMSA. The pipeline has its own parser of the footer, that of sev-snp-measure.
 """
 
 import hashlib
@@ -12,18 +16,14 @@ import struct
 from collections.abc import Iterator
 from itertools import islice, repeat
 
-from tools.launcher.config.runtime_config import Mode
-from tools.launcher.guest.firmware import Firmware
-from tools.launcher.guest.hashes_table import TABLE_SIZE
 from tools.launcher.measure import vmsa
-from tools.launcher.measure.firmware_check import check_measured
+from tools.sev.firmware_check import check_firmware
+from tools.sev.footer import Footer
+from tools.sev.hashes_table import TABLE_SIZE
+from tools.sev.limits import FOUR_GIB, PAGE
+from tools.sev.modes import Mode
+from tools.sev.vmsa import RESET_VECTOR, SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA
 
-PAGE = 4096
-SNP_FEATURES = 0x1
-"""SEV_FEATURES of a VMSA under SNP: SNPActive alone."""
-SEV_ES_FEATURES = 0x0
-VMSA_GPA = 0xFFFFFFFFF000
-"""Where KVM has each VMSA measured (Linux, svm/sev.c, INITIAL_VMSA_GPA)."""
 # The digest so far, SHA-384 of the page, u16 length of this structure, u8 page type, u8 IMI, u8 permissions
 # of VMPL 3, 2 and 1, u8 reserved, u64 guest-physical address.
 _PAGE_INFO = struct.Struct("<48s48sHBB4xQ")
@@ -35,14 +35,14 @@ _NO_CONTENTS = bytes(48)
 class LaunchDigests:
     """The digests of one firmware and one hashes table; `where` names the firmware in errors.
 
-    UserError when the firmware lacks anything that a measured launch needs: there is no digest for it then.
+    FormatError when the firmware lacks anything that a measured launch needs: there is no digest for it then.
     """
 
     def __init__(self, image: bytes, table: bytes, *, where: str) -> None:
         assert len(table) == TABLE_SIZE
-        firmware = check_measured(image, where=where)
-        assert firmware.es_reset is not None
-        self._ap_eip = firmware.es_reset
+        firmware = check_firmware(image, where=where)
+        assert firmware.sev_es_reset is not None
+        self._ap_eip = firmware.sev_es_reset
         self._plain = hashlib.sha256(image + table)
         self.snp_before_vmsas = snp_sections(snp_flash(image), table, firmware)
 
@@ -86,7 +86,7 @@ class LaunchDigests:
 
     def vmsa_pages(self, signature: int, *, features: int, fpu: bool) -> tuple[bytes, bytes]:
         """The VMSA of the first vCPU, and that of each further one, which starts where the footer says."""
-        first = vmsa.page(eip=vmsa.RESET_VECTOR, signature=signature, features=features, fpu=fpu)
+        first = vmsa.page(eip=RESET_VECTOR, signature=signature, features=features, fpu=fpu)
         further = vmsa.page(eip=self._ap_eip, signature=signature, features=features, fpu=fpu)
         return first, further
 
@@ -104,18 +104,18 @@ def _extend(digest: bytes, contents: bytes, *, page_type: int, gpa: int) -> byte
 def snp_flash(image: bytes) -> bytes:
     """The beginning of the chain: the flash, page by page; it ends at 4 GiB."""
     digest = bytes(48)
-    base = (1 << 32) - len(image)
+    base = FOUR_GIB - len(image)
     for offset in range(0, len(image), PAGE):
         contents = hashlib.sha384(image[offset : offset + PAGE]).digest()
         digest = _extend(digest, contents, page_type=_NORMAL, gpa=base + offset)
     return digest
 
 
-def snp_sections(digest: bytes, table: bytes, firmware: Firmware) -> bytes:
+def snp_sections(digest: bytes, table: bytes, firmware: Footer) -> bytes:
     """The chain's second part: what the metadata lists, in its order; the hashes table fills one page."""
-    for section in firmware.layout:
+    for section in firmware.sections:
         if section.name == "KERNEL_HASHES":
-            page = bytes(firmware.hashes_base % PAGE) + table
+            page = bytes(firmware.hashes.base % PAGE) + table
             contents = hashlib.sha384(page.ljust(PAGE, b"\0")).digest()
             digest = _extend(digest, contents, page_type=_NORMAL, gpa=section.base)
             continue

@@ -3,6 +3,9 @@
 """The two kinds of failure that a user sees; anything else that escapes is a bug."""
 
 from collections.abc import Sequence
+from typing import Self
+
+from tools.sev.errors import FormatError, one_line, printable
 
 
 class SevArtifactsError(Exception):
@@ -16,16 +19,17 @@ class SevArtifactsError(Exception):
     def __init__(
         self, what: str, *, where: str | None = None, hint: str | None = None, details: Sequence[str] = ()
     ) -> None:
-        line = f"{where}: {what}" if where else what
-        if hint:
-            line = f"{line}; {hint}"
-        # Control characters in quoted input must not break the one-line promise or reach the terminal.
-        lines = (line, *(f"   {detail}" for detail in details))
-        super().__init__("\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in lines))
+        lines = (one_line(what, where=where, hint=hint), *(f"   {printable(detail)}" for detail in details))
+        super().__init__("\n".join(lines))
         self.what = what
         self.where = where
         self.hint = hint
         self.details = tuple(details)
+
+    @classmethod
+    def of(cls, error: FormatError) -> Self:
+        """What tools/sev found, as an error of this kind."""
+        return cls(error.what, where=error.where, hint=error.hint)
 
 
 class UserError(SevArtifactsError):

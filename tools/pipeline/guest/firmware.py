@@ -7,22 +7,25 @@ Debian's fixes, by debian.toml ──────────┼─ source ─�
 recipes/firmware/patches ────────────────┘
 """
 
-import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tools.pipeline.base import files as digest
 from tools.pipeline.base import toml_reader
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine.store import Input, Result, Step
-from tools.pipeline.guest import patches
-from tools.pipeline.guest import source_tree as source
-from tools.pipeline.measure import footer as ovmf_footer
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.step import CheckoutFile, Literal, Reference, Step
+from tools.pipeline.guest import patches, source_tree
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
-from tools.pipeline.tasks.project import Project
+from tools.sev import firmware_check
+from tools.sev.errors import FormatError
 
-_FOLDER = "recipes/firmware"
+IMAGE = "OVMF.fd"
 _LICENCE = "BSD-2-Clause-Patent"
+_BUILD = "recipes/firmware/build.sh"
+_JUDGED = "recipes/firmware/judged.sh"
+_DEBIAN = "/inputs/debian.tar.xz"
+_UNPACKED = "/tmp"  # noqa: S108 (the sandbox's own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +36,9 @@ class DebianPatch:
     apply: bool
 
 
-def log(recipe: FirmwareRecipe) -> str:
-    """The name of the log of a firmware's build."""
-    return f"firmware-{recipe.name}"
-
-
-def script(project: Project) -> Path:
-    """What runs in the sandbox to build the firmware."""
-    return project.root / _FOLDER / "build.sh"
-
-
-def patch_files(project: Project, recipe: FirmwareRecipe) -> list[Path]:
-    """Every file that the patched source tree depends on."""
-    folder = project.root / recipe.patches
-    own = sorted(folder.glob("*.patch"))
-    return [project.root / patches.SCRIPT, project.root / recipe.debian_patches, folder / "series", *own]
-
-
-def judged_patches(root: Path, file: str) -> tuple[DebianPatch, ...]:
-    """Parse a debian.toml, given by its path from the checkout's root; the order is the order of application."""
-    table = toml_reader.load(root / file, shown_as=file)
+def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...]:
+    """Which of Debian's patches are applied; the order is the order of application. UserError names file and key."""
+    table = toml_reader.load(root / recipe.debian_patches, shown_as=recipe.debian_patches)
     table.integer("schema", low=1, high=1)
     found: dict[str, DebianPatch] = {}
     for item in table.tables("debian"):
@@ -67,66 +53,52 @@ def judged_patches(root: Path, file: str) -> tuple[DebianPatch, ...]:
     return tuple(found.values())
 
 
-def source_tree(project: Project, recipe: FirmwareRecipe) -> Result:
-    """The patched source tree; UserError names the hunk of a patch that does not fit.
+def source(root: Path, recipe: FirmwareRecipe, *, archive: Reference, debian: Reference, version: str) -> Step:
+    """The patched tree. `debian` is the archive with Debian's patches: one that nobody has judged is a mistake.
 
-    Raises UserError when Debian's package holds a patch that nobody has judged yet.
+    Raises UserError for a patch of ours, or a judgement, that is not what it must be.
     """
-    main, debian = recipe.sources
-    judged = judged_patches(project.root, recipe.debian_patches)
-    series = patches.load_series(project.root, recipe.patches, licence=_LICENCE)
-    archive = project.source_input(debian, inside="/inputs/debian.tar.xz")
-    _check_all_judged(archive.host, judged, where=recipe.debian_patches)
-    taken = [f"/tmp/debian/patches/{p.file}" for p in judged if p.apply]  # noqa: S108 (the sandbox's own folder)
-    files = (patches.SCRIPT, *[p.path for p in series])
-    step = source.step(
+    judged = debian_patches(root, recipe)
+    series = patches.load_series(root, recipe.patches, licence=_LICENCE)
+    files = (patches.SCRIPT, _JUDGED, *(patch.path for patch in series))
+    return source_tree.step(
         name=f"source-{recipe.source}",
-        title=f"source: {recipe.source} {project.source(main).pin.version}",
-        tool=project.tree("build"),
-        archive=project.source_input(main, inside="/inputs/source"),
-        extra=[archive, *[Input.file(project.root / path, f"/inputs/{path}") for path in files]],
-        script=" && ".join(
+        title=f"source: {recipe.source} {version}",
+        archive=archive,
+        extra={
+            _DEBIAN: debian,
+            "/inputs/judged": Literal(data="".join(f"{patch.file}\n" for patch in judged).encode()),
+            **{f"/inputs/{path}": CheckoutFile(path=path) for path in files},
+        },
+        script="\n".join(
             [
-                f"tar --extract --xz --file={archive.inside} --directory=/tmp debian/patches",
-                patches.apply(taken),
+                f"tar --extract --xz --file={_DEBIAN} --directory={_UNPACKED} debian/patches",
+                f"sh /inputs/{_JUDGED} {_UNPACKED}/debian/patches /inputs/judged {recipe.debian_patches}",
+                patches.apply(f"{_UNPACKED}/debian/patches/{patch.file}" for patch in judged if patch.apply),
                 # Ours touch edk2's own files only, which have CR LF. They are kept with plain line ends, which every
                 # tool passes on unharmed.
                 patches.apply(patches.inside(series), crlf=True),
             ]
         ),
     )
-    return project.store.run(step, judge=source.judge)
 
 
-def _check_all_judged(archive: Path, judged: tuple[DebianPatch, ...], *, where: str) -> None:
-    prefix = "debian/patches/"
-    with tarfile.open(archive, "r:xz") as members:
-        names = {m.name.removeprefix(prefix) for m in members if m.isfile() and m.name.startswith(prefix)}
-    names.discard("series")
-    known = {p.file for p in judged}
-    for name in sorted(names - known):
-        raise UserError(f"{name} of Debian's edk2 is not judged", where=where, hint="add it, with a reason")
-    for name in sorted(known - names):
-        raise UserError(f"{name} is not in Debian's edk2 any more", where=where, hint="remove it")
-
-
-def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
-    """Build the firmware to `target` after checking the footer that QEMU and the launch digest rely on."""
-    step = Step(
-        name=log(recipe),
-        title=f"firmware, {recipe.target}, {recipe.size}",
-        argv=(
-            "/bin/sh",
-            "-euc",
-            f'exec bash /inputs/build.sh {recipe.target} {recipe.size} "$JOBS"',
-        ),
-        tool=project.tree("build"),
-        inputs=(
-            source_tree(project, recipe).input(source.FOLDER, inside="/src"),
-            Input.file(script(project), "/inputs/build.sh"),
-        ),
-        outputs=("OVMF.fd", "OVMF.report.txt"),
+def step(recipe: FirmwareRecipe, *, source: Step) -> Step:
+    """The step that builds the firmware; its footer, which QEMU and the launch digest rely on, is checked."""
+    return Step(
+        name=f"firmware-{recipe.name}",
+        title=f"firmware, {recipe.name}",
+        argv=("/bin/sh", "-euc", f"{source_tree.UNPACK} && exec bash /inputs/build.sh {recipe.target} {recipe.size}"),
+        tools="build",
+        inputs={**source_tree.inputs(source), "/inputs/build.sh": CheckoutFile(path=_BUILD)},
+        outputs=(IMAGE, "OVMF.report.txt"),
+        parallel=True,
+        checks=(partial(_check_footer, recipe.size.bytes),),
     )
-    image = project.store.run(step).path("OVMF.fd")
-    ovmf_footer.check_firmware(image, file_size=recipe.size.bytes)
-    digest.write_if_changed(target, image.read_bytes())
+
+
+def _check_footer(size: int, outputs: Mapping[str, Path]) -> None:
+    try:
+        firmware_check.check_firmware(outputs[IMAGE].read_bytes(), where=IMAGE, size=size)
+    except FormatError as error:
+        raise BuildError.of(error) from None

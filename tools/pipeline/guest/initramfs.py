@@ -4,7 +4,7 @@
 
     manifest.toml ── load ── Manifest ── listing ──┐
     contents, at Entry.inside ─────────────────────┼── PACK, in the sandbox ── initramfs.cpio, initramfs.cpio.zst
-    linux tarball ── COMPILE, in the sandbox ──────┘
+    gen_init_cpio.c of the default kernel ─────────┘
 
 The archive's bytes depend on the list and the contents only: gen_init_cpio numbers the members from 721 on, in the
 order of the list, and takes times from its option.
@@ -24,22 +24,17 @@ from tools.pipeline.engine.sandbox import EPOCH
 
 SCHEMA = 2
 
-SOURCE, TOOL, LIST = "/inputs/source", "/inputs/gen_init_cpio", "/inputs/initramfs.list"
-"""Where COMPILE finds the kernel's tarball; where PACK finds what it made, and the list."""
-
-COMPILE = (
-    f"tar --extract --file={SOURCE} --to-stdout --wildcards --occurrence=1 '*/usr/gen_init_cpio.c' >/tmp/tool.c"
-    " && gcc -O1 -o /out/gen_init_cpio /tmp/tool.c"
-)
-"""Shell: makes /out/gen_init_cpio."""
+FILE = "initramfs/manifest.toml"
+CPIO, COMPRESSED = "initramfs.cpio", "initramfs.cpio.zst"
+PACKER, LIST = "/inputs/gen_init_cpio.c", "/inputs/initramfs.list"
+"""Where PACK finds the kernel's usr/gen_init_cpio.c, and the list."""
 
 PACK = (
-    # An input need not be executable.
-    f"cp {TOOL} /tmp/tool && chmod 700 /tmp/tool"
-    f" && /tmp/tool -t {EPOCH} {LIST} >/out/initramfs.cpio"
-    " && zstd -19 --threads=1 --quiet --check /out/initramfs.cpio -o /out/initramfs.cpio.zst"
+    f"gcc -O1 -o /build/gen_init_cpio {PACKER} && /build/gen_init_cpio -t {EPOCH} {LIST} >/out/{CPIO}"
+    # One thread: the number of threads must not decide a byte.
+    f" && zstd -19 --threads=1 --quiet --check /out/{CPIO} -o /out/{COMPRESSED}"
 )
-"""Shell: makes /out/initramfs.cpio and, compressed, /out/initramfs.cpio.zst."""
+"""Shell: makes both archives in /out."""
 
 # gen_init_cpio's list has words between blanks and no quoting; the kernel takes bytes, people take ASCII.
 _WORD = r"[!-.0-~]+"
@@ -91,7 +86,7 @@ class Manifest:
         return {path: path.removeprefix(prefix) for path in sorted(inside)}
 
 
-def load(path: Path, *, shown_as: str = "initramfs/manifest.toml", artifacts: Sequence[str]) -> Manifest:
+def load(path: Path, *, shown_as: str = FILE, artifacts: Sequence[str]) -> Manifest:
     """Parse the manifest; `artifacts` are the names that entries may refer to. UserError names entry and key."""
     table = toml_reader.load(path, shown_as=shown_as)
     table.integer("schema", low=SCHEMA, high=SCHEMA)
@@ -188,12 +183,12 @@ def _line(entry: Entry) -> str:
             return f"nod /{entry.path} {entry.mode:04o} 0 0 c {entry.major} {entry.minor}"
 
 
-def check_budget(outputs: Mapping[str, Path], *, budget: int) -> None:
+def check_budget(budget: int, outputs: Mapping[str, Path]) -> None:
     """Raise BuildError naming the largest members when the compressed archive is over its budget, in bytes."""
-    compressed = outputs["initramfs.cpio.zst"].stat().st_size
+    compressed = outputs[COMPRESSED].stat().st_size
     if compressed <= budget:
         return
-    with libarchive.file_reader(str(outputs["initramfs.cpio"]), format_name="cpio") as members:
+    with libarchive.file_reader(str(outputs[CPIO]), format_name="cpio") as members:
         sizes = sorted(((member.size, member.pathname) for member in members), reverse=True)
     largest = ", ".join(f"{path} {ui.size(count)}" for count, path in sizes[:_SHOWN] if count)
     raise BuildError(

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launch digests of one set of measured inputs, for every mode, CPU and number of vCPUs.
 
-`sev-snp-measure` does what it is right in: the SNP chain, the hashes table, the VMSA as QEMU and KVM set it
-up. It is departed from in three places, each with its reason in docs/launch-digests.md:
+`sev-snp-measure` does what it is right in: the footer's parsing, the hashes table, the SNP chain, the VMSA as
+QEMU and KVM set it up. Of these nothing is shared with the launcher's own computation, which checks every digest
+made here; shared, from tools/sev, are the check that a firmware is whole, CPU signatures, SEV_FEATURES and
+VMSA_GPA. It is departed from in three places, each with its reason in docs/launch-digests.md:
 
 - The firmware is checked first; the library gives a plausible number for a damaged or wrong one.
 - SEV-ES under the legacy VM type has another VMSA than the library's.
 - Its calls start from nothing for each number of vCPUs; here a digest is resumed from the one before.
+
+Runs in the sandbox: standard library, tools/sev and the library, nothing else of ours.
 """
 
 import hashlib
@@ -16,17 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.measure import footer
-
-VCPUS_MAX = 255
-"""As in recipes/guest.toml and for the launcher."""
-SNP_FEATURES = 0x1
-"""SEV_FEATURES of the VMSA (AMD APM volume 2, 15.36): SNPActive alone, so KVM's debug_swap is off."""
-SEV_ES_FEATURES = 0x0
-VMSA_GPA = 0xFFFFFFFFF000
-"""Guest-physical address under which KVM has each VMSA measured (Linux, svm/sev.c, INITIAL_VMSA_GPA)."""
-_SIGNATURE_MAX = (1 << 28) - 1
+from tools.sev import firmware_check
+from tools.sev.cpu_models import is_signature
+from tools.sev.limits import VCPUS_MAX
+from tools.sev.vmsa import SEV_ES_FEATURES, SNP_FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +54,17 @@ class SnpStart:
 
 
 class Launch:
-    """The inputs, checked and read once. UserError when one cannot be read, BuildError for bad firmware."""
+    """The inputs, checked and read once. OSError when one cannot be read, FormatError for bad firmware."""
 
     def __init__(self, inputs: Inputs) -> None:
         # Not at the top: `./doit build` with nothing to do must not pay for it.
         from sevsnpmeasure import gctx, guest, ovmf, sev_hashes, vmm_types  # noqa: PLC0415
 
-        footer.check_firmware(inputs.firmware, file_size=inputs.firmware_size)
-        try:
-            firmware = ovmf.OVMF(str(inputs.firmware))
-            initramfs = None if inputs.initramfs is None else str(inputs.initramfs)
-            hashes = sev_hashes.SevHashes(str(inputs.kernel), initramfs, inputs.cmdline)
-        except OSError as error:
-            raise UserError(error.strerror or "cannot be read", where=str(error.filename)) from None
+        image = inputs.firmware.read_bytes()
+        firmware_check.check_firmware(image, where=str(inputs.firmware), size=inputs.firmware_size)
+        firmware = ovmf.OVMF(str(inputs.firmware))
+        initramfs = None if inputs.initramfs is None else str(inputs.initramfs)
+        hashes = sev_hashes.SevHashes(str(inputs.kernel), initramfs, inputs.cmdline)
         self._ap_eip: int = firmware.sev_es_reset_eip()
         # LAUNCH_UPDATE_DATA (SEV API, chapter 6): the whole flash, then the table that QEMU writes into RAM.
         self._plain = hashlib.sha256(firmware.data())
@@ -143,9 +138,7 @@ def _pages(bsp: bytes, ap: bytes, count: int) -> Iterator[bytes]:
 
 
 def _check(signature: int, vcpus: int) -> None:
-    # CPUID Fn0000_0001_EAX: bits 31:28 and 15:12 are reserved. SEV begins with family 0x17.
-    family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF)
-    if not 0 <= signature <= _SIGNATURE_MAX or signature & 0xF000 or family < 0x17:
-        raise UserError(f"{signature:#x} is no CPUID signature of a processor with SEV", where="CPU signature")
+    if not is_signature(signature):
+        raise ValueError(f"{signature:#x} is no CPUID signature of a processor with SEV")
     if not 1 <= vcpus <= VCPUS_MAX:
-        raise UserError(f"{vcpus} is not in 1…{VCPUS_MAX}", where="number of vCPUs")
+        raise ValueError(f"{vcpus} vCPUs: not in 1…{VCPUS_MAX}")

@@ -4,25 +4,26 @@
 
 import base64
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import files, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.measure import cpu_models, id_block, policy
 from tools.pipeline.measure.digest import Inputs, Launch
-from tools.pipeline.measure.id_block import Author, Identity
+from tools.pipeline.recipes.guest import Guest
 from tools.pipeline.recipes.profiles import Profile
-from tools.pipeline.tasks.project import Project
-
-VCPUS_MAX = 255
+from tools.sev import cpu_models, id_block, policy
+from tools.sev.errors import FormatError
+from tools.sev.formats import RUNTIME_NAME
+from tools.sev.id_block import Author, IdBlock, Identity
+from tools.sev.limits import VCPUS_MAX
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
     """The options of the command as they were typed; "" means: as recipes/guest.toml says."""
 
-    profile: str
     key: str
     author_key: str
     family_id: str
@@ -34,35 +35,52 @@ class Wish:
     out: str
 
 
-def make(project: Project, wish: Wish) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What is signed: a profile, built into the output folder `out`; `root` is the checkout's.
+
+    `snp_digest` computes the launch digest (48 bytes) of measured files by role for a CPU model and a number of
+    vCPUs.
+    """
+
+    root: Path
+    out: Path
+    guest: Guest
+    profile: Profile
+    snp_digest: Callable[[Profile, Mapping[str, Path], str, int], bytes]
+
+
+def make(built: Built, wish: Wish, *, folder: Path) -> None:
     """Write ID block and ID authentication information, and print the key digests.
 
-    Raises UserError for a wrong option or key, BuildError for firmware that cannot be measured.
+    Into `folder`, unless the wish names another. Raises UserError for a wrong option or key, BuildError for firmware
+    that cannot be measured.
     """
     # Importing cryptography takes longer than a build with nothing to do.
     from tools.pipeline.measure import id_keys as idkeys  # noqa: PLC0415
 
-    profile = _profile(project, wish.profile)
-    identity = _identity(project, wish)
-    cpu = wish.cpu or project.recipes.guest.cpu
-    vcpus = _number(wish.vcpus, option="--vcpus", low=1, high=VCPUS_MAX, default=project.recipes.guest.vcpus)
+    guest = built.guest
+    identity = _identity(guest.identity, wish)
+    cpu = wish.cpu or guest.cpu
+    vcpus = _number(wish.vcpus, option="--vcpus", low=1, high=VCPUS_MAX, default=guest.vcpus)
     if not wish.key:
         raise UserError("no key", where="--key", hint="give a PEM file with the P-384 private key that signs")
-    key = idkeys.load(project.root / wish.key)
-    author_key = idkeys.load(project.root / wish.author_key) if wish.author_key else None
-    launch_digest = _given_digest(wish.digest) if wish.digest else expected_snp_digest(project, profile, cpu, vcpus)
-    bits = project.recipes.guest.snp_policy
-    block = id_block.id_block(digest=launch_digest, identity=identity, policy=bits)
+    key = idkeys.load(built.root / wish.key)
+    author_key = idkeys.load(built.root / wish.author_key) if wish.author_key else None
+    launch_digest = _given_digest(wish.digest) if wish.digest else expected_snp_digest(built, cpu, vcpus)
+    bits = guest.snp_policy
+    block = IdBlock(digest=launch_digest, identity=identity, policy=bits).packed
     author = None
     if author_key is not None:
         author = Author(key=author_key.public, id_key_signature=author_key.sign(key.public.packed))
     auth = id_block.id_auth(block_signature=key.sign(block), id_key=key.public, author=author)
-    folder = project.root / wish.out if wish.out else project.build / "idblock" / profile.name
+    if wish.out:
+        folder = built.root / wish.out
     for name, data in (("id-block", block), ("id-auth", auth)):
         files.write_if_changed(folder / f"{name}.bin", data)
         # One line, as QEMU's sev-snp-guest takes it for the property of the same name.
         files.write_if_changed(folder / f"{name}.b64", base64.b64encode(data) + b"\n")
-    where = "given with --digest" if wish.digest else f"{profile.name} profile, {cpu}, vCPUs: {vcpus}"
+    where = "given with --digest" if wish.digest else f"{built.profile.name} profile, {cpu}, vCPUs: {vcpus}"
     ui.line(f"   launch digest      {launch_digest.hex()}  ({where})")
     ui.line(f"   policy             {bits:#x}  ({policy.spell(bits, policy.SNP)})")
     ui.line(f"   family id          {identity.family_id.hex()}")
@@ -74,37 +92,46 @@ def make(project: Project, wish: Wish) -> None:
     ui.line(f"   written            {folder}/id-block.bin, id-auth.bin and both as .b64")
 
 
-def expected_snp_digest(project: Project, profile: Profile, cpu: str, vcpus: int) -> bytes:
+def expected_snp_digest(built: Built, cpu: str, vcpus: int) -> bytes:
     """The launch digest, 48 bytes, that the secure processor computes for the profile's built artifacts.
 
     Raises UserError when they are not built, or from other recipes, or when the CPU model is unknown.
     """
-    model = cpu_models.find(cpu[:80], where="--cpu")
-    parts = _checked_artifacts(project, profile)
-    launch = Launch(
-        Inputs(
-            firmware=parts["firmware"],
-            firmware_size=profile.firmware.size.bytes,
-            kernel=parts["kernel"],
-            initramfs=parts.get("initramfs"),
-            cmdline=profile.cmdline,
-        )
+    try:
+        cpu_models.find(cpu, where="--cpu")
+    except FormatError as error:
+        raise UserError.of(error) from None
+    return built.snp_digest(built.profile, _checked_artifacts(built), cpu, vcpus)
+
+
+def compute_snp_digest(profile: Profile, files: Mapping[str, Path], cpu: str, vcpus: int) -> bytes:
+    """Built.snp_digest in this process. Raises BuildError for firmware that cannot be measured."""
+    inputs = Inputs(
+        firmware=files["firmware"],
+        firmware_size=profile.firmware.size.bytes,
+        kernel=files["kernel"],
+        initramfs=files.get("initramfs"),
+        cmdline=profile.cmdline,
     )
-    return bytes.fromhex(launch.snp(model.signature, up_to=vcpus)[-1])
+    try:
+        digests = Launch(inputs).snp(cpu_models.find(cpu).signature, up_to=vcpus)
+    except FormatError as error:
+        raise BuildError.of(error) from None
+    return bytes.fromhex(digests[-1])
 
 
-def _checked_artifacts(project: Project, profile: Profile) -> dict[str, Path]:
+def _checked_artifacts(built: Built) -> dict[str, Path]:
     """The measured files in the output folder, which must be those that its runtime.toml names."""
-    folder = project.out(profile)
+    folder, profile = built.out, built.profile
     rebuild = f"run ./doit artifacts:{profile.name}"
-    config = folder / "runtime.toml"
+    config = folder / RUNTIME_NAME
     if not config.is_file():
-        raise UserError("is not there", where=f"{folder.name}/runtime.toml", hint=rebuild)
-    table = toml_reader.load(config, shown_as=f"{folder.name}/runtime.toml")
+        raise UserError("is not there", where=f"{folder.name}/{RUNTIME_NAME}", hint=rebuild)
+    table = toml_reader.load(config, shown_as=f"{folder.name}/{RUNTIME_NAME}")
     built_cmdline = table.table("kernel").string("cmdline")
     built_policy = table.table("sev").table("snp").integer("policy", low=0, high=(1 << 64) - 1)
-    if (built_cmdline, built_policy) != (profile.cmdline, project.recipes.guest.snp_policy):
-        raise UserError("was built from other recipes", where=f"{folder.name}/runtime.toml", hint=rebuild)
+    if (built_cmdline, built_policy) != (profile.cmdline, built.guest.snp_policy):
+        raise UserError("was built from other recipes", where=f"{folder.name}/{RUNTIME_NAME}", hint=rebuild)
     parts = {}
     artifacts = table.table("artifacts")
     for role in artifacts.keys():  # noqa: SIM118  a method of our own, not a dict's
@@ -116,15 +143,7 @@ def _checked_artifacts(project: Project, profile: Profile) -> dict[str, Path]:
     return parts
 
 
-def _profile(project: Project, name: str) -> Profile:
-    names = [p.name for p in project.recipes.profiles]
-    if name not in names:
-        raise UserError(f"{name[:80]!r} is none of: {', '.join(names)}", where="--profile")
-    return project.recipes.profile(name)
-
-
-def _identity(project: Project, wish: Wish) -> Identity:
-    default = project.recipes.guest.identity
+def _identity(default: Identity, wish: Wish) -> Identity:
     return Identity(
         family_id=_id(wish.family_id, option="--family-id", default=default.family_id),
         image_id=_id(wish.image_id, option="--image-id", default=default.image_id),

@@ -2,30 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """launch-digests.json: the launch digests of a profile's artifacts, beside all that they depend on.
 
-docs/launch-digests.md documents every key.
+A function of plain values and files: program.py runs it in the sandbox. docs/launch-digests.md documents every
+key.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import files as digest
-from tools.pipeline.base.errors import BuildError
-from tools.pipeline.measure import cpu_models
-from tools.pipeline.measure.cpu_models import CPU_MODELS, CpuModel
-from tools.pipeline.measure.digest import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA, Inputs, Launch
-from tools.pipeline.publish.runtime_config import Artifact
-from tools.pipeline.recipes.guest import Guest, SevMode
-from tools.pipeline.recipes.profiles import Profile
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.measure.digest import Inputs, Launch
+from tools.sev import cpu_models
+from tools.sev.cpu_models import CPU_MODELS, CpuModel
+from tools.sev.formats import DIGESTS_SCHEMA, DIGESTS_VCPUS
+from tools.sev.modes import Mode, ProfileKind
+from tools.sev.vmsa import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA
 
-NAME = "launch-digests.json"
-SCHEMA = 1
-TABLE_VCPUS = 64
-"""The tables go from 1 to this many vCPUs."""
-_CPU_KEY = "recipes/guest.toml: machine.cpu"
+ROLES = ("firmware", "initramfs", "kernel")
+CPU_KEY = "recipes/guest.toml: machine.cpu"
 _TOOL = "sev-snp-measure"
 # What a VMM must do for the digests to hold; docs/launch-digests.md says where each is from.
 _VMM = {
@@ -37,53 +34,58 @@ _VMM = {
 }
 
 
-def write(project: Project, profile: Profile, *, parts: Mapping[str, tuple[str, Path]], target: Path) -> None:
-    """Compute the digests of the artifacts in `parts` (role → file name and path) and write them to `target`.
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """The guest whose digests are wanted.
 
-    Raises BuildError for firmware without what a measured launch needs, UserError for an unknown CPU.
+    `artifacts` are file names by role, without initramfs where the kernel brings it; `firmware_size` is in
+    bytes and what the firmware must have.
     """
-    guest = project.recipes.guest
+
+    profile: ProfileKind
+    version: str
+    cpu: str
+    vcpus: int
+    legacy_vm_type: bool
+    cmdline: str
+    firmware_size: int
+    artifacts: Mapping[str, str]
+
+
+def document(guest: Guest, files: Mapping[str, Path]) -> dict[str, Any]:
+    """The whole document, as JSON values; `files` are the artifacts by role.
+
+    FormatError for an unknown CPU model (where: CPU_KEY) and for firmware without what a measured launch needs,
+    OSError for an artifact that cannot be read.
+    """
     # First, because it takes no time.
-    cpu_models.find(guest.cpu, where=_CPU_KEY)
-    files = {role: path for role, (_, path) in parts.items()}
-    inputs = Inputs(
-        firmware=files["firmware"],
-        firmware_size=profile.firmware.size.bytes,
-        kernel=files["kernel"],
-        initramfs=files.get("initramfs"),
-        cmdline=profile.cmdline,
+    own = cpu_models.find(guest.cpu, where=CPU_KEY)
+    launch = Launch(
+        Inputs(
+            firmware=files["firmware"],
+            firmware_size=guest.firmware_size,
+            kernel=files["kernel"],
+            initramfs=files.get("initramfs"),
+            cmdline=guest.cmdline,
+        )
     )
-    artifacts = {role: Artifact.of(path, file=name) for role, (name, path) in parts.items()}
-    found = document(
-        Launch(inputs),
-        profile=profile,
-        guest=guest,
-        artifacts=artifacts,
-        version=project.version(),
-    )
-    digest.write_if_changed(target, serialise(found).encode())
-
-
-def document(
-    launch: Launch, *, profile: Profile, guest: Guest, artifacts: Mapping[str, Artifact], version: str
-) -> dict[str, Any]:
-    """The whole document, as JSON values."""
-    own = cpu_models.find(guest.cpu, where=_CPU_KEY)
     return {
-        "schema": SCHEMA,
-        "profile": str(profile.kind),
-        "version": version,
+        "schema": DIGESTS_SCHEMA,
+        "profile": str(guest.profile),
+        "version": guest.version,
         "computed_with": {"name": _TOOL, "version": metadata.version(_TOOL)},
         "depends_on": {
-            "artifacts": {role: _artifact(artifacts.get(role)) for role in ("firmware", "initramfs", "kernel")},
-            "kernel_cmdline": profile.cmdline,
+            "artifacts": {
+                role: _artifact(guest.artifacts[role], files[role]) if role in files else None for role in ROLES
+            },
+            "kernel_cmdline": guest.cmdline,
             "guest_features": {"sev-es": f"{SEV_ES_FEATURES:#x}", "snp": f"{SNP_FEATURES:#x}"},
             "vmm": _VMM,
         },
         "configured": {
             "cpu": guest.cpu,
             "vcpus": guest.vcpus,
-            "legacy_vm_type": guest.sev_es_legacy_vm_type,
+            "legacy_vm_type": guest.legacy_vm_type,
             "digests": _configured(launch, guest, own),
         },
         "cpu_models": {
@@ -94,19 +96,18 @@ def document(
     }
 
 
-def _artifact(artifact: Artifact | None) -> dict[str, Any] | None:
-    if artifact is None:
-        return None
-    return {"file": artifact.file, "sha256": artifact.sha256, "size": artifact.size}
+def _artifact(name: str, path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
 
 
 def _configured(launch: Launch, guest: Guest, cpu: CpuModel) -> dict[str, str]:
     """What the runtime config says, were it started in each mode."""
-    count, legacy = guest.vcpus, guest.sev_es_legacy_vm_type
+    count, legacy = guest.vcpus, guest.legacy_vm_type
     return {
-        SevMode.SEV: launch.sev(),
-        SevMode.SEV_ES: launch.sev_es(cpu.signature, legacy_vm_type=legacy, up_to=count)[-1],
-        SevMode.SNP: launch.snp(cpu.signature, up_to=count)[-1],
+        Mode.SEV: launch.sev(),
+        Mode.SEV_ES: launch.sev_es(cpu.signature, legacy_vm_type=legacy, up_to=count)[-1],
+        Mode.SNP: launch.snp(cpu.signature, up_to=count)[-1],
     }
 
 
@@ -114,20 +115,22 @@ def _modes(launch: Launch) -> dict[str, Any]:
     starts = {model.name: launch.snp_start(model.signature) for model in CPU_MODELS}
     before = {start.before_vmsas for start in starts.values()}
     return {
-        SevMode.SEV: {"algorithm": "sha256", "digest": launch.sev()},
-        SevMode.SEV_ES: {
+        Mode.SEV: {"algorithm": "sha256", "digest": launch.sev()},
+        Mode.SEV_ES: {
             "algorithm": "sha256",
             **{
                 f"legacy-vm-type={'on' if legacy else 'off'}": {
-                    model.name: _by_count(launch.sev_es(model.signature, legacy_vm_type=legacy, up_to=TABLE_VCPUS))
+                    model.name: _by_count(launch.sev_es(model.signature, legacy_vm_type=legacy, up_to=DIGESTS_VCPUS))
                     for model in CPU_MODELS
                 }
                 for legacy in (False, True)
             },
         },
-        SevMode.SNP: {
+        Mode.SNP: {
             "algorithm": "sha384",
-            "digests": {model.name: _by_count(launch.snp(model.signature, up_to=TABLE_VCPUS)) for model in CPU_MODELS},
+            "digests": {
+                model.name: _by_count(launch.snp(model.signature, up_to=DIGESTS_VCPUS)) for model in CPU_MODELS
+            },
             "resumable": {
                 "before_vmsas": before.pop(),
                 "vmsa_gpa": f"{VMSA_GPA:#x}",
@@ -151,12 +154,3 @@ def _sorted(value: Any) -> Any:
         return value
     keys = sorted(value, key=lambda key: (int(key) if key.isdecimal() else 0, key))
     return {str(key): _sorted(value[key]) for key in keys}
-
-
-def read_configured(path: Path) -> dict[str, str]:
-    """From the file that write() made: mode → digest of exactly what the runtime config says."""
-    try:
-        digests: dict[str, str] = json.loads(path.read_bytes())["configured"]["digests"]
-    except (ValueError, LookupError, TypeError):
-        raise BuildError("is damaged", where=str(path), hint="delete it and build again") from None
-    return digests

@@ -3,27 +3,21 @@
 """recipes/guest.toml: the machine that a guest gets, whatever the profile."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.toml_reader import Table
-from tools.pipeline.measure import id_block, policy
-from tools.pipeline.measure.id_block import Identity
+from tools.pipeline.recipes import policies
+from tools.sev import id_block, policy
+from tools.sev.id_block import Identity
+from tools.sev.limits import VCPUS_MAX, memory_mib
+from tools.sev.modes import Mode
 
 FILE = "recipes/guest.toml"
 SCHEMA = 2
 
 _CPU = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _MACHINE = r"q35|pc-q35-[0-9]{1,2}\.[0-9]{1,2}"
-
-
-class SevMode(StrEnum):
-    """How the guest's memory is protected; runtime.toml and the launcher use the same words."""
-
-    SNP = "snp"
-    SEV_ES = "sev-es"
-    SEV = "sev"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +28,7 @@ class Guest:
     cpu: str
     vcpus: int
     memory: str
-    mode: SevMode
+    mode: Mode
     reduced_phys_bits: int
     snp_policy: int
     identity: Identity
@@ -43,10 +37,10 @@ class Guest:
     sev_policy: int
     rng: bool
 
-    def debuggable(self) -> tuple[SevMode, ...]:
+    def debuggable(self) -> tuple[Mode, ...]:
         """The modes whose policy lets the host debug the guest, that is read it."""
-        bits = {SevMode.SNP: self.snp_policy, SevMode.SEV_ES: self.sev_es_policy, SevMode.SEV: self.sev_policy}
-        return tuple(mode for mode in SevMode if policy.allows_debug(bits[mode], policy.LAYOUTS[mode]))
+        bits = {Mode.SNP: self.snp_policy, Mode.SEV_ES: self.sev_es_policy, Mode.SEV: self.sev_policy}
+        return tuple(mode for mode in Mode if policy.allows_debug(bits[mode], policy.LAYOUTS[mode]))
 
 
 def load(root: Path) -> Guest:
@@ -58,15 +52,15 @@ def load(root: Path) -> Guest:
     guest = Guest(
         machine=machine.string("type", pattern=_MACHINE, says="q35 or pc-q35-10.0, what the firmware is built for"),
         cpu=machine.string("cpu", pattern=_CPU, says="a QEMU CPU model"),
-        vcpus=machine.integer("vcpus", low=1, high=255),
+        vcpus=machine.integer("vcpus", low=1, high=VCPUS_MAX),
         memory=_memory(machine),
-        mode=sev.choice("mode", SevMode),
+        mode=sev.choice("mode", Mode),
         reduced_phys_bits=sev.integer("reduced-phys-bits", low=1, high=63),
-        snp_policy=policy.read(snp.table("policy"), policy.SNP),
+        snp_policy=policies.read(snp.table("policy"), policy.SNP),
         identity=_identity(snp.table("id-block")),
-        sev_es_policy=policy.read(sev_es.table("policy"), policy.SEV_ES),
+        sev_es_policy=policies.read(sev_es.table("policy"), policy.SEV_ES),
         sev_es_legacy_vm_type=sev_es.boolean("legacy-vm-type"),
-        sev_policy=policy.read(plain.table("policy"), policy.SEV),
+        sev_policy=policies.read(plain.table("policy"), policy.SEV),
         rng=devices.boolean("rng"),
     )
     for part in (snp, sev_es, plain, machine, sev, devices, table):
@@ -75,11 +69,11 @@ def load(root: Path) -> Guest:
 
 
 def _memory(machine: Table) -> str:
-    text = machine.string("memory", pattern=r"[1-9][0-9]{0,7}[MG]", says="a size such as 512M or 2G")
-    mebibytes = int(text[:-1]) * (1024 if text.endswith("G") else 1)
-    # The launcher's own limits: what it would refuse must not be written into runtime.toml.
-    if not 128 <= mebibytes <= 16 << 20:
-        raise machine.error("memory", f"{text!r} is outside 128M…16384G")
+    text = machine.string("memory")
+    try:
+        memory_mib(text)
+    except ValueError as error:
+        raise machine.error("memory", str(error)) from None
     return text
 
 

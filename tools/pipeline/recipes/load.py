@@ -16,7 +16,8 @@ from tools.pipeline.recipes import firmwares, guest, kernels, profiles
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.recipes.guest import Guest
 from tools.pipeline.recipes.kernels import KernelRecipe
-from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile, ProfileKind
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.sev.modes import ProfileKind
 
 
 @dataclass(frozen=True, kw_only=True)

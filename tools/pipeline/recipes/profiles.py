@@ -11,13 +11,14 @@ from tools.pipeline.base.toml_reader import Table
 from tools.pipeline.recipes import firmwares, folder, kernels
 from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.pipeline.recipes.kernels import KernelRecipe
+from tools.sev.limits import CMDLINE_MAX
+from tools.sev.modes import Console, ProfileKind
 
 FOLDER = "recipes/profiles"
 SCHEMA = 2
 DEFAULT_PROFILE = "production"
 
-# x86 boot protocol, cmdline_size of a 6.12 kernel: 2047 bytes without the NUL (COMMAND_LINE_SIZE 2048).
-_CMDLINE = r"[ -~]{1,2047}"
+_CMDLINE = rf"[ -~]{{1,{CMDLINE_MAX}}}"
 
 
 class Carry(StrEnum):
@@ -25,20 +26,6 @@ class Carry(StrEnum):
 
     BESIDE = "beside"
     BUILTIN = "builtin"
-
-
-class ProfileKind(StrEnum):
-    """What a guest of the profile lets its host see; runtime.toml, launcher and agent use the same words."""
-
-    PRODUCTION = "production"
-    DEBUG = "debug"
-
-
-class Console(StrEnum):
-    """The guest's console device: none, or a serial port that only writes."""
-
-    NONE = "none"
-    SERIAL = "serial"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +68,7 @@ def load(
 
 
 def _cmdline(table: Table, kind: ProfileKind) -> str:
-    cmdline = table.string("cmdline", pattern=_CMDLINE, says="1 to 2047 printable ASCII characters")
+    cmdline = table.string("cmdline", pattern=_CMDLINE, says=f"1 to {CMDLINE_MAX} printable ASCII characters")
     # The agent reads its profile from the measured command line, the launcher from runtime.toml.
     word = f"sev_agent.profile={kind}"
     if cmdline.split().count(word) != 1:

@@ -8,8 +8,9 @@ from typing import Any
 
 from doit.exceptions import BaseFail
 
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.measure import signing
-from tools.pipeline.measure.signing import Wish
+from tools.pipeline.measure.signing import Built, Wish
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
@@ -62,7 +63,6 @@ def _action(project: Project) -> Callable[..., bool | BaseFail]:
         wish = Wish(
             key=key,
             author_key=author_key,
-            profile=profile,
             family_id=family_id,
             image_id=image_id,
             svn=svn,
@@ -71,6 +71,21 @@ def _action(project: Project) -> Callable[..., bool | BaseFail]:
             digest=digest,
             out=out,
         )
-        return action(partial(signing.make, project, wish))()
+        return action(partial(_sign, project, profile, wish))()
 
     return run
+
+
+def _sign(project: Project, name: str, wish: Wish) -> None:
+    names = [profile.name for profile in project.recipes.profiles]
+    if name not in names:
+        raise UserError(f"{name[:80]!r} is none of: {', '.join(names)}", where="--profile")
+    profile = project.recipes.profile(name)
+    built = Built(
+        root=project.root,
+        out=project.out(profile),
+        guest=project.recipes.guest,
+        profile=profile,
+        snp_digest=signing.compute_snp_digest,
+    )
+    signing.make(built, wish, folder=project.build / "idblock" / profile.name)

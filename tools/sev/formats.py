@@ -1,0 +1,15 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Names and schema numbers of our own files; docs/schemas/ has a JSON Schema for each."""
+
+RUNTIME_NAME = "runtime.toml"
+RUNTIME_SCHEMA = 3
+
+DIGESTS_NAME = "launch-digests.json"
+DIGESTS_SCHEMA = 1
+DIGESTS_VCPUS = 64
+"""Its tables go from 1 to this many vCPUs."""
+
+MANIFEST_NAME = "manifest.json"
+SUMS_NAME = "SHA256SUMS"
+LAUNCHER_NAME = "sev-launch"
