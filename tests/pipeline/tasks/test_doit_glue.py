@@ -219,7 +219,7 @@ def test_a_bad_recipe_ends_loading_with_its_line(tmp_path: Path, repository: Pat
         "PROJECT = doit_glue.load_or_exit(lambda: Project.load(Path('nowhere')))\n"
     )
     done = start(tmp_path, repository, "list")
-    assert done.stderr == "doit: error: recipes/sources.lock: no such file; is the checkout complete?\n"
+    assert done.stderr == "doit: error: recipes/sources.toml: no such file; is the checkout complete?\n"
     assert (done.stdout, done.returncode) == ("", 2)
 
 
