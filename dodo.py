@@ -1,25 +1,25 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the modules beside it work.
+"""The task graph. This file wires; tools/pipeline/tasks/ says what each task is, the rooms beside it work.
 
-fetch ─ toolchain ─┬─ source:linux ── kernel_config ── kernel ──┬─ digests ── runtime ─┐
-                   ├─ source:edk2 ── firmware ──────────────────┤                      │
-                   ├─ agent ── initramfs ───────────────────────┘                      │
-                   ├─ launcher ────────────────────────────────────────────────────────┤
-                   └─ kata ────────────────────────────────────────────────────────────┴─ manifest─ artifacts
-build · idblock · test · test_fast · repro · rebuild · accept · bench · lock
+    _locks ── fetch ── toolchain ─┬─ source-* ── kernel-config-* ── kernel-* ──┬─ digests-* ── runtime-* ─┐
+                                  ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
+                                  ├─ agent ── initramfs ───────────────────────┘                          │
+                                  └─ launcher, kata-* ────────────────────────────────────────────────────┘
+    build · check · accept · graph · idblock · test · test_fast · repro · rebuild · bench · lock
+
+`./doit graph` prints the steps as they stand.
 """
 
 from collections.abc import Iterator
 
-from tools.pipeline.guest import agent, firmware
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks import bench, checks, doit_glue, guest, identity, inputs, outputs, repro
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
-PROJECT = doit_glue.load_or_exit(Project.load, Project.check_settings, agent.manifest, firmware.check_pins)
-DOIT_CONFIG = doit_glue.config(PROJECT, default="build")
+PROJECT = doit_glue.load_or_exit(Project.load, Project.check)
+DOIT_CONFIG = doit_glue.config(PROJECT.build, default="build")
 
 
 def task_build() -> Task:
@@ -32,6 +32,11 @@ def task_build_debug() -> Task:
     return {"actions": None, "task_dep": ["artifacts:debug"]}
 
 
+def task__locks() -> Task:
+    """Compare the locks with what is asked for."""
+    return inputs.locks(PROJECT)
+
+
 def task_fetch() -> Iterator[Task]:
     """Bring what the locks pin into the cache."""
     yield from inputs.fetch(PROJECT)
@@ -42,19 +47,9 @@ def task_toolchain() -> Iterator[Task]:
     yield from inputs.toolchain(PROJECT)
 
 
-def task_source() -> Iterator[Task]:
-    """Unpack and patch sources."""
-    yield from guest.sources(PROJECT)
-
-
-def task_kernel_config() -> Iterator[Task]:
-    """Configure the kernel and audit the result."""
-    yield from guest.kernel_config(PROJECT)
-
-
-def task_kernel() -> Iterator[Task]:
-    """Compile the kernel."""
-    yield from guest.kernels(PROJECT)
+def task_steps() -> Iterator[Task]:
+    """Make what the guest, the launcher and the output folders consist of."""
+    yield from guest.all_steps(PROJECT)
 
 
 def task_kernel_whole() -> Iterator[Task]:
@@ -62,49 +57,24 @@ def task_kernel_whole() -> Iterator[Task]:
     yield from guest.whole_kernels(PROJECT)
 
 
-def task_firmware() -> Iterator[Task]:
-    """Build OVMF."""
-    yield from guest.firmwares(PROJECT)
-
-
-def task_agent() -> Task:
-    """Compile the guest agent."""
-    return guest.agents(PROJECT)
-
-
-def task_initramfs() -> Task:
-    """Pack the initramfs."""
-    return guest.initramfs(PROJECT)
-
-
-def task_launcher() -> Task:
-    """Pack sev-launch."""
-    return outputs.launcher(PROJECT)
-
-
-def task_digests() -> Iterator[Task]:
-    """Compute the launch digests."""
-    yield from outputs.digests(PROJECT)
-
-
-def task_runtime() -> Iterator[Task]:
-    """Render runtime.toml."""
-    yield from outputs.runtime(PROJECT)
-
-
-def task_kata() -> Iterator[Task]:
-    """Render drop-ins for Kata Containers."""
-    yield from outputs.kata(PROJECT)
-
-
-def task_manifest() -> Iterator[Task]:
-    """List inputs, steps and outputs."""
-    yield from outputs.manifests(PROJECT)
-
-
 def task_artifacts() -> Iterator[Task]:
     """Fill the output folders."""
     yield from outputs.artifacts(PROJECT)
+
+
+def task_check() -> Iterator[Task]:
+    """Fail unless the output folders have the expected digests."""
+    yield from outputs.check(PROJECT)
+
+
+def task_accept() -> Iterator[Task]:
+    """Take the artifacts' digests for the expected ones."""
+    yield from outputs.accept(PROJECT)
+
+
+def task_graph() -> Task:
+    """Print every step as it stands."""
+    return guest.show_graph(PROJECT)
 
 
 def task_idblock() -> Task:
@@ -125,11 +95,6 @@ def task_test_fast() -> Task:
 def task_rebuild() -> Task:
     """Rebuild from a published manifest."""
     return repro.rebuild(PROJECT)
-
-
-def task_accept() -> Task:
-    """Take the artifacts' digests for the expected ones."""
-    return repro.accept(PROJECT)
 
 
 def task_repro() -> Iterator[Task]:

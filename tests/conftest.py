@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.pipeline.engine.executor import Tools
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,19 +38,25 @@ def project(repository: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def build_tree(project: Project) -> Tree:
+def build_tree(project: Project) -> Tools:
     """Compilers and build tools."""
-    return project.tree("build")
+    return project.trees.ensure("build")
 
 
 @pytest.fixture(scope="session")
-def boot_tree(project: Project) -> Tree:
+def boot_tree(project: Project) -> Tools:
     """QEMU, erofs-utils, veritysetup, busybox, strace."""
-    return project.tree("boot")
+    return project.trees.ensure("boot")
 
 
 @pytest.fixture(scope="session")
-def host_tool(boot_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def repro_tree(project: Project) -> Path:
+    """What the reproducibility check's other environment is made of."""
+    return project.trees.ensure("repro").path
+
+
+@pytest.fixture(scope="session")
+def host_tool(boot_tree: Tools, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Wrappers that run a program of the pinned boot tree on host files: host_tool("mkfs.erofs").
 
     The host's file system with the tree's /usr on top: works because both are merged-/usr systems, and
@@ -106,6 +112,6 @@ def firmware_path(artifacts: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def busybox(boot_tree: Tree) -> Path:
+def busybox(boot_tree: Tools) -> Path:
     """The static busybox of the pinned tree, for making container roots."""
     return boot_tree.path / "usr/bin/busybox"

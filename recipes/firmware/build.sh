@@ -3,57 +3,51 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Builds OVMF (edk2, OvmfPkg/AmdSev/AmdSevX64.dsc). Runs inside the sandbox only:
-#   /src    patched edk2 source tree, read-only
-#   /build  empty scratch folder
+#   /build  scratch folder with the patched edk2 source tree in /build/src
 #   /out    receives OVMF.fd and OVMF.report.txt (each module of the image and the libraries linked into it)
-# usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB JOBS
+# usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB
 set -euo pipefail
 
 die() { echo "build.sh: $1" >&2; exit 1; }
 
-[ $# -eq 3 ] || die "usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB JOBS"
-target=$1 size=$2 jobs=$3
+[ $# -eq 2 ] || die "usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB"
+target=$1 size=$2
 case $target in RELEASE|DEBUG) ;; *) die "target '$target': RELEASE or DEBUG" ;; esac
 case $size in 1MB|2MB|4MB) ;; *) die "flash size '$size': 1MB, 2MB or 4MB" ;; esac
-case $jobs in ''|0*|*[!0-9]*) die "jobs '$jobs': a positive number" ;; esac
-[ -f /src/OvmfPkg/AmdSev/AmdSevX64.dsc ] || die "/src is not an edk2 tree"
-[ -z "$(ls -A /build)" ] || die "/build is not empty: objects of an earlier build would be taken over"
+src=/build/src
+[ -f $src/OvmfPkg/AmdSev/AmdSevX64.dsc ] || die "$src is not an edk2 tree"
+[ ! -e /build/Build ] || die "/build holds objects of an earlier build"
 
-# Nothing of the caller's make may reach the makes in here.
-unset MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS
-umask 022
-
-# edk2 wants a writable tool folder (objects, bin/) and a writable workspace (Conf/, Build/); the sources themselves stay
-# where they are. GenFw --zero blanks the debug entry but keeps its length, so both paths must be constant: /src, /build.
-cp -r /src/BaseTools /build/BaseTools
+# GenFw --zero blanks the debug entry but keeps its length, so both paths must be constant: /build/src, /build.
 mkdir /build/Conf
-export WORKSPACE=/build PACKAGES_PATH=/src EDK_TOOLS_PATH=/build/BaseTools CONF_PATH=/build/Conf
+export WORKSPACE=/build PACKAGES_PATH=$src EDK_TOOLS_PATH=$src/BaseTools CONF_PATH=/build/Conf
 export PYTHON_COMMAND=/usr/bin/python3 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
-export PATH=/build/BaseTools/BinWrappers/PosixLike:/usr/bin:/usr/sbin
+export PATH=$src/BaseTools/BinWrappers/PosixLike:/usr/bin:/usr/sbin
 for name in build_rule tools_def target; do
-    cp "/src/BaseTools/Conf/$name.template" "/build/Conf/$name.txt"
+    cp "$src/BaseTools/Conf/$name.template" "/build/Conf/$name.txt"
 done
 
 # Only the host tools that this platform calls. BrotliCompress is left out because Debian's source has no brotli/c.
-make -C /build/BaseTools/Source/C -j "$jobs" EDK2_PATH=/src \
+make -C $src/BaseTools/Source/C EDK2_PATH=$src \
     APPLICATIONS="VfrCompile GenFfs GenFv GenFw GenSec LzmaCompress"
 
 # GCC is edk2's tag for GCC >= 5 with link-time optimisation (GCC5 is its deprecated former name).
 # PcdUse1GPageTable: as OvmfPkgX64 has it. Without it the firmware writes 4 MB of page tables to map 1 TiB in 2 MiB pages.
+# One module at a time: the makes inside share the job server of MAKEFLAGS, which keeps all steps within the CPUs.
 cd /build
 build \
     -p OvmfPkg/AmdSev/AmdSevX64.dsc \
     -a X64 \
     -b "$target" \
     -t GCC \
-    -n "$jobs" \
+    -n 1 \
     -D "FD_SIZE_$size" \
     --pcd gEfiMdeModulePkgTokenSpaceGuid.PcdUse1GPageTable=TRUE \
     -Y LIBRARY \
     -y /build/report.txt
 
 # The report itself holds times and host paths; modules and libraries do not change from run to run.
-awk '/^Module INF Path:/ { print $4; next } /^\/src\/[^ ]*\.inf$/ { print "    " substr($0, 6) }' \
+awk '/^Module INF Path:/ { print $4; next } /^\/build\/src\/[^ ]*\.inf$/ { print "    " substr($0, 12) }' \
     /build/report.txt > /out/OVMF.report.txt
 grep -q '^    OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierLibSevHashes.inf$' /out/OVMF.report.txt ||
     die "the library that verifies kernel, initrd and command line is not linked in"

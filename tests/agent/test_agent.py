@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.engine import failure, sandbox
+from tools.pipeline.engine.executor import Tools
 from tools.pipeline.guest import agent
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 SCRIPT = Path(__file__).with_name("run-checks.sh")
 
@@ -25,7 +25,7 @@ PT_INTERP = 3
 """ELF specification, "Program Header": the path of a dynamic loader."""
 
 
-def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
+def run_checks(crate: Path, scratch: Path, tree: Tools) -> str:
     build = scratch / "build"
     build.mkdir()
     command = sandbox.Command(
@@ -38,7 +38,8 @@ def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
         ),
     )
     log = scratch / "log"
-    sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    outcome = sandbox.run(command, title="agent checks", log=log, replay=scratch / "replay.sh")
+    failure.check(outcome, title="agent checks")
     return log.read_text()
 
 
@@ -58,11 +59,13 @@ def sources(crate: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def built(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("agent") / "agent"
-    agent.build(project, target)
+    project.engine.ensure(project.plan.agent)
+    project.engine.copy(project.plan.agent, agent.NAME, target)
+    target.chmod(0o755)
     return target
 
 
-def test_format_lints_unit_tests_and_fuzzing(crate: Path, build_tree: Tree, tmp_path: Path) -> None:
+def test_format_lints_unit_tests_and_fuzzing(crate: Path, build_tree: Tools, tmp_path: Path) -> None:
     log = run_checks(crate, tmp_path, build_tree)
     summary = re.findall(r"test result: ok\. (\d+) passed; 0 failed; 0 ignored", log)
     assert summary
@@ -78,7 +81,7 @@ def test_format_lints_unit_tests_and_fuzzing(crate: Path, build_tree: Tree, tmp_
         ("\npub fn lint() -> bool {\n    return true;\n}\n", "needless_return"),
     ],
 )
-def test_checks_fail_on_a_flaw(crate: Path, build_tree: Tree, tmp_path: Path, flaw: str, reason: str) -> None:
+def test_checks_fail_on_a_flaw(crate: Path, build_tree: Tools, tmp_path: Path, flaw: str, reason: str) -> None:
     copy = tmp_path / "crate"
     shutil.copytree(crate, copy, ignore=shutil.ignore_patterns("target"))
     with (copy / "src/failure.rs").open("a") as file:
@@ -145,7 +148,7 @@ def test_agent_refuses_to_run_as_an_ordinary_process(built: Path) -> None:
     assert done.stderr == "agent: not PID 1; it is meant to be the first process of a guest\n"
 
 
-def test_agent_refuses_to_be_pid_1_of_a_container(built: Path, build_tree: Tree) -> None:
+def test_agent_refuses_to_be_pid_1_of_a_container(built: Path, build_tree: Tools) -> None:
     # fmt: off
     command = [
         "bwrap",

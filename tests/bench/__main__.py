@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.bench NAME`, from the checkout's root; `./doit bench` builds what is measured first.
+"""`python -m tests.bench [NAME…]`, from the checkout's root; `./doit bench` builds what is measured first.
 
 A goal that is missed is printed as missed and changes no exit status: only what cannot be measured fails.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, digests, noop, overhead, report, repro, sizes
+from tests.bench import boot, digests, noop, overhead, profiles, report, repro, sizes
 from tests.bench.report import Part
 from tools.launcher.base.errors import LauncherError
 from tools.pipeline.base import ui
@@ -18,38 +18,42 @@ from tools.pipeline.tasks.project import Project
 
 
 def main() -> int:
-    """Run one benchmark, or write the table of the last results into docs/benchmarks.md."""
+    """Run the benchmarks in turn, or write the table of the last results into docs/benchmarks.md."""
     options = _parser().parse_args()
-    parts: dict[str, Callable[[Project], Part]] = {
+    runs: dict[str, Callable[[Project], Part]] = {
         "sizes": sizes.measure,
         "noop": lambda project: noop.measure(project, runs=options.runs),
         "digests": lambda project: digests.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
+        "profiles": profiles.measure,
         "repro": repro.measure,
     }
+    unknown = [name for name in options.names if name not in {*runs, "docs"}]
+    if unknown:
+        ui.error(f"bench: there is no {unknown[0]!r}")
+        return 2
+    name = ""
     try:
         project = Project.load()
-        if options.name == "docs":
-            report.write_docs(project)
-        else:
-            part = parts[options.name](project)
-            report.save(project, options.name, part)
+        for name in options.names or report.ORDER:
+            if name == "docs":
+                report.write_docs(project)
+                continue
+            part = runs[name](project)
+            report.save(project, name, part)
             report.show(part)
-    except SevArtifactsError as error:
-        ui.line(f"{ui.paint('error', '31')}: bench {options.name}: {error}")
-        return error.exit_status
-    except LauncherError as error:
-        ui.line(f"{ui.paint('error', '31')}: bench {options.name}: {error}")
-        return 1
+    except (SevArtifactsError, LauncherError) as error:
+        ui.error(f"bench {name}: {error}")
+        return error.exit_status if isinstance(error, SevArtifactsError) else 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", choices=["sizes", "noop", "digests", "boot", "overhead", "repro", "docs"])
+    parser.add_argument("names", nargs="*", help=f"{', '.join(report.ORDER)}, or docs (all but docs)")
     parser.add_argument("--runs", type=_count, default=5, help="how often noop, digests and boot measure (5)")
-    parser.add_argument("--pairs", type=_count, default=1, help="pairs of builds that overhead compares (1)")
+    parser.add_argument("--pairs", type=_count, default=3, help="pairs of builds that overhead compares (3)")
     return parser
 
 

@@ -96,7 +96,7 @@ def measure(project: Project, *, runs: int) -> Part:
     if folder.exists():
         shutil.rmtree(folder)
     qemu = facts.find_qemu(str(_qemu_wrapper(project, folder)))
-    theirs, version = _debian_config(project, ours, folder / "debian-artifacts")
+    theirs, version = _debian_config(project, ours, folder)
     hello = protocol.HEADER.size + len(protocol.MAGIC)
     # fmt: off
     guests = (
@@ -152,7 +152,7 @@ def _stage(
     guest = launch.Guest(
         config=config,
         qemu=qemu,
-        firmware=launch.read_firmware(config),
+        firmware=artifacts.read_firmware(config),
         protection=None,
         cbit=None,
         cmdline=config.cmdline,
@@ -172,10 +172,11 @@ def _stage(
     return _Guest(name=name, folder=private, argv=argv, length=length, ready=ready)
 
 
-def _debian_config(project: Project, ours: RuntimeConfig, folder: Path) -> tuple[RuntimeConfig, str]:
+def _debian_config(project: Project, ours: RuntimeConfig, parent: Path) -> tuple[RuntimeConfig, str]:
     """Our config with Debian's kernel and initrd: machine, devices and firmware stay."""
-    kernel, initrd, version = debian.build(project)
-    folder.mkdir(parents=True)
+    kernel, initrd, version = debian.build(project, parent / "debian-build")
+    folder = parent / "debian-artifacts"
+    folder.mkdir()
     for name, source in (
         ("vmlinuz", kernel),
         ("initrd.img", initrd),
@@ -202,7 +203,7 @@ def _qemu_wrapper(project: Project, folder: Path) -> Path:
     """QEMU of the boot tree as a program on this host: the tree's /usr lies on top of the host's."""
     folder.mkdir(parents=True)
     path = folder / "qemu-system-x86_64"
-    usr = project.tree("boot").path / "usr"
+    usr = project.trees.ensure("boot").path / "usr"
     argv = f"--die-with-parent --dev-bind / / --ro-bind '{usr}' /usr -- /usr/bin/qemu-system-x86_64"
     path.write_text(f'#!/bin/sh\nexec bwrap {argv} "$@"\n')
     path.chmod(0o755)

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debian's cloud kernel and an initrd by initramfs-tools, made in the sandbox on the pinned bench tree."""
 
+import shutil
 from pathlib import Path
 
+from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.store import Result, Step
+from tools.pipeline.engine import sandbox
+from tools.pipeline.engine.sandbox import Mount
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 MARKER = b"sev-artifacts bench: init-premount\n"
 """What the initrd writes to the agent's port."""
@@ -39,44 +41,48 @@ mkinitramfs -d /build/conf -o /out/initrd.img "$VERSION"
 """
 
 
-def build(project: Project) -> tuple[Path, Path, str]:
-    """Kernel, initrd, and the kernel's version."""
-    tree = project.tree("bench")
+def build(project: Project, folder: Path) -> tuple[Path, Path, str]:
+    """Make both in an empty folder: kernel, initrd, and the kernel's version."""
+    tree = project.trees.checked("bench").path
     version = _version(tree)
-    modules = project.store.run(
-        Step(
-            name="bench-modules",
-            title=f"Debian's kernel {version}, module dependencies",
-            argv=("/bin/sh", "-euc", _MODULES),
-            tool=tree,
-            inputs=(),
-            outputs=("modules", "vmlinuz"),
-            environment={"VERSION": version},
-            keep=1,
-        )
+    out = folder / "out"
+    out.mkdir(parents=True)
+    _run(f"Debian's kernel {version}, module dependencies", _MODULES, folder, tree, {"VERSION": version})
+    _run(
+        "Debian's initrd by initramfs-tools",
+        _INITRD,
+        folder,
+        tree,
+        {"VERSION": version, "SCRIPT": _SCRIPT, "TMPDIR": "/build"},
+        # Over those of the tree, which lack what depmod makes.
+        Mount(host=out / "modules", inside="/usr/lib/modules"),
     )
-    initrd = _initrd(project, tree, modules, version)
-    return modules.path("vmlinuz"), initrd.path("initrd.img"), version
+    return out / "vmlinuz", out / "initrd.img", version
 
 
-def _initrd(project: Project, tree: Tree, modules: Result, version: str) -> Result:
-    return project.store.run(
-        Step(
-            name="bench-initrd",
-            title="Debian's initrd by initramfs-tools",
-            argv=("/bin/sh", "-euc", _INITRD),
-            tool=tree,
-            inputs=(modules.input("modules", inside="/usr/lib/modules"),),
-            outputs=("initrd.img",),
-            environment={"VERSION": version, "SCRIPT": _SCRIPT, "TMPDIR": "/build"},
-            keep=1,
-        )
+def _run(title: str, script: str, folder: Path, tree: Path, environment: dict[str, str], *mounts: Mount) -> None:
+    work = folder / "build"
+    if work.exists():
+        shutil.rmtree(work)
+    work.mkdir()
+    command = sandbox.Command(
+        argv=("/bin/sh", "-euc", script),
+        tree=tree,
+        mounts=(
+            Mount(host=work, inside="/build", writable=True),
+            Mount(host=folder / "out", inside="/out", writable=True),
+            *mounts,
+        ),
+        environment=environment,
+        personality=sandbox.PERSONALITY,
     )
+    with ui.working(title):
+        sandbox.output_of(command)
 
 
-def _version(tree: Tree) -> str:
+def _version(tree: Path) -> str:
     prefix = "vmlinuz-"
-    names = sorted(path.name for path in (tree.path / "boot").glob(f"{prefix}*"))
+    names = sorted(path.name for path in (tree / "boot").glob(f"{prefix}*"))
     if len(names) != 1:
-        raise BuildError(f"has {len(names)} kernels in boot/, not one", where=str(tree.path))
+        raise BuildError(f"has {len(names)} kernels in boot/, not one", where=str(tree))
     return names[0].removeprefix(prefix)

@@ -66,7 +66,7 @@ def _inputs(project: Project) -> Inputs:
         firmware_size=profile.firmware.size.bytes,
         kernel=out / "vmlinuz",
         initramfs=_existing(out / "initramfs.cpio.zst"),
-        cmdline=profile.kernel.cmdline,
+        cmdline=profile.cmdline,
     )
 
 

@@ -5,6 +5,7 @@
 import json
 import os
 import statistics
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from tools.pipeline.tasks.project import Project
 DOCS = "docs/benchmarks.md"
 _BEGIN = "<!-- begin: written by ./doit bench_docs -->"
 _END = "<!-- end -->"
-# The order of the table, whatever the order of the runs.
-_ORDER = ("sizes", "noop", "digests", "boot", "overhead", "repro")
+ORDER = ("sizes", "noop", "digests", "boot", "overhead", "profiles", "repro")
+"""Of the runs and of the table: short ones first."""
 _HEAD = ("What", "Measured", "Beside", "Goal", "Met")
 
 
@@ -68,6 +69,20 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def commit(project: Project) -> str:
+    """The commit that is checked out, and whether files were changed since."""
+
+    def git(*words: str) -> str:
+        argv = ["git", "-C", str(project.root), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        found = git("rev-parse", "HEAD")
+        return f"{found} with changes" if git("status", "--porcelain", "--untracked-files=no") else found
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def _machine() -> dict[str, Any]:
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
@@ -93,11 +108,11 @@ def _load(project: Project) -> dict[str, Any]:
 
 
 def save(project: Project, name: str, part: Part) -> None:
-    """Put one benchmark's part into results.json; the others stay, unless another machine measured them."""
-    known, machine = _load(project), _machine()
-    parts = known.get("parts", {}) if known.get("machine") == machine else {}
+    """Put one benchmark's part into results.json; the others stay if they are of this machine and commit."""
+    known, here = _load(project), {"machine": _machine(), "commit": commit(project)}
+    parts = known.get("parts", {}) if here.items() <= known.items() else {}
     parts[name] = {"data": part.data, "rows": [asdict(row) for row in part.rows]}
-    results = {"machine": machine, "parts": parts, "schema": 1}
+    results = {**here, "parts": parts, "schema": 2}
     text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     files.write_atomically(folder(project) / "results.json", text.encode())
 
@@ -124,13 +139,15 @@ def _aligned(rows: Sequence[dict[str, Any]]) -> list[str]:
 def write_docs(project: Project) -> None:
     """Put the last results between the markers of docs/benchmarks.md."""
     results = _load(project)
-    missing = [name for name in _ORDER if name not in results.get("parts", {})]
+    missing = [name for name in ORDER if name not in results.get("parts", {})]
     if missing:
-        raise BuildError(f"no results of {', '.join(missing)}", where="results.json", hint="run ./doit bench")
+        what = f"has no results of {', '.join(missing)} for one commit"
+        raise BuildError(what, where="build/bench/results.json", hint="run ./doit bench")
     machine = results["machine"]
-    rows = [row for name in _ORDER for row in results["parts"][name]["rows"]]
+    rows = [row for name in ORDER for row in results["parts"][name]["rows"]]
     lines = [
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB.",
+        f"Commit: {results['commit']}.",
         "",
         f"| {' | '.join(_HEAD)} |",
         f"|{'---|' * len(_HEAD)}",

@@ -1,67 +1,49 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline's own build steps, run without the pipeline: the same sandbox command in a folder of ours."""
+"""The programs of the pipeline's own steps, run without the pipeline: same sandbox, same inputs, a folder of ours."""
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.sandbox import Judge
-from tools.pipeline.engine.seal import Seal
-from tools.pipeline.engine.store import Result, Step, Store
-from tools.pipeline.guest import firmware, kernel
+from tools.pipeline.engine.step import CheckoutFile, Output, Step
+from tools.pipeline.guest import kernel, source_tree
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
-from tools.pipeline.tasks import guest
+from tools.pipeline.repro.driver import adopt_orphans, reap_orphans
 from tools.pipeline.tasks.project import Project
 
 _MARK = "made.json"
 
 
-class _CaughtError(Exception):
-    """Carries the step that would have run."""
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of a program that has ended: on the clock, and of all processors."""
 
-    def __init__(self, step: Step) -> None:
-        super().__init__(step.name)
-        self.step = step
+    wall: float
+    cpu: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Catcher(Store):
-    """Gives source trees as ever, and hands out the first other step instead of running it."""
+class Bare:
+    """What a person would type in place of a step, on sources that are unpacked: `prepare` does that, untimed.
 
-    def run(self, step: Step, *, judge: Judge | None = None) -> Result:
-        """Run source steps only."""
-        if step.name.startswith("source-"):
-            return super().run(step, judge=judge)
-        raise _CaughtError(step)
+    `output` is the file below /out that both must make alike; `edits` changes texts of input files.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Catching(Project):
-    """A project whose store is a catcher."""
-
-    @property
-    def store(self) -> Store:
-        """The catcher, on the checkout's own store."""
-        real = super().store
-        return _Catcher(**{field.name: getattr(real, field.name) for field in fields(Store)})
-
-
-def _caught(project: Project, build: Callable[[Project], None]) -> Step:
-    catching = _Catching(**{field.name: getattr(project, field.name) for field in fields(project)})
-    try:
-        build(catching)
-    except _CaughtError as caught:
-        return caught.step
-    raise BuildError("the build had no step")
+    step: Step
+    prepare: str
+    script: str
+    output: str
+    edits: Mapping[str, tuple[str, str]]
 
 
 def production(project: Project) -> Profile:
@@ -69,80 +51,129 @@ def production(project: Project) -> Profile:
     return project.recipes.profile(DEFAULT_PROFILE)
 
 
-def kernel_step(project: Project) -> Step:
-    """The step that compiles the production kernel."""
-    profile = production(project)
-    target = guest.bzimage(project, profile)
-    config = target.parent / "config"
-    if not config.is_file():
-        raise BuildError("is not there", where=str(config), hint="run ./doit build")
-    cpio = project.root / guest.CPIO
-    return _caught(project, lambda p: kernel.build(p, profile, config=config, cpio=cpio, target=target))
+def bare_kernel(project: Project) -> Bare:
+    """`make bzImage` of the production kernel; the step also unpacks the source and keeps the objects."""
+    step = project.plan.kernel(production(project).kernel, builtin=False)
+    # Both must do the same work.
+    assert kernel._COMPILE in step.argv[-1]
+    prepare = f"{source_tree.UNPACK} && mkdir /build/obj"
+    return Bare(step=step, prepare=prepare, script=kernel._COMPILE, output=kernel.IMAGE, edits={})
 
 
-def bare(step: Step) -> Step:
-    """The step without what only the pipeline wants of it: the kernel's objects in an archive."""
-    if step.name != "kernel":
-        return step
-    return replace(step, argv=("/bin/sh", "-euc", kernel.COMPILE), outputs=("bzImage",))
+def bare_firmware(project: Project) -> Bare:
+    """edk2's own `build` with one thread a CPU; the step gives it one, and the makes inside share the jobs."""
+    step = project.plan.firmware(production(project).firmware)
+    first = f"{source_tree.UNPACK} && "
+    assert step.argv[-1].startswith(first)
+    return Bare(
+        step=step,
+        prepare=source_tree.UNPACK,
+        script=step.argv[-1].removeprefix(first),
+        output="OVMF.fd",
+        edits={"/inputs/build.sh": ("    -n 1 \\\n", f"    -n {ambient.cpu_count()} \\\n")},
+    )
 
 
-def firmware_step(project: Project) -> Step:
-    """The step that builds the production firmware."""
-    recipe = production(project).firmware
-    return _caught(project, lambda p: firmware.build(p, recipe, guest.firmware_image(project, recipe)))
+def command_in(project: Project, bare: Bare, folder: Path, script: str) -> sandbox.Command:
+    """A shell script in the step's sandbox, with `folder`/inputs, /build and /out."""
+    return sandbox.Command(
+        argv=("/bin/sh", "-euc", script),
+        tree=project.engine.check_tools(bare.step.tools).path,
+        mounts=(
+            sandbox.Mount(host=folder / "inputs", inside="/inputs"),
+            sandbox.Mount(host=folder / "build", inside="/build", writable=True),
+            sandbox.Mount(host=folder / "out", inside="/out", writable=True),
+        ),
+        environment={**bare.step.environment, "MAKEFLAGS": f"-j{ambient.cpu_count()}"},
+        personality=sandbox.PERSONALITY,
+    )
 
 
-def run_timed(argv: list[str], *, cwd: Path | None, log: Path, title: str, bare: bool = True) -> float:
-    """Run a command to its end, output in `log`; seconds from fork to reaped. BuildError when it fails.
+def run_bare(project: Project, bare: Bare, folder: Path) -> Times:
+    """Lay out the inputs, unpack, then run the script on the clock. The folders stay."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    for name in ("inputs", "build", "out"):
+        (folder / name).mkdir(parents=True)
+    _lay_out(project, bare, folder)
+    title = f"{bare.step.title}, bare"
+    with ui.working(f"{title}: unpacking"):
+        sandbox.output_of(command_in(project, bare, folder, bare.prepare))
+    argv = sandbox.bwrap_argv(command_in(project, bare, folder, bare.script))
+    took = run_timed(argv, log=folder / "log", title=title, environment={})
+    files.write_atomically(folder / _MARK, json.dumps(_description(project, bare)).encode())
+    return took
 
-    `bare` gives it the empty environment of a build step, otherwise it has ours.
+
+def ensure_bare(project: Project, bare: Bare, folder: Path) -> None:
+    """Have the folders of a finished run of this very script on these very inputs."""
+    try:
+        made = json.loads((folder / _MARK).read_bytes())
+    except (OSError, ValueError):
+        made = None
+    if made != _description(project, bare):
+        run_bare(project, bare, folder)
+
+
+def _description(project: Project, bare: Bare) -> dict[str, str | None]:
+    return {"key": project.engine.key(bare.step), "prepare": bare.prepare, "script": bare.script}
+
+
+def _lay_out(project: Project, bare: Bare, folder: Path) -> None:
+    for inside, reference in bare.step.inputs.items():
+        target = folder / inside.removeprefix("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        match reference:
+            case Output(step=needed, name=name):
+                project.engine.copy(needed, name, target)
+            case CheckoutFile(path=path):
+                shutil.copyfile(project.root / path, target)
+            case _:
+                raise BuildError(f"{inside} is neither a step's output nor a file", where=bare.step.name)
+        target.chmod(0o644)
+    for inside, (old, new) in bare.edits.items():
+        target = folder / inside.removeprefix("/")
+        text = target.read_text()
+        if text.count(old) != 1:
+            raise BuildError(f"has {text.count(old)} times {old!r}, not once", where=inside)
+        target.write_text(text.replace(old, new))
+
+
+def run_timed(
+    argv: list[str], *, log: Path, title: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> Times:
+    """Run a command to its end, output in `log`; from fork to reaped. BuildError when it fails.
+
+    `environment` None: ours.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    adopt_orphans()
     # What others left to be written must not be written on this one's time.
     os.sync()
     with log.open("wb") as output, ui.working(title):
-        started = time.perf_counter()
+        used, started = _children_cpu(), time.perf_counter()
         done = subprocess.run(
             argv,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={} if bare else None,
+            env=environment,
             umask=0o022,
             check=False,
         )
-        took = time.perf_counter() - started
+        wall = time.perf_counter() - started
+    reap_orphans()
     if done.returncode != 0:
         raise BuildError(f"ended with status {done.returncode}", where=title, hint=f"its output: {log}")
-    return took
+    return Times(wall=wall, cpu=_children_cpu() - used)
 
 
-def command_in(step: Step, folder: Path) -> sandbox.Command:
-    """The step's sandbox command as the store makes it, with `folder`/build and `folder`/out."""
-    # Only its number of jobs matters here.
-    store = Store(root=folder, shelves=folder, seal=Seal(key=b""), jobs=ambient.cpu_count())
-    return store._command(step, folder)
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def run_direct(step: Step, folder: Path) -> float:
-    """Run the step's command from empty folders, without the pipeline; seconds. The folders stay."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    for name in ("build", "out"):
-        (folder / name).mkdir(parents=True)
-    argv = sandbox.bwrap_argv(command_in(step, folder))
-    took = run_timed(argv, cwd=None, log=folder / "log", title=f"{step.title}, bare")
-    files.write_atomically(folder / _MARK, json.dumps({"key": step.key()}).encode())
-    return took
-
-
-def ensure_direct(step: Step, folder: Path) -> None:
-    """Have the folders of a finished direct run of this very step."""
-    try:
-        made = json.loads((folder / _MARK).read_bytes())
-    except (OSError, ValueError):
-        made = None
-    if made != {"key": step.key()}:
-        run_direct(step, folder)
+def make_argv(project: Project, bare: Bare, folder: Path, goal: str) -> list[str]:
+    """make's last call alone, in the folders of a finished bare kernel."""
+    return sandbox.bwrap_argv(command_in(project, bare, folder, kernel._make(goal)))

@@ -57,7 +57,7 @@ def test_the_line_that_is_digested_is_the_line_that_boots(
 ) -> None:
     """Byte for byte, but for what kernel and firmware add, which are measured themselves."""
     profile = project.recipes.profile("production")
-    wanted = profile.kernel.cmdline + (f" {append}" if append else "")
+    wanted = profile.cmdline + (f" {append}" if append else "")
     options = ["--append", append] if append else []
 
     shown = show(guest.launcher, guest.qemu, "--unprotected", *options)

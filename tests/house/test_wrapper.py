@@ -1,49 +1,78 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""./doit: starts at once in a finished environment, names what is missing in one line."""
+"""./doit: starts at once in a finished environment, names what is missing in one line, stops when told."""
 
 import os
 import shutil
+import signal
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.checkout import copy_all
 
+ERROR = "doit: error: "
+
 
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
     """A copy that borrows the environment that the tests run in."""
     root = copy_all(repository, tmp_path / "checkout")
-    environment = root / ".venv"
-    (environment / "bin").mkdir(parents=True)
-    (environment / "bin/doit").write_text(f'#!/bin/sh\nexec {sys.executable} -m doit "$@"\n')
-    (environment / "bin/doit").chmod(0o755)
-    shutil.copy(root / "requirements.lock", environment / "requirements.lock")
+    python = root / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    shutil.copy(root / "requirements.lock", root / ".venv")
+    (root / ".venv/stamp").write_text(f"{root}\n{python}\n")
     return root
 
 
-def _start(root: Path, *words: str, path: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def start(root: Path, *words: str, path: str | None = None, **options: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
         [root / "doit", *words],
-        cwd="/",
-        env={"PATH": path, "HOME": os.environ.get("HOME", "/")},
+        env={"PATH": path or os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        text=True,
+        **{
+            "cwd": "/",
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            **options,
+        },  # type: ignore[call-overload]  # one of many signatures
+    )
+
+
+def run(root: Path, *words: str, path: str | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    process = start(root, *words, path=path, **options)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def shell(root: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """A line as a person types it, in the checkout."""
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=root,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
 
 
-def _path_without(tmp_path: Path, *missing: str) -> str:
+def path_without(tmp_path: Path, *missing: str) -> str:
     """A folder with the programs that the wrapper may need, except those; `id` says: not root."""
     folder = tmp_path / "bin"
     folder.mkdir()
     # Not the python3 on PATH, which may be a shim that needs a shell and tools of its own.
     (folder / "python3").symlink_to(Path(sys.base_prefix) / "bin/python3")
-    for name in ("sh", "dirname", "cmp", "bwrap", "apt-cache", "rm", "cp", "tail"):
+    for name in ("sh", "cmp", "bwrap", "apt-cache"):
         found = shutil.which(name)
         if found is not None and name not in missing:
             (folder / name).symlink_to(found)
@@ -54,21 +83,161 @@ def _path_without(tmp_path: Path, *missing: str) -> str:
 
 def test_a_finished_environment_is_used_as_it_is(checkout: Path) -> None:
     """From any working directory; nothing is said, nothing is set up."""
-    done = _start(checkout, "list", path=os.environ["PATH"])
+    done = run(checkout, "list")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "build" in done.stdout
+    assert done.stdout.startswith("build ")
 
 
-def test_arguments_and_status_go_through(checkout: Path) -> None:
-    """What doit says is what the wrapper says."""
-    done = _start(checkout, "info", "no such task", path=os.environ["PATH"])
-    assert done.returncode != 0
-    assert "no such task" in done.stderr + done.stdout
+def test_it_is_found_through_a_link_and_by_its_bare_name(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(checkout)
+    for done in (run(tmp_path / "link", "list"), shell(checkout, "sh doit list")):
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_missing_host_package_is_one_line(checkout: Path, tmp_path: Path) -> None:
     """Without the right to install it: the command that would, and status 2."""
-    done = _start(checkout, "list", path=_path_without(tmp_path, "bwrap"))
+    done = run(checkout, "list", path=path_without(tmp_path, "bwrap"))
     assert done.returncode == 2
-    assert done.stderr == "doit: host packages are missing; run: sudo apt-get install bubblewrap\n"
+    assert done.stderr == f"{ERROR}host packages are missing; run: sudo apt-get install bubblewrap\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--nope"], "option --nope not recognized; see ./doit help run"),
+        (["list", "--nope"], "option --nope not recognized; see ./doit help list"),
+        (["repro", "--nope"], "option --nope not recognized; see ./doit help"),
+        (["biuld"], "no task or command is called 'biuld'; did you mean build"),
+        (["kernel:producton"], "no task or command is called 'kernel:producton'; did you mean kernel:production"),
+        (["clean", "biuld"], "no task or command is called 'biuld'; did you mean build"),
+        (["info", "zzz"], "no task or command is called 'zzz'; ./doit list shows"),
+    ],
+)
+def test_what_is_mistyped_is_one_line_and_status_2(checkout: Path, words: list[str], says: str) -> None:
+    done = run(checkout, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{ERROR}{says}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "says"),
+    [
+        (">/dev/full", "standard output: No space left on device; stopped"),
+        (">&-", "standard output: it is closed; ./doit list prints there"),
+        ("<&- >&-", "standard output: it is closed; ./doit list prints there"),
+        ("| true", "standard output: nobody reads it any more; stopped"),
+    ],
+)
+def test_lost_output_is_one_line_and_status_1(checkout: Path, redirection: str, says: str) -> None:
+    # The pipe's reader ends long before the first line comes.
+    done = shell(checkout, f"./doit list {redirection}; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (1, f"{ERROR}{says}\n")
+
+
+@pytest.mark.parametrize("redirection", ["<&-", "2>&-", "<&- 2>&-"])
+def test_closed_descriptors_that_are_not_needed_do_not_matter(checkout: Path, redirection: str) -> None:
+    done = shell(checkout, f"./doit list {redirection}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("build ")
+
+
+def test_a_run_needs_no_standard_output(checkout: Path) -> None:
+    """Its lines there are progress; what it is for are files."""
+    done = shell(checkout, "./doit launcher >&-")
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "build/launcher/sev-launch").is_file()
+
+
+def test_a_run_whose_reader_goes_away_stops(checkout: Path) -> None:
+    done = shell(checkout, "./doit launcher | true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (1, f"{ERROR}standard output: nobody reads it any more; stopped\n")
+
+
+@pytest.mark.parametrize("data", [os.urandom(5000), b"", b"[]", b'{"launcher": 1}', b"[" * 100_000])
+def test_a_damaged_database_is_made_again(checkout: Path, data: bytes) -> None:
+    database = checkout / "build/doit.db"
+    database.parent.mkdir()
+    database.write_bytes(data)
+    done = run(checkout, "launcher")
+    note = f"note: {database} is damaged; it is made again, and every task is looked at anew\n"
+    assert (done.returncode, done.stderr) == (0, note)
+    done = run(checkout, "launcher")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to do" in done.stdout
+
+
+def test_modes_are_our_own(checkout: Path) -> None:
+    done = shell(checkout, "umask 000; ./doit launcher")
+    assert done.returncode == 0, done.stderr
+    made = [checkout / "build", *sorted((checkout / "build").rglob("*"))]
+    assert len(made) > 3
+    assert not [path for path in made if stat.S_IMODE(path.stat().st_mode) & 0o022]
+
+
+def test_a_strict_umask_stays_strict(checkout: Path) -> None:
+    done = shell(checkout, "umask 077; ./doit launcher")
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE((checkout / "build").stat().st_mode) == 0o700
+
+
+READ_ONLY = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,ro,bind "$1"
+cd "$1"
+shift
+exec ./doit "$@"
+"""
+
+
+def read_only(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The checkout seen through a read-only mount."""
+    # fmt: off
+    return subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", READ_ONLY, "sh", root, *words],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+    )
+    # fmt: on
+
+
+def test_a_read_only_checkout_can_be_looked_at(checkout: Path) -> None:
+    done = read_only(checkout, "list")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_read_only_checkout_cannot_be_built_in(checkout: Path) -> None:
+    done = read_only(checkout, "launcher")
+    assert done.returncode == 1
+    assert "Read-only file system" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_read_only_checkout_cannot_be_set_up(checkout: Path) -> None:
+    (checkout / ".venv/stamp").unlink()
+    done = read_only(checkout, "list")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"{ERROR}{checkout}/.venv cannot be written; work in a checkout that you can write to"
+    )
+
+
+# Seconds after the start: in the shell, while Python starts, imports, loads the recipes, prints.
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.3])
+def test_an_early_interrupt_is_silent(checkout: Path, delay: float) -> None:
+    """At most the one line that says so; no traceback, wherever it hits."""
+    process = start(checkout, "list")
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in {-signal.SIGINT, 0}
+    assert err in {"", "interrupted; the next run goes on from the last finished step\n"}
+
+
+def test_a_background_run_is_not_interrupted_by_the_terminal(checkout: Path) -> None:
+    """A shell's `&` ignores SIGINT for it."""
+    done = shell(checkout, "sh -c './doit list >listed & sleep 0.05; kill -INT $!; wait $!'")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (checkout / "listed").read_text().startswith("build ")

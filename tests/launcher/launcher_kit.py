@@ -80,7 +80,7 @@ def document() -> dict[str, Any]:
     """A config as runtime.toml has it, without artifacts."""
     return copy.deepcopy(
         {
-            "schema": 2,
+            "schema": 3,
             "profile": "production",
             "version": "0.1.0",
             "artifacts": {},
@@ -89,17 +89,11 @@ def document() -> dict[str, Any]:
             "sev": {
                 "mode": "snp",
                 "reduced-phys-bits": 1,
-                "kernel-hashes": True,
                 "snp": {"policy": 0x30000},
                 "sev-es": {"policy": 5, "legacy-vm-type": False},
                 "sev": {"policy": 1},
             },
-            "devices": {
-                "agent-port": "org.sev-artifacts.agent.0",
-                "rootfs-serial": "rootfs",
-                "console": "none",
-                "rng": True,
-            },
+            "devices": {"console": "none", "rng": True},
             "launch-digest": {"snp": "0" * 96, "sev-es": "0" * 64, "sev": "0" * 64},
         }
     )

@@ -3,7 +3,7 @@
 """Names and schema numbers of our own files; docs/schemas/ has a JSON Schema for each."""
 
 RUNTIME_NAME = "runtime.toml"
-RUNTIME_SCHEMA = 2
+RUNTIME_SCHEMA = 3
 
 DIGESTS_NAME = "launch-digests.json"
 DIGESTS_SCHEMA = 1

@@ -139,7 +139,6 @@ def test_options_that_move_the_digest_say_where_the_new_one_is(out: Out, call: C
         (("sev", "sev", "policy"), 0x3),
         (("sev", "reduced-phys-bits"), 5),
         (("devices", "rng"), False),
-        (("devices", "rootfs-serial"), "other"),
         (("machine", "type"), "pc-q35-9.1"),
     ],
 )

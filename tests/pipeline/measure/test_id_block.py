@@ -253,13 +253,12 @@ def test_files_that_are_no_key_are_refused(tmp_path: Path, key_file: Path) -> No
     assert "is not a regular file" in refused(tmp_path / "fifo")
 
 
-def test_a_key_that_others_can_read_is_warned_of(key_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_key_that_others_can_read_is_refused(key_file: Path) -> None:
     id_keys.load(key_file)
-    assert capfd.readouterr().err == ""
-    for mode in (0o640, 0o604):
+    for mode in (0o640, 0o604, 0o620):
         key_file.chmod(mode)
-        id_keys.load(key_file)
-        assert f"{key_file}: others on this machine can read it; chmod 600 it" in capfd.readouterr().err
+        with pytest.raises(UserError, match=rf"others can read or write it \(mode {mode:o}\); chmod 600 "):
+            id_keys.load(key_file)
 
 
 def test_openssls_file_with_parameters_before_the_key(key_file: Path) -> None:

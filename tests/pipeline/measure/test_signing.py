@@ -33,7 +33,7 @@ class Done:
 
     def error(self) -> str:
         """The one line after "error: idblock: "."""
-        lines = [line for line in self.err.splitlines() if "warning" not in line]
+        lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("error: idblock: ")
         return lines[0].removeprefix("error: idblock: ")
@@ -48,7 +48,7 @@ class Checkout:
 
     def idblock(self, *words: str) -> Done:
         done = subprocess.run(
-            [sys.executable, "-m", "doit", "idblock", *words],
+            [sys.executable, "-m", "tools.pipeline.front", "idblock", *words],
             cwd=self.root,
             env={"PATH": os.environ["PATH"], "HOME": str(self.root)},
             stdin=subprocess.DEVNULL,

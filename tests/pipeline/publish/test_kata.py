@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.pipeline.publish.kata import Variant
 
+from tests.pipeline import sample
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.publish import kata
-from tools.pipeline.publish.kata import Variant
-from tools.pipeline.recipes import profiles
-from tools.pipeline.recipes.profiles import Recipes
+from tools.pipeline.recipes.load import Recipes
 
 # Keys of [hypervisor.qemu] that Kata documents; those that it does not know it ignores. The names in
 # kata-containers/kata-containers, src/runtime-rs/config/configuration-qemu-snp-runtime-rs.toml.in, commit
@@ -57,9 +57,9 @@ def unknown(document: dict[str, Any], keys: Iterable[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def loaded(repository: Path) -> Recipes:
-    """The repository's recipes."""
-    return profiles.load(repository, sources=["linux", "edk2"])
+def loaded() -> Recipes:
+    """Recipes that differ from the shipped ones."""
+    return sample.recipes()
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def test_snp_says_what_the_recipes_say(template: str, loaded: Recipes) -> None:
         "image": "",
         "firmware": "/opt/sev-artifacts/OVMF.fd",
         "firmware_volume": "",
-        "machine_type": "q35",
+        "machine_type": "pc-q35-9.1",
         "confidential_guest": True,
         "sev_snp_guest": True,
         "snp_guest_policy": 0x1F_0000,
         "snp_id_block": "",
         "snp_id_auth": "",
-        "kernel_params": "panic=-1 quiet loglevel=1",
+        "kernel_params": "panic=-1 quiet",
         "kernel_verity_params": "",
         "default_vcpus": 3,
         "default_maxvcpus": 3,

@@ -1,214 +1,194 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The repository's own recipes load; each broken one is refused in a line that names file and key."""
+"""Recipes become frozen values; each broken one is refused in a line that names file and key."""
 
-import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.pipeline import sample
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.recipes import profiles
-from tools.pipeline.recipes.profiles import Carry, FirmwareSize, FirmwareTarget, Recipes
-from tools.pipeline.sources import pins
-from tools.sev.modes import Console, Mode
+from tools.pipeline.recipes.firmwares import FirmwareRecipe, FirmwareSize, FirmwareTarget
+from tools.pipeline.recipes.kernels import KernelRecipe
+from tools.pipeline.recipes.profiles import Carry
+from tools.sev.modes import Console, Mode, ProfileKind
 
 GUEST = "recipes/guest.toml"
+LISTS = "recipes/kernel/fragments/lists.toml"
+KERNEL = "recipes/kernel/a.toml"
+FIRMWARE = "recipes/firmware/small.toml"
 PRODUCTION = "recipes/profiles/production.toml"
 
 Edit = Callable[[str, str, str], None]
 
 
-def load(root: Path) -> Recipes:
-    sources = pins.read_sources_lock(root / pins.SOURCES_LOCK)
-    return profiles.load(root, sources=[s.pin.name for s in sources])
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the sample to break."""
+    for part in ("recipes", "kernel-patches"):
+        shutil.copytree(sample.ROOT / part, tmp_path / part)
+    return tmp_path
 
 
-def test_the_repositorys_own_recipes(repository: Path) -> None:
-    loaded = load(repository)
-    production = loaded.profile("production")
-    assert production.name == "production"
-    assert production.firmware.target is FirmwareTarget.RELEASE
-    assert production.firmware.size is FirmwareSize.MIB_1
-    assert production.firmware.size.bytes == 1048576
-    assert production.firmware.name == "RELEASE-1MB"
-    assert production.carry is Carry.BESIDE
-    assert production.console is Console.NONE
-    assert "sev_agent.profile=production" in production.kernel.cmdline.split()
+def test_what_is_written_is_what_is_read() -> None:
+    loaded = sample.recipes()
     guest = loaded.guest
-    assert guest.mode is Mode.SNP
-    assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x5, 0x1)
-    assert guest.kernel_hashes is True
-    assert guest.identity.family_id == b"sev-artifacts\0\0\0"
-    assert (len(guest.identity.image_id), guest.identity.svn) == (16, 0)
-    assert guest.agent_port == "org.sev-artifacts.agent.0"
+    assert (guest.machine, guest.cpu, guest.vcpus, guest.memory) == ("pc-q35-9.1", "EPYC-Milan", 3, "2G")
+    assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (Mode.SEV_ES, 5, False)
+    assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x120133, 0x7, 0x02010001)
+    assert guest.sev_es_legacy_vm_type is True
+    assert guest.identity.family_id == b"sample".ljust(16, b"\0")
+    assert (guest.identity.image_id, guest.identity.svn) == (bytes(range(16)), 7)
+    production = loaded.profile("production")
+    assert (production.kind, production.carry, production.console) == (
+        ProfileKind.PRODUCTION, Carry.BESIDE, Console.NONE,
+    )  # fmt: skip
+    assert production.cmdline == "panic=-1 quiet sev_agent.profile=production"
+    assert production.firmware == FirmwareRecipe(
+        name="small", source="edk2-a", debian_source="edk2-a-debian", patches="recipes/firmware/patches",
+        target=FirmwareTarget.DEBUG, size=FirmwareSize.MIB_2,
+    )  # fmt: skip
+    assert production.firmware.size.bytes == 2 << 20
 
 
-def test_the_production_profile_has_no_debug_interface(repository: Path) -> None:
-    production = load(repository).profile("production")
-    assert "debug" not in production.kernel.fragments
-    assert not re.search(r"console=ttyS|earlyprintk|sev_agent\.log", production.kernel.cmdline)
+def test_two_profiles_may_use_two_kernel_series() -> None:
+    loaded = sample.recipes()
+    fragments = tuple(f"recipes/kernel/fragments/{name}.config" for name in ("one", "two", "three"))
+    assert loaded.kernels == (
+        KernelRecipe(name="a", source="linux-a", series="6.12", fragments=fragments),
+        KernelRecipe(name="b", source="linux-b", series="6.18", fragments=fragments),
+    )
+    assert [loaded.profile(name).kernel.patches for name in ("production", "debug")] == [
+        "kernel-patches/6.12", "kernel-patches/6.18",
+    ]  # fmt: skip
 
 
-def test_recipes_are_frozen(repository: Path) -> None:
-    loaded = load(repository)
+def test_one_source_may_be_patched_by_two_series(copied: Path, edit: Edit) -> None:
+    edit("recipes/kernel/b.toml", '"linux-b"', '"linux-a"')
+    assert [(k.source, k.series) for k in sample.recipes(copied).kernels] == [("linux-a", "6.12"), ("linux-a", "6.18")]
+
+
+def test_a_kernel_that_no_profile_names_is_checked_but_not_built(copied: Path, edit: Edit) -> None:
+    edit("recipes/profiles/debug.toml", 'kernel = "b"', 'kernel = "a"')
+    assert [k.name for k in sample.recipes(copied).kernels] == ["a"]
+    edit("recipes/kernel/b.toml", "schema = 1", "schema = 9")
+    with pytest.raises(UserError, match=r"^recipes/kernel/b\.toml: schema: "):
+        sample.recipes(copied)
+
+
+def test_what_is_included_comes_first_and_may_be_all(copied: Path, edit: Edit) -> None:
+    edit(KERNEL, 'fragments = ["three"]', "fragments = []")
+    assert [path[-10:] for path in sample.recipes(copied).kernels[0].fragments] == ["one.config", "two.config"]
+
+
+def test_recipes_are_frozen() -> None:
     with pytest.raises(AttributeError):
-        loaded.guest.vcpus = 2  # type: ignore[misc]  # the refusal is tested
-
-
-def test_the_copy_that_the_refusals_start_from_is_good(copied: Path, repository: Path) -> None:
-    assert load(copied) == load(repository)
+        sample.recipes().guest.vcpus = 2  # type: ignore[misc]  # the refusal is tested
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "where"),
+    ("file", "old", "new", "line"),
     [
-        (GUEST, "schema = 1", "schema = 2", "recipes/guest.toml: schema: 2 is not in 1…1"),
-        (GUEST, "schema = 1", "", "recipes/guest.toml: schema: missing"),
-        (GUEST, 'type = "q35"', 'type = "pc"', "machine.type: 'pc' is not q35"),
+        (GUEST, "schema = 2", "schema = 1", "schema: 1 is not in 2…2"),
+        (GUEST, "schema = 2", "", "schema: missing"),
+        (GUEST, '"pc-q35-9.1"', '"pc"', "machine.type: 'pc' is not q35 or pc-q35-10.0"),
+        (GUEST, '"EPYC-Milan"', '"EPYC,foo=on"', "machine.cpu: 'EPYC,foo=on' is not a QEMU CPU model"),
+        (GUEST, "vcpus = 3", "vcpus = 0", "machine.vcpus: 0 is not in 1…255"),
+        (GUEST, "vcpus = 3", "vcpus = 256", "machine.vcpus: 256 is not in 1…255"),
+        (GUEST, "vcpus = 3", "vcpus = true", "machine.vcpus: must be an integer, not a boolean"),
+        (GUEST, '"2G"', '"512"', 'machine.memory: "512" is no memory size'),
+        (GUEST, '"2G"', '"0512M"', 'machine.memory: "0512M" is no memory size'),
+        (GUEST, '"2G"', '"64M"', 'machine.memory: "64M" is outside 128M…16384G'),
+        (GUEST, '"2G"', '"99999G"', 'machine.memory: "99999G" is outside 128M…16384G'),
+        (GUEST, '"sev-es"', '"tdx"', "sev.mode: 'tdx' is not one of: snp, sev-es, sev"),
+        (GUEST, "[sev.snp.policy]", "[sev.snp]\npolicy = 1\n[x]", "sev.snp.policy: must be a table, not an int"),
+        (GUEST, '"1.51"', '"0"', "sev.snp.policy.min-abi: min-abi is a version from 0.0 to 255.255, not '0'"),
+        (GUEST, "smt = false\n", "", "sev.snp.policy.smt: missing; add it (true or false)"),
+        (GUEST, "smt = false", "smt = 1", "sev.snp.policy.smt: must be true or false, not an integer"),
+        (GUEST, "send = true", "es = true\nsend = true", "sev.sev-es.policy.es: unknown key"),
         (
-            GUEST,
-            'cpu = "EPYC-v4"',
-            'cpu = "EPYC,foo=on"',
-            "machine.cpu: 'EPYC,foo=on' is not a QEMU CPU model",
+            GUEST, "debug = false", "debug = true",
+            "sev.snp.policy.debug: must be false for production profiles (production); for one guest",
         ),
-        (GUEST, "vcpus = 1", "vcpus = 0", "machine.vcpus: 0 is not in 1…255"),
-        (GUEST, "vcpus = 1", "vcpus = 256", "machine.vcpus: 256 is not in 1…255"),
-        (GUEST, "vcpus = 1", "vcpus = true", "machine.vcpus: must be an integer, not a boolean"),
-        (GUEST, '"512M"', '"512"', 'machine.memory: "512" is no memory size'),
-        (GUEST, '"512M"', '"0512M"', 'machine.memory: "0512M" is no memory size'),
-        (GUEST, '"512M"', '"64M"', 'machine.memory: "64M" is outside 128M…16384G'),
-        (GUEST, '"512M"', '"99999G"', 'machine.memory: "99999G" is outside 128M…16384G'),
-        (GUEST, 'mode = "snp"', 'mode = "tdx"', "sev.mode: 'tdx' is not one of: snp, sev-es, sev"),
-        (
-            GUEST,
-            "kernel-hashes = true",
-            "kernel-hashes = false",
-            "sev.kernel-hashes: must be true; without it",
-        ),
-        (
-            GUEST,
-            "[sev.snp.policy]",
-            "[sev.snp]\npolicy = 1\n[x]",
-            "sev.snp.policy: must be a table, not an int",
-        ),
-        (
-            GUEST,
-            'min-abi = "0.0"',
-            'min-abi = "0"',
-            "sev.snp.policy.min-abi: min-abi is a version from 0.0 to 255.255, not '0'",
-        ),
-        (GUEST, "smt = true\n", "", "sev.snp.policy.smt: missing; add it (true or false)"),
-        (GUEST, "smt = true", "smt = 1", "sev.snp.policy.smt: must be true or false, not an integer"),
-        (
-            GUEST,
-            "send = true",
-            "es = true\nsend = true",
-            "sev.sev-es.policy.es: unknown key; known here: debug",
-        ),
-        (
-            GUEST,
-            "debug = false",
-            "debug = true",
-            "sev.snp.policy.debug: must be false for production",
-        ),
-        (
-            GUEST,
-            "debug = false\nkey-sharing",
-            "debug = true\nkey-sharing",
-            "sev.sev-es.policy.debug: must be false for production profiles (builtin, production); for one",
-        ),
-        (GUEST, '"guest"', '"an id of more than sixteen"', "sev.snp.id-block.image-id: 'an id of more than"),
-        (GUEST, '"guest"', '""', "sev.snp.id-block.image-id: must not be empty"),
-        (GUEST, '"sev-artifacts"', '"é"', "sev.snp.id-block.family-id: 'é' is neither 1 to 16 ASCII"),
-        (GUEST, '"sev-artifacts"', "1", "sev.snp.id-block.family-id: must be a string, not an integer"),
-        (GUEST, "svn = 0", "svn = -1", "sev.snp.id-block.svn: -1 is not in 0…4294967295"),
-        (GUEST, "svn = 0", "svn = 0x1_0000_0000", "sev.snp.id-block.svn: 4294967296 is not in 0…4294967295"),
-        (
-            GUEST,
-            "svn = 0",
-            "svn = 0\nversion = 1",
-            "sev.snp.id-block.version: unknown key; known here: family-id",
-        ),
+        (GUEST, "debug = false\nkey-sharing = false", "debug = true\nkey-sharing = false", "sev.sev-es.policy.debug: "),
+        (GUEST, "debug = false\nkey-sharing = true", "debug = true\nkey-sharing = true", "sev.sev.policy.debug: must"),
+        (GUEST, '"sample"', '"an id of more than sixteen"', "sev.snp.id-block.family-id: 'an id of more than"),
+        (GUEST, '"sample"', '""', "sev.snp.id-block.family-id: must not be empty"),
+        (GUEST, '"sample"', '"é"', "sev.snp.id-block.family-id: 'é' is neither 1 to 16 ASCII"),
+        (GUEST, '"sample"', "1", "sev.snp.id-block.family-id: must be a string, not an integer"),
+        (GUEST, "svn = 7", "svn = -1", "sev.snp.id-block.svn: -1 is not in 0…4294967295"),
+        (GUEST, "svn = 7", "svn = 7\nversion = 1", "sev.snp.id-block.version: unknown key"),
         (GUEST, "[sev.snp.id-block]", "[sev.snp.idblock]", "sev.snp.id-block: missing; add it (a table)"),
-        (GUEST, "legacy-vm-type = false", "", "sev.sev-es.legacy-vm-type: missing"),
-        (GUEST, "rng = true", 'rng = "on"', "devices.rng: must be true or false, not a string"),
-        (GUEST, '"rootfs"', '"a-serial-that-is-longer-than-virtio-blk-knows"', "devices.rootfs-serial: "),
-        (
-            GUEST,
-            "vcpus = 1",
-            "vcpus = 1\nvcpu = 1",
-            "recipes/guest.toml: machine.vcpu: unknown key; known here",
-        ),
-        (GUEST, "[devices]", "[device]", "recipes/guest.toml: devices: missing"),
-        (
-            PRODUCTION,
-            "[kernel]",
-            "[kernel]\nx = 1",
-            "recipes/profiles/production.toml: kernel.x: unknown key",
-        ),
-        (
-            PRODUCTION,
-            'source = "linux"',
-            'source = "lniux"',
-            "kernel.source: 'lniux' is not pinned; pinned: ",
-        ),
-        (PRODUCTION, 'source = "linux"', 'source = "../x"', "kernel.source: '../x' is not a name in"),
-        (PRODUCTION, 'series = "6.12"', 'series = "6.13"', "kernel.series: no kernel-patches/6.13/series; "),
-        (PRODUCTION, 'series = "6.12"', 'series = "../6"', "kernel.series: '../6' is not a kernel series"),
-        (PRODUCTION, 'series = "6.12"', f'series = "6.{"1" * 300}"', "is not a kernel series"),
-        (
-            PRODUCTION,
-            '"base"',
-            '"bsae"',
-            "kernel.fragments[0]: no recipes/kernel/bsae.config; there are: base",
-        ),
-        (PRODUCTION, '"base"', '"base", "base"', "kernel.fragments[1]: 'base' stands twice"),
-        (PRODUCTION, '"base"', '"../profiles/x"', "kernel.fragments[0]: no recipes/kernel/"),
-        (PRODUCTION, '"base"', f'"{"x" * 300}"', "kernel.fragments[0]: no recipes/kernel/xxx"),
-        (PRODUCTION, "quiet", "quiet\\n", "kernel.cmdline: "),
-        (PRODUCTION, "quiet", "q" * 2048, "kernel.cmdline: "),
-        (PRODUCTION, '"RELEASE"', '"NOOPT"', "firmware.target: 'NOOPT' is not one of: RELEASE, DEBUG"),
-        (PRODUCTION, '"1MB"', '"3MB"', "firmware.size: '3MB' is not one of: 1MB, 2MB, 4MB"),
-        (
-            PRODUCTION,
-            'carry = "beside"',
-            'carry = "inside"',
-            "initramfs.carry: 'inside' is not one of: beside, builtin",
-        ),
-        (PRODUCTION, '"none"', '"vga"', "devices.console: 'vga' is not one of: none, serial"),
+        (GUEST, "legacy-vm-type = true", "", "sev.sev-es.legacy-vm-type: missing"),
+        (GUEST, "rng = false", 'rng = "on"', "devices.rng: must be true or false, not a string"),
+        # What the agent has as constants, and what must never be false, is nobody's choice.
+        (GUEST, "rng = false", 'rng = false\nagent-port = "a"', "devices.agent-port: unknown key; known here: rng"),
+        (GUEST, "rng = false", 'rng = false\nrootfs-serial = "a"', "devices.rootfs-serial: unknown key"),
+        (GUEST, "reduced-phys-bits = 5", "reduced-phys-bits = 5\nkernel-hashes = true", "sev.kernel-hashes: unknown"),
+        (GUEST, "[devices]", "[device]", "devices: missing"),
+        (LISTS, '"two"', '"too"', "lists.shared[1]: no recipes/kernel/fragments/too.config; did you mean 'two'? there"),
+        (LISTS, '"two"', '"../two"', "lists.shared[1]: no recipes/kernel/fragments/../two.config; "),
+        (LISTS, "[lists]", "[list]", "lists: missing"),
+        (KERNEL, '"linux-a"', '"lniux-a"', "source: no source 'lniux-a' in recipes/sources.toml; did you mean 'linux-"),
+        (KERNEL, '"linux-a"', '"../x"', "source: no source '../x' in recipes/sources.toml; there are: edk2-a, "),
+        (KERNEL, '"6.12"', '"6.13"', "series: no kernel-patches/6.13/series; create it, or use one of: 6.12, 6.18"),
+        (KERNEL, '"6.12"', '"../6"', "series: '../6' is not a kernel series"),
+        (KERNEL, '"6.12"', f'"6.{"1" * 300}"', "series: '6.111"),
+        (KERNEL, '["shared"]', '["sharde"]', f"include[0]: no list 'sharde' in {LISTS}; did you mean 'shared'?"),
+        (KERNEL, '["three"]', '["three", "one"]', "fragments: recipes/kernel/fragments/one.config stands twice"),
+        (KERNEL, '["three"]', f'["{"x" * 300}"]', "fragments[0]: no recipes/kernel/fragments/xxx"),
+        (KERNEL, '["three"]', "[1]", "fragments[0]: must be a non-empty string, not an integer"),
+        (KERNEL, '["shared"]\nfragments = ["three"]', "[]\nfragments = []", "fragments: must not be empty"),
+        (KERNEL, "schema = 1", "schema = 1\nseires = 1", "seires: unknown key"),
+        (FIRMWARE, '"edk2-a-debian"', '"edk2"', "debian-source: no source 'edk2' in recipes/sources.toml; did you"),
+        (FIRMWARE, '"DEBUG"', '"NOOPT"', "target: 'NOOPT' is not one of: RELEASE, DEBUG"),
+        (FIRMWARE, '"2MB"', '"3MB"', "size: '3MB' is not one of: 1MB, 2MB, 4MB"),
+        (FIRMWARE, '"patches"', '"patch"', "patches: no recipes/firmware/patch/series"),
+        (FIRMWARE, '"patches"', '"../kernel"', "patches: '../kernel' is not the name of a folder"),
+        (PRODUCTION, 'kernel = "a"', 'kernel = "aa"', "kernel: no recipes/kernel/aa.toml; did you mean 'a'?"),
+        (PRODUCTION, '"small"', '"smal"', "firmware: no recipes/firmware/smal.toml; did you mean 'small'?"),
+        (PRODUCTION, "quiet", "quiet\\n", "cmdline: "),
+        (PRODUCTION, "quiet", "q" * 2048, "cmdline: "),
+        (PRODUCTION, "profile=production", "profile=debug", "cmdline: must hold 'sev_agent.profile=production' once"),
+        (PRODUCTION, '"beside"', '"inside"', "carry: 'inside' is not one of: beside, builtin"),
+        (PRODUCTION, '"none"', '"vga"', "console: 'vga' is not one of: none, serial"),
+        (PRODUCTION, "schema = 2", "schema = 2\nx = 1", "x: unknown key"),
     ],
-)
+)  # fmt: skip
 def test_refuses(  # noqa: PLR0917 (pytest passes by name)
-    copied: Path, edit: Edit, file: str, old: str, new: str, where: str
+    copied: Path, edit: Edit, file: str, old: str, new: str, line: str
 ) -> None:
     edit(file, old, new)
     with pytest.raises(UserError) as info:
-        load(copied)
-    line = str(info.value)
-    assert line.startswith(f"{file}: ")
-    assert where in line
-    assert len(line.splitlines()) == 1
-    assert len(line) < 400
+        sample.recipes(copied)
+    said = str(info.value)
+    assert said.startswith(f"{file}: {line}")
+    assert len(said.splitlines()) == 1
+    assert len(said) < 400
 
 
 def test_refuses_a_missing_default_profile(copied: Path) -> None:
     (copied / PRODUCTION).rename(copied / "recipes/profiles/other.toml")
     with pytest.raises(UserError, match=r"^recipes/profiles/production.toml: no such file; restore it$"):
-        load(copied)
+        sample.recipes(copied)
 
 
-def test_refuses_a_profile_whose_name_would_not_do_for_a_folder(copied: Path) -> None:
+def test_refuses_a_name_that_would_not_do_for_a_folder(copied: Path) -> None:
     (copied / "recipes/profiles/My Profile.toml").write_bytes((copied / PRODUCTION).read_bytes())
-    with pytest.raises(UserError, match=r"^recipes/profiles/My Profile.toml: 'My Profile' is no profile name"):
-        load(copied)
+    with pytest.raises(UserError, match=r"^recipes/profiles/My Profile.toml: 'My Profile' is no name for a recipe"):
+        sample.recipes(copied)
 
 
-def test_profiles_come_sorted(copied: Path) -> None:
-    text = (copied / PRODUCTION).read_bytes()
-    for name in ("zeta", "alpha"):
-        (copied / f"recipes/profiles/{name}.toml").write_bytes(text)
-    names = [p.name for p in load(copied).profiles]
-    assert names == sorted(names)
-    assert {"alpha", "production", "zeta"} <= set(names)
+def test_everything_comes_sorted_by_name(copied: Path) -> None:
+    # As file names "b-x.toml" comes before "b.toml".
+    for folder, name in (("profiles", "production"), ("kernel", "b"), ("firmware", "small")):
+        text = (copied / f"recipes/{folder}/{name}.toml").read_text()
+        (copied / f"recipes/{folder}/{name}-x.toml").write_text(text)
+    edit = copied / "recipes/profiles/production-x.toml"
+    edit.write_text(edit.read_text().replace('"a"', '"b-x"').replace('"small"', '"small-x"'))
+    loaded = sample.recipes(copied)
+    assert [p.name for p in loaded.profiles] == ["debug", "production", "production-x"]
+    assert [k.name for k in loaded.kernels] == ["a", "b", "b-x"]
+    assert [f.name for f in loaded.firmwares] == ["small", "small-x"]

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The check can fail: non-determinism planted in a copy of the checkout is caught, named and explained.
 
-Each plant is a mistake that somebody could make, in the code that makes an artifact, and is looked for with
-the one variation that shows it.
+Each plant is a mistake that somebody could make, in the code that makes the launcher, and is looked for with the
+one variation that shows it. What is worked out while the graph is made sees the machine; what runs in the sandbox
+sees only what the sandbox cannot hide.
 """
 
 from dataclasses import dataclass
@@ -18,47 +19,33 @@ from tools.pipeline.repro.variations import Name
 from tools.pipeline.tasks import repro
 from tools.pipeline.tasks.project import Project
 
-_PACK = "tools/pipeline/publish/pack_launcher.py"
-_SORTED = 'return sorted(folder.rglob("*.py"))'
-_MAIN = '_add(archive, "__main__.py", _MAIN.encode())'
+_STEP = "tools/pipeline/publish/launcher.py"
+_IMPORT = "from tools.pipeline.engine.step import CheckoutFile, Step\n"
+_MEMBER = "tools/launcher/planted.py"
 
 
 @dataclass(frozen=True)
 class Plant:
-    """A mistake: in which file, what stands there, what stands there then, and which variation shows it.
+    """A mistake: Python for a text that is packed, or shell that writes to the end of what was packed.
 
-    `shown_by` None: any two builds do. `member`: where in the artifact, if it can be named.
+    `shown_by` None: any two builds show it.
     """
 
-    file: str
-    old: str
-    new: str
     shown_by: Name | None
-    member: str
+    graph: str = ""
+    sandbox: str = ""
 
 
 PLANTS = {
-    "host name": Plant(
-        _PACK, _MAIN, f'{_MAIN}\n        import os; _add(archive, "built-on", os.uname().nodename.encode())',
-        Name.HOST_NAME, member="built-on",
-    ),
-    "path": Plant(
-        _PACK, _MAIN, f'{_MAIN}\n        _add(archive, "built-in", str(folder).encode())',
-        Name.BUILD_PATH, member="built-in",
-    ),
-    "umask": Plant(
-        _PACK, "info.external_attr = 0o100644 << 16",
-        "import os; u = os.umask(0); os.umask(u); info.external_attr = (0o100666 & ~u) << 16",
-        Name.UMASK, member="",
-    ),
-    "directory order": Plant(
-        _PACK, _SORTED, 'return list(folder.rglob("*.py"))', Name.DIRECTORY_ORDER, member=""
-    ),
-    "random number": Plant(
-        _PACK, _MAIN, f'{_MAIN}\n        import os; _add(archive, "build-id", os.urandom(8))',
-        None, member="build-id",
-    ),
-}  # fmt: skip
+    "host name": Plant(Name.HOST_NAME, graph="os.uname().nodename"),
+    "path": Plant(Name.BUILD_PATH, graph="root"),
+    "umask": Plant(Name.UMASK, graph="(os.umask(0o22), os.umask(0o22))[0]"),
+    "user": Plant(Name.USER, graph="os.geteuid()"),
+    "directory order": Plant(Name.DIRECTORY_ORDER, sandbox="ls -U /src/tools/launcher"),
+    "date": Plant(Name.CLOCK, sandbox="date +%Y-%m"),
+    "cores": Plant(Name.CORES, sandbox="nproc"),
+    "random number": Plant(None, sandbox="od -An -N8 -tx8 /dev/urandom"),
+}
 
 
 @pytest.fixture
@@ -67,20 +54,32 @@ def copy(repository: Path, tmp_path: Path) -> Path:
     return copy_all(repository, tmp_path / "checkout")
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    """`old` stands there once, or the test would test nothing."""
+    text = path.read_text()
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new))
+
+
 def plant(copy: Path, name: str) -> Plant:
     """Make the mistake."""
-    chosen = PLANTS[name]
-    path = copy / chosen.file
-    text = path.read_text()
-    assert chosen.old in text
-    path.write_text(text.replace(chosen.old, chosen.new, 1))
+    chosen, path = PLANTS[name], copy / _STEP
+    if chosen.graph:
+        replace(path, _IMPORT, f"import os\nfrom tools.pipeline.engine.step import Literal\n{_IMPORT}")
+        planted = f'"/src/{_MEMBER}": Literal(data=f"# {{{chosen.graph}}}\\n".encode()),'
+        replace(path, "        inputs={\n", f"        inputs={{\n            {planted}\n")
+    else:
+        planted = f"""'"$@" && {chosen.sandbox} >>/out/sev-launch'"""
+        replace(path, "        argv=(", f'        argv=("/bin/sh", "-euc", {planted}, "sh", ')
     return chosen
 
 
-def run(copy: Path, target: str, *variations: Name) -> None:
-    """`./doit repro:TARGET --vary …` on the copy."""
+def run(copy: Path, *variations: Name) -> None:
+    """`./doit repro:launcher --vary …` on the copy."""
     project = Project.load(copy)
-    check.run(project, repro.targets(project)[target], chosen=variations)
+    target = repro.targets(project)["launcher"]
+    tree = project.trees.ensure("repro").path
+    check.run(target, repro.place(project, target), tree=tree, chosen=variations)
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -88,45 +87,34 @@ def test_a_planted_difference_is_caught_and_named(copy: Path, name: str, capfd: 
     """In the error line, in the table, and in diffoscope's reports."""
     planted = plant(copy, name)
     with pytest.raises(BuildError) as info:
-        run(copy, "launcher", *([planted.shown_by] if planted.shown_by else []))
-    assert "build/launcher/sev-launch" in str(info.value)
-    assert planted.member in str(info.value)
-    report = copy / "build/repro/launcher/report/build-launcher-sev-launch"
+        run(copy, *([planted.shown_by] if planted.shown_by else []))
+    assert "build/results/launcher/sev-launch" in str(info.value)
+    if planted.graph:
+        assert _MEMBER in str(info.value)
+    report = copy / "build/repro/launcher/report/build-results-launcher-sev-launch"
     assert (report / "report.txt").stat().st_size > 0
     assert b"<html" in (report / "report.html").read_bytes()
     assert "DIFFERS in" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["host name", "umask"])
-def test_other_variations_do_not_show_it(copy: Path, name: str) -> None:
+def test_other_variations_do_not_show_it(copy: Path) -> None:
     """So it is the variation that catches it, not chance."""
-    planted = plant(copy, name)
-    cheap = {Name.HOST_NAME, Name.UMASK, Name.TIME_ZONE, Name.HOME, Name.PATH}
-    run(copy, "launcher", *sorted(cheap - {planted.shown_by}))
+    planted = plant(copy, "host name")
+    run(copy, *sorted({Name.HOST_NAME, Name.UMASK, Name.TIME_ZONE, Name.HOME, Name.PATH} - {planted.shown_by}))
+
+
+def test_the_sandbox_hides_the_machine(copy: Path) -> None:
+    """What shows while the graph is made does not show in a step."""
+    planted = """'"$@" && (uname -nm; id -u; umask; pwd; env) >>/out/sev-launch'"""
+    replace(copy / _STEP, "        argv=(", f'        argv=("/bin/sh", "-euc", {planted}, "sh", ')
+    run(copy, *(name for name in Name if name is not Name.CLOCK))
 
 
 def test_the_check_passes_without_a_plant(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The control of all above, with every variation, each of which had an effect."""
-    run(copy, "launcher", *Name)
+    run(copy, *Name)
     said = capfd.readouterr().err
     assert "same bytes" in said
     assert "NO EFFECT" not in said
     for name in Name:
         assert f"   {name} " in said
-
-
-def test_a_date_in_the_sandbox_is_caught(copy: Path) -> None:
-    """The clock of build steps is shifted too, or nobody would notice until the month ends."""
-    script = copy / "initramfs/agent/build.sh"
-    text = script.read_text()
-    assert "cargo" in text
-    main = copy / "initramfs/agent/src/main.rs"
-    said = 'eprintln!("agent: {reason};'
-    assert said in main.read_text()
-    planted = 'eprintln!(concat!("agent of ", env!("BUILT"), ": {};'
-    line = next(line for line in main.read_text().splitlines() if said in line)
-    changed = line.replace(said, planted).replace('");', '"), reason);')
-    main.write_text(main.read_text().replace(line, changed))
-    script.write_text(text.replace("set -eu\n", "set -eu\nBUILT=$(date +%Y-%m)\nexport BUILT\n", 1))
-    with pytest.raises(BuildError, match=r"build/agent/agent"):
-        run(copy, "agent", Name.CLOCK)

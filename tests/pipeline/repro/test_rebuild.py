@@ -39,7 +39,7 @@ def rebuild(checkout: Path, manifest: object, **environment: str) -> subprocess.
     path = checkout / "published.json"
     path.write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
     return subprocess.run(
-        [sys.executable, "-m", "doit", "rebuild", "--manifest", str(path), "--json", "--cached"],
+        [sys.executable, "-m", "tools.pipeline.front", "rebuild", "--manifest", str(path), "--json", "--cached"],
         cwd=checkout,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
@@ -81,11 +81,11 @@ def test_not_reproduced(checkout: Path, published: Document) -> None:
 
 def test_another_commit_is_refused(checkout: Path, published: Document) -> None:
     """Other recipes cannot give the same bytes: said at once, with the file's name."""
-    fragment = checkout / "recipes/kernel/base.config"
+    fragment = checkout / "recipes/kernel/fragments/base.config"
     fragment.write_text(fragment.read_text() + "# another\n")
     done = rebuild(checkout, published)
     assert done.returncode == 2
-    assert "made from other files than this checkout's: recipes/kernel/base.config; " in done.stderr
+    assert "made from other files than this checkout's: recipes/kernel/fragments/base.config; " in done.stderr
 
 
 def test_the_pins_are_the_manifests(checkout: Path, published: Document) -> None:
@@ -147,7 +147,7 @@ def test_a_bad_manifest_is_one_line(checkout: Path, published: Document, spoil: 
 
 def test_without_a_manifest(checkout: Path) -> None:
     """What to type."""
-    argv = [sys.executable, "-m", "doit", "rebuild"]
+    argv = [sys.executable, "-m", "tools.pipeline.front", "rebuild"]
     done = subprocess.run(argv, cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "./doit rebuild --manifest FILE" in done.stderr

@@ -37,14 +37,21 @@ def test_an_unknown_one_is_named(option: str) -> None:
         choose(**{option: "user,umsk"})
 
 
+def run(checkout: Path, *variations: Name) -> Path:
+    """Check the launcher; where everything of it lies."""
+    project = Project.load(checkout)
+    target = repro.targets(project)["launcher"]
+    place = repro.place(project, target)
+    check.run(target, place, tree=project.trees.ensure("repro").path, chosen=variations)
+    return place.folder
+
+
 @pytest.fixture(scope="module")
 def facts(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """What the probes saw in a real check with everything varied."""
     copy = copy_all(repository, tmp_path_factory.mktemp("facts") / "checkout")
-    project = Project.load(copy)
-    target = repro.targets(project)["launcher"]
-    check.run(project, target, chosen=tuple(Name))
-    result = json.loads((check.folder_of(project, target) / check.RESULT).read_bytes())
+    folder = run(copy, *Name)
+    result = json.loads((folder / check.RESULT).read_bytes())
     return result["environments"]["plain"], result["environments"]["varied"]
 
 
@@ -80,22 +87,21 @@ def test_a_variation_without_effect_ends_the_check(
         )
 
     monkeypatch.setattr(environments, "varied", lost)
-    project = Project.load(copy_all(repository, tmp_path / "checkout"))
+    copy = copy_all(repository, tmp_path / "checkout")
     with pytest.raises(BuildError, match=r"no effect.*: host-name; .*--without host-name"):
-        check.run(project, repro.targets(project)["launcher"], chosen=(Name.HOST_NAME,))
+        run(copy, Name.HOST_NAME)
 
 
 def test_a_program_of_the_host_is_noticed(repository: Path, tmp_path: Path) -> None:
-    """A build that calls `date` from PATH meets a decoy, and the check says so."""
+    """Code that makes the graph and calls `date` from PATH meets a decoy, and the check says so."""
     copy = copy_all(repository, tmp_path / "checkout")
-    pack = copy / "tools/pipeline/publish/pack_launcher.py"
-    line = "    buffer = io.BytesIO()\n"
-    assert line in pack.read_text()
+    path = copy / "tools/pipeline/publish/launcher.py"
+    line = "    return Step(\n"
+    assert path.read_text().count(line) == 1
     planted = f"    import subprocess\n    subprocess.run(['date'], check=False)\n{line}"
-    pack.write_text(pack.read_text().replace(line, planted, 1))
-    project = Project.load(copy)
+    path.write_text(path.read_text().replace(line, planted))
     with pytest.raises(BuildError, match="started programs of the host: date"):
-        check.run(project, repro.targets(project)["launcher"], chosen=(Name.PATH,))
+        run(copy, Name.PATH)
 
 
 @pytest.mark.parametrize("month", range(1, 13))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.sources.loopback import Site
-from tools.pipeline.sources.cache import Cache
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive
 
@@ -22,9 +22,9 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
+def cache(tmp_path: Path) -> Cas:
     """An empty cache."""
-    return Cache(root=tmp_path / "cache")
+    return Cas(root=tmp_path / "cache")
 
 
 @pytest.fixture

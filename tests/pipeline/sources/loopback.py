@@ -11,8 +11,8 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tools.pipeline.sources.download import Limits
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile
+from tools.pipeline.sources.transport import Limits
 
 # Short pauses: the tests wait for events, the limits only bound them.
 QUICK = Limits(jobs=3, rounds=3, first_pause=0.01, longest_pause=0.02, connect=5.0, stall=0.4)

@@ -18,7 +18,8 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import apt, mirrors
 from tools.pipeline.sources.apt import Apt, Found
 from tools.pipeline.sources.mirrors import Mirrors
-from tools.pipeline.sources.pins import Architecture, Archive, PoolFile
+from tools.pipeline.sources.pins import Archive, PoolFile
+from tools.pipeline.sources.wanted import Architecture
 
 A, B = "a" * 64, "b" * 64
 
@@ -170,11 +171,45 @@ def test_apt_fails(stand_in: StandIn, tmp_path: Path) -> None:
     assert "SEV_ARTIFACTS_MIRROR" in str(caught.value)
 
 
-def test_unknown_source_version_names_the_known_ones(stand_in: StandIn, tmp_path: Path) -> None:
-    stand_in.answer("source", status=100, err="E: Can not find version '9'\n")
+def test_fingerprint_follows_the_signed_files(stand_in: StandIn, tmp_path: Path) -> None:
+    made = make(tmp_path)
+    made.update()
+    first = made.fingerprint()
+    release = made.folder / "state/lists/h_debian_dists_trixie_InRelease"
+    release.write_text("one")
+    second = made.fingerprint()
+    release.write_text("two")
+    assert len({first, second, made.fingerprint()}) == 3
+
+
+def test_password_of_a_mirror_is_not_shown(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer("update", status=100, err="E: Failed to fetch http://u:s3cret@h/debian/x  404\n")
+    with pytest.raises(BuildError, match=r"http://\*\*\*@h/debian/x") as caught:
+        make(tmp_path, mirrors.from_setting(["http://u:s3cret@h/debian", "http://h/debian-security"])).update()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_source_of_a_version_that_the_index_has_not(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nPackage: linux\nVersion: 6.12.117-1\n")
-    with pytest.raises(UserError, match=r"linux 9: .*known versions: 6\.12\.107-1, 6\.12\.117-1"):
-        make(tmp_path).source("linux", "9")
+    stand_in.answer("source", out=f"'http://h/debian/pool/l.tar.xz' l.tar.xz 5 SHA256:{A}\n")
+    made = make(tmp_path)
+    assert made.source("linux", "9") == []
+    assert made.source_versions("linux") == ["6.12.107-1", "6.12.117-1"]
+    assert [found.file for found in made.source("linux", "6.12.107-1")] == ["l.tar.xz"]
+    assert stand_in.calls("apt-get") == [["-qq", "--print-uris", "--only-source", "source", "linux=6.12.107-1"]]
+
+
+def test_versions_to_prefer_and_to_avoid(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.answer("install", out=f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n")
+    made = make(tmp_path)
+    made.update()
+    assert f'Dir::Etc::preferences "{made.folder}/preferences";' in (made.folder / "apt.conf").read_text()
+    made.closure(["x"], prefer={"x": "1:2+b1"}, avoid=[("y", "3")])
+    assert (made.folder / "preferences").read_text() == (
+        "Package: x\nPin: version 1:2+b1\nPin-Priority: 1001\n\nPackage: y\nPin: version 3\nPin-Priority: -1\n"
+    )
+    made.closure(["x"])
+    assert (made.folder / "preferences").read_text() == ""
 
 
 def test_no_apt_on_this_machine(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,6 @@
 """Fetching against a server that does what servers on the internet do."""
 
 import hashlib
-import json
-import os
-import resource
-import shutil
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +11,10 @@ import pytest
 
 from tests.pipeline.sources.loopback import QUICK, Reply, Site, content, pin_for
 from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import fetch
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
-from tools.pipeline.sources.pins import Archive, LocalFile, Pin, PoolFile, Urls
+from tools.pipeline.sources.pins import Archive, LocalFile, Pin, Urls
 
 ROOT = Path(__file__).resolve().parents[3]
 MakeMirrors = Callable[..., Callable[[], Mirrors]]
@@ -35,11 +27,11 @@ def no_mirrors() -> Mirrors:
     raise AssertionError("mirrors were asked for although nothing is missing")
 
 
-def run(pins: list[Pin], cache: Cache, mirrors: Callable[[], Mirrors], root: Path = ROOT) -> None:
+def run(pins: list[Pin], cache: Cas, mirrors: Callable[[], Mirrors], root: Path = ROOT) -> None:
     fetch.ensure(pins, cache=cache, mirrors=mirrors, root=root, limits=QUICK)
 
 
-def in_cache(cache: Cache, data: bytes) -> bool:
+def in_cache(cache: Cas, data: bytes) -> bool:
     path = cache.path(hashlib.sha256(data).hexdigest())
     return path.is_file() and path.read_bytes() == data
 
@@ -48,7 +40,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_many_files_in_parallel_and_again_without_network(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_many_files_in_parallel_and_again_without_network(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     datas = [content(size, seed) for seed, size in enumerate([1, 70_000, 300_000, 1_000_000, 5, 6])]
     pins = [pin_for(data, name=f"file{i}") for i, data in enumerate(datas)]
     for pin, data in zip(pins, datas, strict=True):
@@ -62,7 +54,7 @@ def test_many_files_in_parallel_and_again_without_network(site: Site, cache: Cac
     run(pins, cache, no_mirrors)
 
 
-def test_wrong_hash_is_deleted_and_the_next_mirror_asked(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_wrong_hash_is_deleted_and_the_next_mirror_asked(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA[:-1] + b"?"), mirror="/bad")
     site.add(PIN, Reply(body=DATA), mirror="/good")
     run([PIN], cache, mirrors("/bad", "/good"))
@@ -73,7 +65,7 @@ def test_wrong_hash_is_deleted_and_the_next_mirror_asked(site: Site, cache: Cach
 
 
 def test_wrong_hash_everywhere_names_pin_mirrors_reasons_and_remedies(
-    site: Site, cache: Cache, mirrors: MakeMirrors
+    site: Site, cache: Cas, mirrors: MakeMirrors
 ) -> None:
     site.add(PIN, Reply(body=content(len(DATA), 9)), mirror="/one")
     with pytest.raises(BuildError) as caught:
@@ -97,7 +89,7 @@ def test_wrong_hash_everywhere_names_pin_mirrors_reasons_and_remedies(
     assert (cache.root / "partial" / PIN.sha256).stat().st_size == 0
 
 
-def test_all_vanished_files_are_named_at_once(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_all_vanished_files_are_named_at_once(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     pins = [pin_for(content(10, i), name=f"file{i}") for i in range(4)]
     site.add(pins[2], Reply(body=content(10, 2)))
     with pytest.raises(BuildError) as caught:
@@ -110,7 +102,7 @@ def test_all_vanished_files_are_named_at_once(site: Site, cache: Cache, mirrors:
 
 
 @pytest.mark.parametrize("then", ["close", "reset", "hang"])
-def test_broken_in_the_middle_is_resumed(site: Site, cache: Cache, mirrors: MakeMirrors, then: str) -> None:
+def test_broken_in_the_middle_is_resumed(site: Site, cache: Cas, mirrors: MakeMirrors, then: str) -> None:
     cut = 1_300_000
     site.add(PIN, Reply(body=DATA, cut=cut, then=then), Reply(body=DATA))
     run([PIN], cache, mirrors())
@@ -126,14 +118,14 @@ def test_broken_in_the_middle_is_resumed(site: Site, cache: Cache, mirrors: Make
         assert start == cut
 
 
-def test_truncated_without_a_length_is_resumed(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_truncated_without_a_length_is_resumed(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA, cut=1000, announce=None), Reply(body=DATA, announce=None))
     run([PIN], cache, mirrors())
     assert in_cache(cache, DATA)
     assert site.requests[1].range == "bytes=1000-"
 
 
-def test_server_that_ignores_range(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_server_that_ignores_range(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA, cut=500_000), Reply(body=DATA, ranges=False))
     run([PIN], cache, mirrors())
     assert in_cache(cache, DATA)
@@ -143,7 +135,7 @@ def test_server_that_ignores_range(site: Site, cache: Cache, mirrors: MakeMirror
 
 @pytest.mark.parametrize("answer", ["bytes 0-2999999/3000000", "bytes 500000-2999999/4000000", "nonsense"])
 def test_another_range_than_asked_for_is_not_believed(
-    site: Site, cache: Cache, mirrors: MakeMirrors, answer: str
+    site: Site, cache: Cas, mirrors: MakeMirrors, answer: str
 ) -> None:
     broken = Reply(body=DATA, cut=500_000)
     site.add(PIN, broken, Reply(body=DATA, content_range=answer), Reply(body=DATA))
@@ -152,7 +144,7 @@ def test_another_range_than_asked_for_is_not_believed(
     assert [r.range for r in site.requests] == [None, "bytes=500000-", None]
 
 
-def test_rotten_partial_file_is_started_again(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_rotten_partial_file_is_started_again(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     partial = cache.root / "partial" / PIN.sha256
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"rotten" * 1000)
@@ -162,7 +154,7 @@ def test_rotten_partial_file_is_started_again(site: Site, cache: Cache, mirrors:
     assert [r.range for r in site.requests] == ["bytes=6000-", None]
 
 
-def test_overlong_partial_file_is_started_again(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_overlong_partial_file_is_started_again(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     partial = cache.root / "partial" / PIN.sha256
     partial.parent.mkdir(parents=True)
     partial.write_bytes(DATA + b"more")
@@ -171,7 +163,7 @@ def test_overlong_partial_file_is_started_again(site: Site, cache: Cache, mirror
     assert [r.range for r in site.requests] == [None]
 
 
-def test_complete_partial_file_needs_no_request(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_complete_partial_file_needs_no_request(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     partial = cache.root / "partial" / PIN.sha256
     partial.parent.mkdir(parents=True)
     partial.write_bytes(DATA)
@@ -180,14 +172,14 @@ def test_complete_partial_file_needs_no_request(site: Site, cache: Cache, mirror
     assert site.requests == []
 
 
-def test_404_on_the_first_mirror_then_the_second(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_404_on_the_first_mirror_then_the_second(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA), mirror="/second")
     run([PIN], cache, mirrors("/first", "/second"))
     assert in_cache(cache, DATA)
     assert [r.path.split("/")[1] for r in site.requests] == ["first", "second"]
 
 
-def test_server_error_is_tried_again_a_bounded_number_of_times(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_server_error_is_tried_again_a_bounded_number_of_times(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(status=503), Reply(status=503), Reply(body=DATA))
     run([PIN], cache, mirrors())
     assert len(site.requests) == 3
@@ -198,13 +190,13 @@ def test_server_error_is_tried_again_a_bounded_number_of_times(site: Site, cache
     assert len(site.requests) == 3 + QUICK.rounds
 
 
-def test_file_not_found_is_not_asked_for_twice(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_file_not_found_is_not_asked_for_twice(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     with pytest.raises(BuildError, match="404"):
         run([PIN], cache, mirrors())
     assert len(site.requests) == 1
 
 
-def test_resets_that_make_no_progress_end(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_resets_that_make_no_progress_end(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     # Ignores ranges and always breaks at the same place: without a bound this would never end.
     site.add(PIN, Reply(body=DATA, ranges=False, cut=2_000_000))
     with pytest.raises(BuildError, match="ended"):
@@ -212,7 +204,7 @@ def test_resets_that_make_no_progress_end(site: Site, cache: Cache, mirrors: Mak
     assert len(site.requests) <= 3 * QUICK.rounds
 
 
-def test_many_breaks_with_progress_succeed(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_many_breaks_with_progress_succeed(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     data = content(8_000_000, 4)
     pin = pin_for(data, name="large")
     breaks = [Reply(body=data, cut=1_200_000) for _ in range(6)]
@@ -224,7 +216,7 @@ def test_many_breaks_with_progress_succeed(site: Site, cache: Cache, mirrors: Ma
 
 @pytest.mark.parametrize("announce", [len(DATA) + 1, 10, 1 << 40])
 def test_another_announced_size_is_refused_before_a_byte_is_kept(
-    site: Site, cache: Cache, mirrors: MakeMirrors, announce: int
+    site: Site, cache: Cas, mirrors: MakeMirrors, announce: int
 ) -> None:
     site.add(PIN, Reply(body=DATA, announce=announce, cut=10))
     with pytest.raises(BuildError, match=f"is {announce} bytes long, the pin says 3000000"):
@@ -232,20 +224,20 @@ def test_another_announced_size_is_refused_before_a_byte_is_kept(
     assert (cache.root / "partial" / PIN.sha256).stat().st_size == 0
 
 
-def test_larger_than_pinned_without_a_length(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_larger_than_pinned_without_a_length(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA + b"x", announce=None))
     with pytest.raises(BuildError, match="larger than the pinned 3000000 bytes"):
         run([PIN], cache, mirrors())
     assert not cache.path(PIN.sha256).exists()
 
 
-def test_compressed_transfer_is_refused(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_compressed_transfer_is_refused(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA, headers={"Content-Encoding": "gzip"}))
     with pytest.raises(BuildError, match="transfer encoding"):
         run([PIN], cache, mirrors())
 
 
-def test_redirect_is_followed_but_not_to_a_file(site: Site, cache: Cache, mirrors: MakeMirrors, tmp_path: Path) -> None:
+def test_redirect_is_followed_but_not_to_a_file(site: Site, cache: Cas, mirrors: MakeMirrors, tmp_path: Path) -> None:
     site.add(PIN, Reply(status=302, headers={"Location": "/elsewhere/pool/main/thing.tar.xz"}))
     site.add(PIN, Reply(body=DATA), mirror="/elsewhere")
     run([PIN], cache, mirrors())
@@ -260,27 +252,27 @@ def test_redirect_is_followed_but_not_to_a_file(site: Site, cache: Cache, mirror
     assert not in_cache(cache, other)
 
 
-def test_redirect_without_end(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_redirect_without_end(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(status=302, headers={"Location": "/debian/pool/main/thing.tar.xz"}))
     with pytest.raises(BuildError, match="redirects without end"):
         run([PIN], cache, mirrors())
 
 
-def test_nobody_listens(cache: Cache, site: Site, mirrors: MakeMirrors) -> None:
+def test_nobody_listens(cache: Cas, site: Site, mirrors: MakeMirrors) -> None:
     dead = mirrors()
     site.close()
     with pytest.raises(BuildError, match="Connection refused"):
         run([PIN], cache, dead)
 
 
-def test_stalled_for_ever(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_stalled_for_ever(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA, cut=0, then="hang"))
     with pytest.raises(BuildError, match="stalled"):
         run([PIN], cache, mirrors())
 
 
-def test_bundle_laid_out_like_a_cache(site: Site, cache: Cache, tmp_path: Path) -> None:
-    bundle = Cache(root=tmp_path / "bundle")
+def test_bundle_laid_out_like_a_cache(site: Site, cache: Cas, tmp_path: Path) -> None:
+    bundle = Cas(root=tmp_path / "bundle")
     path = bundle.path(PIN.sha256)
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA)
@@ -293,7 +285,7 @@ def test_bundle_laid_out_like_a_cache(site: Site, cache: Cache, tmp_path: Path) 
     assert in_cache(cache, b"abc")
 
 
-def test_local_file_of_the_checkout(cache: Cache, tmp_path: Path) -> None:
+def test_local_file_of_the_checkout(cache: Cas, tmp_path: Path) -> None:
     (tmp_path / "in put").write_bytes(DATA)
     pin = replace(PIN, origin=LocalFile(path="in put"))
     run([pin], cache, no_mirrors, root=tmp_path)
@@ -303,7 +295,7 @@ def test_local_file_of_the_checkout(cache: Cache, tmp_path: Path) -> None:
         run([other], cache, no_mirrors, root=tmp_path)
 
 
-def test_corrupted_entry_is_fetched_again(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_corrupted_entry_is_fetched_again(site: Site, cache: Cas, mirrors: MakeMirrors) -> None:
     site.add(PIN, Reply(body=DATA))
     run([PIN], cache, mirrors())
     path = cache.path(PIN.sha256)
@@ -316,156 +308,23 @@ def test_corrupted_entry_is_fetched_again(site: Site, cache: Cache, mirrors: Mak
     assert len(site.requests) == 2
 
 
-def test_missing_setting_is_told_before_anything_is_fetched(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
+def test_missing_setting_is_told_before_anything_is_fetched(site: Site, cache: Cas) -> None:
     other = pin_for(b"secure", name="secure", archive=Archive.SECURITY)
     site.add(PIN, Reply(body=DATA))
     with pytest.raises(UserError, match=r"no mirror of the debian-security archive .*SEV_ARTIFACTS_MIRROR"):
-        run([PIN, other], cache, mirrors())
+        run([other], cache, lambda: Mirrors(mirrors=()))
+    with pytest.raises(UserError, match=r"no mirror of the debian archive .*SEV_ARTIFACTS_MIRROR"):
+        run([PIN, other], cache, lambda: Mirrors(mirrors=(Mirror(base=site.base, archive=Archive.SECURITY),)))
     assert site.requests == []
 
 
-def test_check_available(site: Site, mirrors: MakeMirrors) -> None:
+def test_missing(site: Site, mirrors: MakeMirrors) -> None:
     gone, resized = pin_for(b"gone", name="gone"), pin_for(b"resized", name="resized")
     site.add(PIN, Reply(body=DATA))
     site.add(resized, Reply(body=b"other size"))
-    fetch.check_available([PIN], mirrors=mirrors()(), root=ROOT, limits=QUICK)
+    fetch.refuse(fetch.missing([PIN], mirrors=mirrors()(), root=ROOT, limits=QUICK))
     assert site.requests[0].method == "HEAD"
+    missing = fetch.missing([PIN, gone, resized], mirrors=mirrors()(), root=ROOT, limits=QUICK)
+    assert [failure.pin for failure in missing] == [gone, resized]
     with pytest.raises(BuildError, match=r"gone.*404.*likewise resized"):
-        fetch.check_available([PIN, gone, resized], mirrors=mirrors()(), root=ROOT, limits=QUICK)
-
-
-# What only shows between processes: a small program that fetches one pin.
-
-CHILD = """
-import json, resource, sys
-from pathlib import Path
-from tools.pipeline.sources import fetch
-from tools.pipeline.sources.cache import Cache
-from tools.pipeline.sources.download import Limits
-from tools.pipeline.base.errors import SevArtifactsError
-from tools.pipeline.sources.pins import Archive, Pin, PoolFile
-from tools.pipeline.sources.mirrors import Mirror, Mirrors
-order = json.loads(sys.argv[1])
-if order["file_limit"]:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
-origin = PoolFile(archive=Archive.DEBIAN, path=order["path"])
-pin = Pin(name="thing", version="1", sha256=order["sha256"], size=order["size"], origin=origin, lock="x.lock")
-mirrors = Mirrors(mirrors=(Mirror(base=order["base"], archive=Archive.DEBIAN),))
-try:
-    fetch.ensure([pin], cache=Cache(root=Path(order["cache"])), mirrors=lambda: mirrors, root=Path("/"),
-                 limits=Limits(first_pause=0.01, stall=30.0))
-except SevArtifactsError as error:
-    print(error)
-    sys.exit(error.exit_status)
-"""
-
-
-def child(
-    site: Site, cache: Path, pin: Pin, *, wrapper: tuple[str, ...] = (), limit: int = 0
-) -> "subprocess.Popen[str]":
-    assert isinstance(pin.origin, PoolFile)
-    order = {
-        "path": pin.origin.path,
-        "sha256": pin.sha256,
-        "size": pin.size,
-        "base": f"{site.base}/debian",
-        "cache": str(cache),
-        "file_limit": limit,
-    }
-    argv = [*wrapper, sys.executable, "-c", CHILD, json.dumps(order)]
-    # The child finds what this process finds, in a virtual environment or without one.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-
-
-def test_killed_then_resumed(site: Site, cache: Cache, mirrors: MakeMirrors) -> None:
-    cut = 2_000_000
-    site.add(PIN, Reply(body=DATA, cut=cut, then="hang"), Reply(body=DATA))
-    process = child(site, cache.root, PIN)
-    partial = cache.root / "partial" / PIN.sha256
-    ticks = threading.Event()
-    for _ in range(2000):
-        if partial.exists() and partial.stat().st_size == cut:
-            break
-        ticks.wait(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert process.stdout is not None
-    process.stdout.close()
-    assert not cache.path(PIN.sha256).exists()
-    run([PIN], cache, mirrors())
-    assert in_cache(cache, DATA)
-    assert site.requests[1].range == f"bytes={cut}-"
-    assert site.requests[1].sent == len(DATA) - cut
-
-
-def test_concurrent_fetchers_share_one_download(site: Site, cache: Cache) -> None:
-    data = content(20_000_000, 3)
-    pin = pin_for(data)
-    site.add(pin, Reply(body=data))
-    processes = [child(site, cache.root, pin) for _ in range(4)]
-    assert [process.communicate()[0] for process in processes] == [""] * 4
-    assert [process.returncode for process in processes] == [0] * 4
-    assert in_cache(cache, data)
-    assert [r.range for r in site.requests] == [None]
-    assert names(cache.root / "partial") == []
-
-
-def test_waiting_for_another_process_that_is_killed(site: Site, cache: Cache) -> None:
-    site.add(PIN, Reply(body=DATA, cut=1_000_000, then="hang"), Reply(body=DATA))
-    first = child(site, cache.root, PIN)
-    assert site.cut_reached.wait(20)
-    second = child(site, cache.root, PIN)
-    with pytest.raises(subprocess.TimeoutExpired):
-        second.wait(1.5)
-    first.kill()
-    assert second.communicate()[0] == ""
-    first.communicate()
-    assert second.returncode == 0
-    assert in_cache(cache, DATA)
-
-
-def test_disk_full(site: Site, tmp_path: Path) -> None:
-    """A real ENOSPC, for an ordinary user too: a tmpfs of 1 MiB in a mount namespace of its own."""
-    bwrap = shutil.which("bwrap")
-    assert bwrap is not None, "bubblewrap is what the builds run in"
-    small = tmp_path / "small"
-    small.mkdir()
-    site.add(PIN, Reply(body=DATA))
-    process = child(
-        site,
-        small / "cache",
-        PIN,
-        wrapper=(bwrap, "--dev-bind", "/", "/", "--size", "1048576", "--tmpfs", str(small)),
-    )
-    said = process.communicate()[0]
-    assert process.returncode == 1
-    assert said.count("\n") == 1
-    assert "no space left (No space left on device)" in said
-    assert str(small / "cache") in said
-    assert "SEV_ARTIFACTS_CACHE" in said
-    # Positive control: the same with room enough.
-    roomy = (bwrap, "--dev-bind", "/", "/", "--size", "16777216", "--tmpfs", str(small))
-    process = child(site, small / "cache", PIN, wrapper=roomy)
-    assert process.communicate()[0] == ""
-    assert process.returncode == 0
-
-
-def test_file_size_limit(site: Site, cache: Cache) -> None:
-    site.add(PIN, Reply(body=DATA))
-    process = child(site, cache.root, PIN, limit=1_000_000)
-    said = process.communicate()[0]
-    assert process.returncode == 1
-    assert "no space left (File too large)" in said
-    # What fitted is kept and continued.
-    process = child(site, cache.root, PIN, limit=resource.RLIM_INFINITY)
-    assert process.communicate()[0] == ""
-    assert site.requests[-1].range == "bytes=1000000-"
-    assert in_cache(cache, DATA)
-
-
-def test_cache_that_cannot_be_written(site: Site, tmp_path: Path, mirrors: MakeMirrors) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    with pytest.raises(BuildError, match=r"cannot be .*SEV_ARTIFACTS_CACHE"):
-        run([PIN], Cache(root=blocked / "cache"), mirrors())
+        fetch.refuse(missing)

@@ -30,7 +30,12 @@ def test_setting() -> None:
         "http://h/debian/pool/main/g/gcc/g%2B%2B_14%2Bb1~x_amd64.deb",
         "https://s/archive/debian/20260101T000000Z/pool/main/g/gcc/g%2B%2B_14%2Bb1~x_amd64.deb",
     )
-    assert found.urls(FIX) == ("http://h/debian-security/pool/updates/main/f/fix_1_all.deb",)
+    assert found.urls(FIX) == (
+        "http://h/debian-security/pool/updates/main/f/fix_1_all.deb",
+        # Where a point release moves it.
+        "http://h/debian/pool/main/f/fix_1_all.deb",
+        "https://s/archive/debian/20260101T000000Z/pool/main/f/fix_1_all.deb",
+    )
 
 
 def test_bundle_in_the_setting() -> None:
@@ -38,6 +43,7 @@ def test_bundle_in_the_setting() -> None:
     assert found.urls(FIX) == (
         f"file:///srv/bundle/sha256/ab/{DIGEST}",
         "file:///srv/bundle/debian-security/pool/updates/main/f/fix_1_all.deb",
+        "file:///srv/bundle/debian/pool/main/f/fix_1_all.deb",
     )
     https = pin(Urls(urls=("https://upstream/x.tar",)))
     assert found.urls(https) == (f"file:///srv/bundle/sha256/ab/{DIGEST}", "https://upstream/x.tar")
@@ -49,11 +55,26 @@ def test_a_prefix_says_what_the_path_does_not() -> None:
     assert found.of_archive(Archive.DEBIAN) == ("http://h/d", "file:///home/debian/copy/debian")
 
 
-@pytest.mark.parametrize("word", ["debian", "ftp://h/debian", "http://", "/srv/mirror", "file://host/x", "x=http:y"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "debian",
+        "ftp://h/debian",
+        "http://",
+        "/srv/mirror",
+        "file://host/x",
+        "x=http:y",
+        "http://[::1/debian",
+        "http://h:99999/debian",
+        "http://h:port/debian",
+        "http://u:secret@[::1/debian",
+    ],
+)
 def test_bad_setting(word: str) -> None:
     with pytest.raises(UserError, match=r"SEV_ARTIFACTS_MIRROR: .*is not a base URL") as caught:
         mirrors.from_setting(["http://h/debian", word])
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_one_line_style(tmp_path: Path) -> None:
@@ -111,16 +132,53 @@ def test_the_setting_replaces_apt(tmp_path: Path) -> None:
     assert mirrors.discover(["http://mine/debian"], apt=tmp_path).of_archive(Archive.DEBIAN) == ("http://mine/debian",)
 
 
+@pytest.mark.parametrize("url", ["http://[::1/debian", "http://u:secret@h:99999/debian"])
+def test_broken_entry_of_apt_is_named(tmp_path: Path, url: str) -> None:
+    folder = tmp_path / "sources.list.d"
+    folder.mkdir()
+    (folder / "debian.sources").write_text(f"Types: deb\nURIs: {url}\nSuites: trixie\nComponents: main\n")
+    with pytest.raises(UserError, match=r"debian\.sources: .* is not the URL of an archive; correct it") as caught:
+        mirrors.from_apt(tmp_path)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    (folder / "debian.sources").write_text("Types: deb\nURIs: cdrom:[Debian\nSuites: trixie\nComponents: main\n")
+    assert mirrors.from_apt(tmp_path) == Mirrors(mirrors=())
+
+
 def test_neither_says_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'set SEV_ARTIFACTS_MIRROR to base URLs, for example "http://HOST/debian') as e:
-        mirrors.discover([], apt=tmp_path)
+        mirrors.discover([], apt=tmp_path).urls(GCC)
     assert e.value.exit_status == 2
+    assert "no mirror of the debian archive is known" in str(e.value)
 
 
-def test_one_archive_missing() -> None:
-    found = mirrors.from_setting(["http://h/debian"])
-    with pytest.raises(UserError, match=r"recipes/x\.lock: x: no mirror of the debian-security archive"):
-        found.urls(FIX)
+@pytest.mark.parametrize(
+    ("known", "beside"),
+    [
+        ("http://h/debian", "http://h/debian-security"),
+        ("http://debian/debian", "http://debian/debian-security"),
+        ("https://s/archive/debian/20260101T000000Z", "https://s/archive/debian-security/20260101T000000Z"),
+    ],
+)
+def test_security_is_derived_and_said(
+    known: str, beside: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sources.list").write_text(f"deb {known.replace('://', '://u:secret@')} trixie main\n")
+    found = mirrors.discover([], apt=tmp_path)
+    assert found.of_archive(Archive.SECURITY) == (beside.replace("://", "://u:secret@"),)
+    said = capfd.readouterr().err
+    assert f"names no mirror of debian-security; looking for it at {beside.replace('://', '://***@')}" in said
+    assert "secret" not in said
+    (tmp_path / "sources.list").write_text(f"deb {known} trixie main\ndeb http://sec/debian-security trixie main\n")
+    assert mirrors.discover([], apt=tmp_path).of_archive(Archive.SECURITY) == ("http://sec/debian-security",)
+    assert capfd.readouterr().err == ""
+
+
+def test_no_security_is_derived_from_what_the_path_does_not_name() -> None:
+    assert mirrors.discover(["debian=http://h/d"]).of_archive(Archive.SECURITY) == ()
+    assert mirrors.discover(["file:///srv/bundle"]).of_archive(Archive.SECURITY) == (
+        "file:///srv/bundle/debian-security",
+    )
 
 
 def test_local_file_needs_no_mirror() -> None:

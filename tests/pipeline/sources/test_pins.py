@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.sources import pins, pins_text, wanted
-from tools.pipeline.sources.pins import Archive, Kind, PoolFile
+from tools.pipeline.sources import pins, wanted
+from tools.pipeline.sources.pins import Archive, PoolFile, Source, ToolchainLock, Wheel
+from tools.pipeline.sources.wanted import Kind
 
 ROOT = Path(__file__).resolve().parents[3]
-A, B = "a" * 64, "b" * 64
+A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 SOURCES = f"""\
 schema = 1
@@ -35,6 +36,15 @@ kind = "https"
 urls = ["https://example.org/tool-1.0.tar.gz"]
 size = 10
 sha256 = "{B}"
+[[source]]
+name = "measure"
+version = "0.1"
+licence = "Apache-2.0"
+kind = "pypi"
+package = "Measure_It"
+file = "measure_it-0.1-py3-none-any.whl"
+size = 11
+sha256 = "{C}"
 """
 
 TOOLCHAIN = f"""\
@@ -91,7 +101,7 @@ packages = ["make", "gcc"]
 READERS = {
     "sources.lock": (pins.read_sources_lock, SOURCES),
     "toolchain.lock": (pins.read_toolchain_lock, TOOLCHAIN),
-    "sources.toml": (wanted.read_wanted_sources, WANTED_SOURCES),
+    "sources.toml": (wanted.read_sources, WANTED_SOURCES),
     "toolchain.toml": (wanted.read_toolchain, WANTED_TOOLCHAIN),
 }
 
@@ -126,11 +136,10 @@ BAD = [
     ("sources.lock", 'name = "tool"', 'name = "linux"', "sources.lock: linux: pinned twice"),
     ("sources.lock", B, A, "sources.lock: tool: same sha256 as linux but another size"),
     ("sources.lock", 'name = "tool"', 'name = "Tool!"', "source[1].name"),
-    ("sources.lock", "(MIT OR", "MIT OR", "source[1].licence"),
-    ("sources.lock", "(MIT OR", "(MIT or", "source[1].licence"),
-    ("sources.lock", "AND BSD-3-Clause", "AND", "source[1].licence"),
-    ("sources.lock", "AND BSD-3-Clause", "BSD-3-Clause", "source[1].licence"),
-    ("sources.lock", "AND BSD-3-Clause", "AND B$D", "source[1].licence"),
+    ("sources.lock", "py3-none-any", "cp311-cp311-linux_x86_64", "source[2].file: 'measure_it-0.1-cp311"),
+    ("sources.lock", "-py3-none-any.whl", ".tar.gz", "source[2].file: 'measure_it-0.1.tar.gz' is not a wheel"),
+    ("sources.lock", "Measure_It", "--index-url=x", "source[2].package"),
+    ("sources.lock", "Measure_It", "-r", "source[2].package"),
     ("sources.lock", 'version = "1.0"', 'version = "v1 0"', "source[1].version"),
     ("sources.lock", 'version = "1.0"', 'version = "1.0"\nhost = "h"', "source[1].host: unknown key"),
     ("toolchain.lock", 'suite = "trixie"', 'suite = "../sid"', "toolchain.lock: suite"),
@@ -151,6 +160,7 @@ BAD = [
     ("sources.toml", 'file = "linux', 'file = "../linux', "source.linux.file"),
     ("sources.toml", 'kind = "debian-source"', 'kind = "https"', "source.linux.urls: missing"),
     ("sources.toml", "schema = 1", "schema = 1\nsource = 3", "is not TOML"),
+    ("sources.toml", "licence", f'sha256 = "{A}"\nlicence', "source.linux.size: missing"),
     ("toolchain.toml", '"build", "var/tmp"', '"../up"', "layout.folders[0]"),
     ("toolchain.toml", '"build", "var/tmp"', '"/etc"', "layout.folders[0]"),
     ("toolchain.toml", '"bin", "lib"', '"bin", "bin"', "layout.merged: names something twice"),
@@ -182,9 +192,10 @@ def test_bad_file_is_refused_by_file_and_key(name: str, old: str, new: str, says
 
 def test_good_locks_are_read_exactly(tmp_path: Path) -> None:
     sources = pins.read_sources_lock(_write(tmp_path, "sources.lock", SOURCES))
-    assert [s.pin.name for s in sources] == ["linux", "tool"]
-    linux = sources[0]
-    assert linux.kind is Kind.DEBIAN_SOURCE
+    assert [s.pin.name for s in sources] == ["linux", "measure", "tool"]
+    linux, measure, _ = sources
+    assert measure.pin.origin == Wheel(package="Measure_It", version="0.1", file="measure_it-0.1-py3-none-any.whl")
+    assert linux.wanted.kind is Kind.DEBIAN_SOURCE
     assert linux.pin.origin == PoolFile(archive=Archive.DEBIAN, path="pool/main/l/linux/linux_6.12.107.orig.tar.xz")
     assert (linux.pin.size, linux.pin.sha256, linux.pin.version) == (151398592, A, "6.12.107-1")
     locked = pins.read_toolchain_lock(_write(tmp_path, "toolchain.lock", TOOLCHAIN))
@@ -195,22 +206,32 @@ def test_good_locks_are_read_exactly(tmp_path: Path) -> None:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     sources = pins.read_sources_lock(_write(tmp_path, "sources.lock", SOURCES))
-    text = pins_text.render_sources(reversed(sources))
+    text = pins.render_sources(reversed(sources))
     assert pins.read_sources_lock(_write(tmp_path, "again", text)) == sources
-    assert pins_text.render_sources(sources) == text
+    assert pins.render_sources(sources) == text
     locked = pins.read_toolchain_lock(_write(tmp_path, "toolchain.lock", TOOLCHAIN))
-    text = pins_text.render_toolchain(locked)
+    text = pins.render_toolchain(locked)
     assert pins.read_toolchain_lock(_write(tmp_path, "again", text)) == locked
+
+
+def test_two_trees_may_have_two_versions_of_a_package(tmp_path: Path) -> None:
+    second = TOOLCHAIN.replace('trees = ["boot", "build"]', 'trees = ["build"]')
+    second += TOOLCHAIN[TOOLCHAIN.index("[[package]]") :].partition('[[package]]\nname = "gcc"')[0]
+    second = second.replace('trees = ["boot", "build"]', 'trees = ["boot"]')
+    head, _, tail = second.rpartition(A)
+    locked = pins.read_toolchain_lock(_write(tmp_path, "toolchain.lock", f"{head}{C}{tail}"))
+    assert [p.pin.sha256 for p in locked.of_tree("boot")] == [C]
+    assert [p.pin.sha256 for p in locked.of_tree("build")] == [B, A]
+    assert pins.read_toolchain_lock(_write(tmp_path, "again", pins.render_toolchain(locked))) == locked
 
 
 def test_the_committed_locks_answer_the_committed_recipes() -> None:
     sources = pins.read_sources_lock(ROOT / pins.SOURCES_LOCK)
-    wanted.check_sources_fresh(wanted.read_wanted_sources(ROOT / wanted.SOURCES_TOML), sources)
-    assert (ROOT / pins.SOURCES_LOCK).read_text(encoding="utf-8") == pins_text.render_sources(sources)
     toolchain = wanted.read_toolchain(ROOT / wanted.TOOLCHAIN_TOML)
     locked = pins.read_toolchain_lock(ROOT / pins.TOOLCHAIN_LOCK)
-    wanted.check_toolchain_fresh(toolchain, locked)
-    assert (ROOT / pins.TOOLCHAIN_LOCK).read_text(encoding="utf-8") == pins_text.render_toolchain(locked)
+    pins.check_fresh(ROOT, sources=sources, toolchain=toolchain, locked=locked)
+    assert (ROOT / pins.SOURCES_LOCK).read_text(encoding="utf-8") == pins.render_sources(sources)
+    assert (ROOT / pins.TOOLCHAIN_LOCK).read_text(encoding="utf-8") == pins.render_toolchain(locked)
     for tree in toolchain.trees:
         assert set(tree.packages) <= {p.pin.name for p in locked.of_tree(tree.name)}
 
@@ -220,31 +241,50 @@ def test_no_host_is_in_the_repository(name: str) -> None:
     assert "://" not in (ROOT / "recipes" / name).read_text(encoding="utf-8")
 
 
+def check(folder: Path, sources: tuple[Source, ...], locked: ToolchainLock, *, toml: str = WANTED_SOURCES) -> None:
+    (folder / "recipes").mkdir(exist_ok=True)
+    _write(folder / "recipes", "sources.toml", toml)
+    toolchain = wanted.read_toolchain(_write(folder, "toolchain.toml", WANTED_TOOLCHAIN))
+    pins.check_fresh(folder, sources=sources, toolchain=toolchain, locked=locked)
+
+
 def test_stale_sources_lock_is_refused(tmp_path: Path) -> None:
-    want = wanted.read_wanted_sources(_write(tmp_path, "sources.toml", WANTED_SOURCES))
     have = pins.read_sources_lock(_write(tmp_path, "sources.lock", SOURCES))[:1]
-    wanted.check_sources_fresh(want, have)
-    with pytest.raises(UserError, match=r"sources\.lock: linux: differs .*\./doit lock"):
-        wanted.check_sources_fresh([replace(want[0], version="6.12.108-1")], have)
+    locked = replace(
+        pins.read_toolchain_lock(_write(tmp_path, "toolchain.lock", TOOLCHAIN)), wanted=(("build", ("gcc", "make")),)
+    )
+    check(tmp_path, have, locked)
+    check(tmp_path, have, locked, toml=WANTED_SOURCES + f'sha256 = "{A}"\nsize = 151398592\n')
+    for old, new, says in (
+        ("6.12.107-1", "6.12.108-1", r"its version is 6\.12\.107-1, sources\.toml asks for 6\.12\.108-1"),
+        ('"GPL-2.0-only WITH Linux-syscall-note"', '"MIT"', "its licence is GPL-2.0-only .* asks for MIT"),
+        (".orig.tar.xz", ".debian.tar.xz", "its file is .*"),
+    ):
+        with pytest.raises(UserError, match=rf"sources\.lock: linux: {says}; run \./doit lock --only linux"):
+            check(tmp_path, have, locked, toml=WANTED_SOURCES.replace(old, new))
+    with pytest.raises(UserError, match=r"sources\.lock: linux: has another sha256"):
+        check(tmp_path, have, locked, toml=WANTED_SOURCES + f'sha256 = "{B}"\nsize = 151398592\n')
     with pytest.raises(UserError, match=r"source\.linux: is not locked"):
-        wanted.check_sources_fresh(want, [])
-    with pytest.raises(UserError, match="no longer asks for it"):
-        wanted.check_sources_fresh([], have)
+        check(tmp_path, (), locked)
+    with pytest.raises(UserError, match=r"linux: sources\.toml no longer asks for it"):
+        check(tmp_path, have, locked, toml="schema = 1\n[source]\n")
 
 
 def test_stale_toolchain_lock_is_refused(tmp_path: Path) -> None:
-    want = wanted.read_toolchain(_write(tmp_path, "toolchain.toml", WANTED_TOOLCHAIN))
+    sources = pins.read_sources_lock(_write(tmp_path, "sources.lock", SOURCES))[:1]
     have = pins.read_toolchain_lock(_write(tmp_path, "toolchain.lock", TOOLCHAIN))
     have = replace(have, wanted=(("build", ("gcc", "make")),))
-    wanted.check_toolchain_fresh(want, have)
-    with pytest.raises(UserError, match=r"trees\.build: was resolved for other packages"):
-        wanted.check_toolchain_fresh(want, replace(have, wanted=(("build", ("gcc",)),)))
+    check(tmp_path, sources, have)
+    with pytest.raises(UserError, match=r"trees\.build: was resolved for other packages .*lock --only build"):
+        check(tmp_path, sources, replace(have, wanted=(("build", ("gcc",)),)))
     with pytest.raises(UserError, match=r"suite: is for sid, not trixie"):
-        wanted.check_toolchain_fresh(want, replace(have, suite="sid"))
+        check(tmp_path, sources, replace(have, suite="sid"))
     with pytest.raises(UserError, match=r"trees\.old: .*no longer"):
-        wanted.check_toolchain_fresh(want, replace(have, wanted=(*have.wanted, ("old", ("gcc",)))))
+        check(tmp_path, sources, replace(have, wanted=(*have.wanted, ("old", ("gcc",)))))
+    with pytest.raises(UserError, match=r"trees\.build: .*not locked; run \./doit lock --only build"):
+        check(tmp_path, sources, replace(have, wanted=()))
     with pytest.raises(UserError, match=r"no tree 'x'; known: build"):
-        want.tree("x")
+        wanted.read_toolchain(tmp_path / "toolchain.toml").tree("x")
 
 
 def test_missing_lock(tmp_path: Path) -> None:

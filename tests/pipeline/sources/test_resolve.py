@@ -3,7 +3,7 @@
 """`./doit lock`: what changed is told, what no mirror has is never pinned, and nothing is half-written."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,8 +51,14 @@ class World:
     root: Path
     mirror: Path
     closures: dict[str, list[str]] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    """The index: by package, newest first."""
     sources: list[str] = field(default_factory=list)
+    source_version: str = "6.12.107-1"
+    asked: int = 0
+    """How many closures were asked for."""
+    shown: list[str] = field(default_factory=list)
+    """What a person was asked to confirm."""
 
     def publish(self, path: str, data: bytes) -> None:
         target = self.mirror / "debian" / path
@@ -63,28 +69,54 @@ class World:
         origin = PoolFile(archive=Archive.DEBIAN, path=path)
         return Found(file=file, origin=origin, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def deb(self, name: str) -> Found:
-        version = self.versions[name]
+    def deb(self, name: str, prefer: Mapping[str, str], avoid: Collection[tuple[str, str]]) -> Found:
+        known = [version for version in self.versions[name] if (name, version) not in avoid]
+        if not known:
+            raise BuildError(f"apt-get install failed: E: {name} has no installation candidate")
+        version = prefer[name] if prefer.get(name) in known else known[0]
         path = f"pool/main/{name}_{version}_amd64.deb"
         data = f"{name} {version}".encode()
         return self.found(path, f"{name}_{version}_amd64.deb", data)
 
-    def closure(self, packages: Sequence[str]) -> list[Found]:
-        return [self.deb(name) for wanted in packages for name in self.closures[wanted]]
+    def closure(
+        self, packages: Sequence[str], prefer: Mapping[str, str], avoid: Collection[tuple[str, str]]
+    ) -> list[Found]:
+        self.asked += 1
+        return [self.deb(name, prefer, avoid) for wanted in packages for name in self.closures[wanted]]
 
     def publish_all(self) -> None:
-        for name, version in self.versions.items():
-            self.publish(f"pool/main/{name}_{version}_amd64.deb", f"{name} {version}".encode())
+        for name, versions in self.versions.items():
+            for version in versions:
+                self.publish(f"pool/main/{name}_{version}_amd64.deb", f"{name} {version}".encode())
         for file in self.sources:
             self.publish(f"pool/main/{file}", file.encode())
 
     def source(self, package: str, version: str) -> list[Found]:
-        assert (package, version) == ("linux", "6.12.107-1")
+        assert package == "linux"
+        if version != self.source_version:
+            return []
         return [self.found(f"pool/main/{file}", file, file.encode()) for file in self.sources]
 
-    def lock(self, *, check: bool = False) -> list[str]:
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.root / "recipes" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def lock(self, *only: str, check: bool = False) -> list[str]:
         known = mirrors.from_setting([f"bundle={self.mirror.as_uri()}"])
-        return resolve.lock(root=self.root, folder=self.root / "apt", mirrors=known, check=check)
+        return resolve.lock(
+            root=self.root,
+            folder=self.root / "apt",
+            mirrors=known,
+            only=only,
+            confirm=self.shown.extend,
+            check=check,
+        )
+
+    def packages(self, tree: str) -> dict[str, str]:
+        """Package → version, as the lock has them for the tree."""
+        locked = pins.read_toolchain_lock(self.root / pins.TOOLCHAIN_LOCK)
+        return {p.pin.name: p.pin.version for p in locked.of_tree(tree)}
 
     def text(self) -> tuple[str, str]:
         return (
@@ -104,14 +136,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         root=root,
         mirror=tmp_path / "mirror",
         closures={"gcc": ["gcc", "libc6"], "qemu": ["qemu", "libc6"]},
-        versions={"gcc": "14.2", "libc6": "2.41", "qemu": "10.0"},
+        versions={"gcc": ["14.2"], "libc6": ["2.41"], "qemu": ["10.0"]},
         sources=["linux_6.12.107-1.dsc", "linux_6.12.107.orig.tar.xz"],
     )
     made.publish_all()
     # apt itself is tested in test_apt.py.
     monkeypatch.setattr(Apt, "update", lambda _: None)
-    monkeypatch.setattr(Apt, "closure", lambda _, packages: made.closure(packages))
+    monkeypatch.setattr(Apt, "fingerprint", lambda _: repr((made.versions, made.closures, made.sources)))
+    monkeypatch.setattr(Apt, "closure", lambda _, packages, *, prefer, avoid: made.closure(packages, prefer, avoid))
     monkeypatch.setattr(Apt, "source", lambda _, package, version: made.source(package, version))
+    monkeypatch.setattr(Apt, "source_versions", lambda *_: [made.source_version])
     return made
 
 
@@ -122,7 +156,10 @@ def test_first_lock(world: World) -> None:
         "added    gcc 14.2",
         "added    libc6 2.41",
         "added    qemu 10.0",
+        "added    tree boot (2 packages)",
+        "added    tree build (2 packages)",
     ]
+    assert world.shown == []
     sources = pins.read_sources_lock(world.root / pins.SOURCES_LOCK)
     assert [(s.pin.name, s.pin.size) for s in sources] == [("extra", 5), ("linux", 26)]
     locked = pins.read_toolchain_lock(world.root / pins.TOOLCHAIN_LOCK)
@@ -137,18 +174,22 @@ def test_first_lock(world: World) -> None:
 def test_again_changes_nothing(world: World) -> None:
     world.lock()
     before = world.text()
+    world.asked = 0
     assert world.lock() == []
     assert world.text() == before
+    assert world.asked == 0  # the index is the same, so nobody asks it
+    (world.root / "extra.txt").write_text("EXTRA")
+    world.lock()
+    assert world.asked == 2
 
 
 def test_changes_are_told_and_check_writes_nothing(world: World) -> None:
     world.lock()
     before = world.text()
-    world.versions |= {"libc6": "2.42", "gmp": "6"}
+    world.versions |= {"libc6": ["2.42"], "gmp": ["6"]}
     world.closures |= {"gcc": ["gcc", "libc6", "gmp"], "qemu": ["qemu"]}
     world.publish_all()
-    del world.closures["qemu"][:]
-    world.closures["qemu"].append("libc6")
+    world.closures["qemu"] = ["libc6"]
     expected = ["added    gmp 6", "updated  libc6 2.41 → 2.42", "removed  qemu 10.0"]
     assert world.lock(check=True) == expected
     assert world.text() == before
@@ -165,7 +206,7 @@ def test_other_bytes_of_the_same_version_stand_out(world: World) -> None:
 def test_what_no_mirror_has_is_not_pinned(world: World) -> None:
     world.lock()
     before = world.text()
-    world.versions["qemu"] = "10.1"
+    world.versions["qemu"] = ["10.1"]
     with pytest.raises(BuildError, match=r"recipes/toolchain\.lock: qemu: 10\.1 .*no such file"):
         world.lock()
     assert world.text() == before
@@ -173,7 +214,9 @@ def test_what_no_mirror_has_is_not_pinned(world: World) -> None:
 
 def test_file_that_the_source_package_has_not(world: World) -> None:
     world.sources = ["linux_6.12.107-1.dsc"]
-    with pytest.raises(UserError, match=r"source\.linux: linux has no file linux_6\.12\.107\.orig\.tar\.xz; it has"):
+    with pytest.raises(
+        UserError, match=r"source\.linux: linux 6\.12\.107-1 has no file linux_6\.12\.107\.orig\.tar\.xz; it has"
+    ):
         world.lock()
 
 
@@ -183,3 +226,140 @@ def test_broken_lock_can_be_replaced(world: World) -> None:
     (world.root / pins.TOOLCHAIN_LOCK).write_text("<<<<<<< a merge conflict\n")
     assert "added    gcc 14.2" in world.lock()
     assert world.text() == good
+
+
+def test_only_a_tree_keeps_everything_else(world: World) -> None:
+    world.lock()
+    world.versions |= {"libc6": ["2.42", "2.41"], "qemu": ["10.1", "10.0"], "gcc": ["15.1", "14.2"]}
+    world.publish_all()
+    assert world.lock("boot") == ["added    libc6 2.42", "updated  qemu 10.0 → 10.1"]
+    assert world.packages("build") == {"gcc": "14.2", "libc6": "2.41"}
+    assert world.packages("boot") == {"qemu": "10.1", "libc6": "2.42"}
+    assert world.lock("boot") == []
+    assert world.lock() == ["updated  gcc 14.2 → 15.1", "removed  libc6 2.41"]
+
+
+def test_new_tree_takes_what_others_have_pinned(world: World) -> None:
+    world.lock()
+    before = world.packages("build"), world.packages("boot")
+    world.edit("toolchain.toml", "[trees.boot]", '[trees.python]\npackages = ["python3"]\n[trees.boot]')
+    world.closures["python3"] = ["python3", "libc6"]
+    world.versions |= {"libc6": ["2.42", "2.41"], "python3": ["3.13"]}
+    world.publish_all()
+    assert world.lock("python") == ["added    python3 3.13", "added    tree python (2 packages)"]
+    assert world.packages("python") == {"python3": "3.13", "libc6": "2.41"}
+    assert (world.packages("build"), world.packages("boot")) == before
+
+
+def test_new_tree_takes_the_newest_where_the_index_has_nothing_else(world: World) -> None:
+    world.lock()
+    world.edit("toolchain.toml", "[trees.boot]", '[trees.python]\npackages = ["python3"]\n[trees.boot]')
+    world.closures["python3"] = ["python3", "libc6"]
+    world.versions |= {"libc6": ["2.42"], "python3": ["3.13"]}
+    world.publish_all()
+    assert "added    libc6 2.42" in world.lock("python")
+    assert world.packages("python")["libc6"] == "2.42"
+    assert world.packages("build")["libc6"] == "2.41"
+
+
+def test_only_a_source(world: World) -> None:
+    world.lock()
+    trees = world.text()[1]
+    world.versions["gcc"] = ["15.1"]
+    (world.root / "extra.txt").write_text("EXTRA")
+    assert world.lock("extra") == ["updated  extra 1: OTHER BYTES OR PLACE"]
+    assert world.text()[1] == trees
+
+
+def test_only_names_what_is_unknown_or_changed_too(world: World) -> None:
+    world.lock()
+    with pytest.raises(UserError, match=r"--only: there is no .*'lunix'; sources: extra, linux; trees: boot, build"):
+        world.lock("lunix")
+    world.edit("sources.toml", 'version = "1"', 'version = "2"')
+    with pytest.raises(UserError, match=r"--only: extra changed too; give --only boot,extra"):
+        world.lock("boot")
+    world.lock("boot", "extra")
+    world.edit("toolchain.toml", '"trixie"', '"forky"')
+    with pytest.raises(UserError, match=r"--only: the locked suite is trixie, .* forky; leave --only out"):
+        world.lock("boot")
+
+
+def test_listed_but_not_there_falls_back_and_says_so(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    world.versions["qemu"] = ["10.2", "10.1", "10.0"]
+    (world.mirror / "debian/pool/main/qemu_10.1_amd64.deb").unlink(missing_ok=True)
+    world.lock()
+    assert world.packages("boot")["qemu"] == "10.0"
+    said = capfd.readouterr().err
+    assert "note: qemu 10.2: listed, but no mirror has the file" in said
+    assert "note: qemu 10.1: listed, but no mirror has the file" in said
+    world.publish_all()
+    assert world.lock() == ["updated  qemu 10.0 → 10.2"]  # although the index is the same
+
+
+def test_version_that_the_index_has_not_is_taken_from_the_pool_and_shown(world: World) -> None:
+    world.lock()
+    world.edit("sources.toml", "6.12.107", "6.16.3")
+    data = b"another kernel"
+    world.publish("pool/main/l/linux/linux_6.16.3.orig.tar.xz", data)
+    assert world.lock("linux") == ["updated  linux 6.12.107-1 → 6.16.3-1"]
+    assert world.shown == [f"linux 6.16.3-1: 14 B, sha256 {hashlib.sha256(data).hexdigest()}"]
+    world.shown.clear()
+    assert world.lock() == []
+    assert world.shown == []  # it is pinned now
+
+
+def test_a_promise_in_sources_toml_needs_no_consent(world: World) -> None:
+    data = b"another kernel"
+    digest = hashlib.sha256(data).hexdigest()
+    world.edit("sources.toml", "6.12.107", "6.16.3")
+    world.edit("sources.toml", "[source.extra]", f'sha256 = "{digest}"\nsize = {len(data)}\n[source.extra]')
+    world.publish("pool/main/l/linux/linux_6.16.3.orig.tar.xz", data)
+    world.lock()
+    assert world.shown == []
+    assert pins.read_sources_lock(world.root / pins.SOURCES_LOCK)[1].pin.sha256 == digest
+
+
+def test_version_that_is_nowhere_says_what_was_tried(world: World) -> None:
+    world.edit("sources.toml", "6.12.107", "6.16.3")
+    with pytest.raises(UserError) as caught:
+        world.lock()
+    said = str(caught.value)
+    assert "recipes/sources.toml: source.linux: linux 6.16.3-1 is neither in the index nor in a pool" in said
+    assert f"{world.mirror.as_uri()}/debian/pool/main/l/linux/linux_6.16.3.orig.tar.xz: No such file" in said
+    assert said.endswith("the index has 6.12.107-1")
+    assert "\n" not in said
+
+
+def test_refused_consent_writes_nothing(world: World) -> None:
+    world.lock()
+    before = world.text()
+    world.edit("sources.toml", "6.12.107", "6.16.3")
+    world.publish("pool/main/l/linux/linux_6.16.3.orig.tar.xz", b"another kernel")
+
+    def refuse(_: object) -> None:
+        raise UserError("no")
+
+    known = mirrors.from_setting([f"bundle={world.mirror.as_uri()}"])
+    with pytest.raises(UserError, match="no"):
+        resolve.lock(root=world.root, folder=world.root / "apt", mirrors=known, confirm=refuse)
+    assert world.text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("(MIT", "is not an SPDX license expression"),
+        ("MIT or", "is not an SPDX license expression"),
+        ("MIT Apache-2.0", "is not an SPDX license expression"),
+        ("M$T", "is not an SPDX license expression"),
+        ("GPL-7.0", "is not an SPDX license expression"),
+        ("mit", "SPDX spells it 'MIT'"),
+    ],
+)
+def test_licence(world: World, text: str, says: str) -> None:
+    world.edit("sources.toml", '"Apache-2.0"', f'"{text}"')
+    with pytest.raises(UserError, match=r"source\.extra\.licence: ") as caught:
+        world.lock()
+    assert says in str(caught.value)
+    world.edit("sources.toml", f'"{text}"', '"(MIT OR Apache-2.0) AND LicenseRef-own"')
+    world.lock()

@@ -5,7 +5,6 @@
 import io
 import os
 import runpy
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +13,11 @@ from pathlib import Path
 
 import pytest
 from doit.cmd_base import ModuleTaskLoader
-from doit.doit_cmd import DoitMain
 
+from tools.pipeline.front import main
 from tools.pipeline.tasks.doit_glue import ContentChecker
 
 DODO = """
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from tools.pipeline.tasks import doit_glue
@@ -67,11 +65,6 @@ def task_bug():
     return {"actions": [doit_glue.action(raises(RuntimeError("a bug of ours")))]}
 
 
-def task_interrupted():
-    # What Ctrl-C does to whatever runs.
-    return {"actions": [doit_glue.action(lambda: signal.raise_signal(signal.SIGINT))]}
-
-
 def task_after():
     return {"actions": [doit_glue.action(copy)], "task_dep": ["user"]}
 """
@@ -92,7 +85,7 @@ Doit = Callable[..., Done]
 def start(folder: Path, repository: Path, *args: str) -> Done:
     """A real process."""
     done = subprocess.run(
-        [sys.executable, "-m", "doit", *args],
+        [sys.executable, "-m", "tools.pipeline.front", *args],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(repository), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
@@ -118,11 +111,9 @@ def doit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Doit:
     def run(*args: str) -> Done:
         err = io.StringIO()
         with monkeypatch.context() as patch:
-            for name in ("stderr", "__stderr__"):
-                patch.setattr(sys, name, err)
+            patch.setattr(sys, "__stderr__", err)
             loader = ModuleTaskLoader(runpy.run_path(str(folder / "dodo.py")))
-            # As doit's own __main__: None is success.
-            status = DoitMain(loader).run(list(args)) or 0
+            status = main.main(args, loader=loader)
         # doit keeps the standard output of the time when it was imported: only a process of its own shows it.
         return Done(returncode=status, stdout="", stderr=err.getvalue())
 
@@ -148,12 +139,6 @@ def test_the_same_seen_from_outside(folder: Path, repository: Path, task: str) -
     done = start(folder, repository, "run", task)
     assert (done.returncode, done.stderr) == FAILURES[task]
     assert "Traceback" not in done.stdout
-
-
-def test_an_interrupt_is_one_line(folder: Path, repository: Path) -> None:
-    done = start(folder, repository, "run", "interrupted")
-    assert done.returncode == -signal.SIGINT
-    assert done.stderr == "interrupted; the next run goes on from the last finished step\n"
 
 
 def test_a_bug_shows_its_traceback(doit: Doit) -> None:
@@ -225,7 +210,7 @@ def test_the_state_is_one_file_in_the_build_folder(doit: Doit, tmp_path: Path) -
 def test_a_bad_recipe_ends_loading_with_its_line(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "dodo.py").write_text(
         "from pathlib import Path\n"
-        "from tools.pipeline import doit_glue\n"
+        "from tools.pipeline.tasks import doit_glue\n"
         "from tools.pipeline.tasks.project import Project\n"
         "PROJECT = doit_glue.load_or_exit(lambda: Project.load(Path('nowhere')))\n"
     )

@@ -1,81 +1,76 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""What runs again after a change: exactly what depends on it, and nothing the second time."""
+"""Which keys a change moves: exactly those of what depends on it. Nothing is built for it."""
 
+import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.checkout import copy_all
-from tools.pipeline.toolchain.tool_tree import Tree
 
-_LISTED = {"manifest:production", "artifacts:production"}
-_OUTPUT = {"runtime:production"} | _LISTED
-_MEASURED = {"digests:production"}
-_KERNEL = {"kernel_config:production", "kernel:production"}
-_FIRMWARE = {"source:edk2", "firmware:RELEASE-1MB"}
+_KERNELS = {"kernel-linux-6.12", "kernel-linux-6.12-builtin", "kernel-linux-6.12-debug"}
+_CONFIGS = {"kernel-config-linux-6.12", "kernel-config-linux-6.12-builtin", "kernel-config-linux-6.12-debug"}
+_PROFILES = ("builtin", "debug", "production")
+_DIGESTS = {f"digests-{name}" for name in _PROFILES}
+_RUNTIME = {f"runtime-{name}" for name in _PROFILES}
+_KATA = {"kata-debug", "kata-production"}
+_MEASURED = _DIGESTS | _RUNTIME
+_BUILTIN = {"kernel-linux-6.12-builtin", "digests-builtin", "runtime-builtin"}
+_AGENT = {"agent", "initramfs"} | _BUILTIN | _MEASURED
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The real graph over a copied checkout, with recording actions."""
+def graph(root: Path, *options: str) -> str:
+    argv = [sys.executable, "-m", "tools.pipeline.front", "graph", *options]
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkout:
+    """A copy of the checkout whose steps are all in the cache, and their keys."""
 
     root: Path
+    before: dict[str, str]
 
-    def run(self, *tasks: str) -> list[str]:
-        """Run doit; the names of the tasks that were executed, sorted."""
-        log = self.root / "executed.log"
-        log.unlink(missing_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "doit", "-f", "recorded_dodo.py", *tasks],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return sorted(log.read_text().split()) if log.exists() else []
-
-    def append(self, file: str, text: str) -> None:
-        """Add to a file."""
+    def change(self, file: str, old: str, new: str) -> set[str]:
+        """Exchange one byte, keeping size and time: what a checker that trusts times would miss. Give moved()."""
         path = self.root / file
-        path.write_bytes(path.read_bytes() + text.encode())
-
-    def change_byte(self, file: str, old: str, new: str) -> None:
-        """Exchange one byte, keeping size and time: what a checker that trusts times would miss."""
-        path = self.root / file
-        state = path.stat()
-        data = path.read_bytes()
+        state, data = path.stat(), path.read_bytes()
         assert len(old) == len(new)
         assert old.encode() in data
         path.write_bytes(data.replace(old.encode(), new.encode(), 1))
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        return self.moved()
+
+    def append(self, file: str, text: str) -> set[str]:
+        path = self.root / file
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + text.encode())
+        return self.moved()
+
+    def moved(self) -> set[str]:
+        """The steps whose keys are others now, or not known before something is made."""
+        now = keys(self.root)
+        return {name for name in {*now, *self.before} if now.get(name) != self.before.get(name)}
+
+
+def keys(root: Path) -> dict[str, Any]:
+    return {step["name"]: step["key"] for step in json.loads(graph(root, "--json"))["steps"]}
 
 
 @pytest.fixture
-def graph(repository: Path, tmp_path: Path, build_tree: Tree) -> Graph:
-    """A copy in which everything has been built once."""
-    assert build_tree.path.is_dir()
+def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
+    assert artifacts.is_dir()
     root = copy_all(repository, tmp_path / "checkout")
-    shutil.copy2(Path(__file__).parent / "recorded_dodo.py", root)
-    made = Graph(root)
-    first = made.run("build")
-    assert "kernel:production" in first
-    assert "artifacts:production" in first
-    assert "kernel:debug" not in first
-    return made
-
-
-def test_a_second_build_runs_nothing(graph: Graph) -> None:
-    """Also not after files that no task names have changed."""
-    assert graph.run("build") == []
-    graph.append("requirements.in", "# a comment\n")
-    assert graph.run("build") == []
+    before = keys(root)
+    assert all(before.values()), "every step must have been built before this test"
+    return Checkout(root=root, before=before)
 
 
 @pytest.mark.parametrize(
@@ -85,80 +80,86 @@ def test_a_second_build_runs_nothing(graph: Graph) -> None:
             "kernel-patches/6.12/0001-virtio_ring-always-use-the-DMA-API-in-an-encrypted-guest.patch",
             "force_dma_api",
             "force_dmb_api",
-            {"source:linux"} | _KERNEL | _MEASURED,
+            # What Kconfig and the initramfs take of the source is not known either before it is made.
+            {"source-linux-6.12", "initramfs"} | _CONFIGS | _KERNELS | _MEASURED,
         ),
-        ("recipes/kernel/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _KERNEL | _MEASURED),
-        ("recipes/kernel/debug.config", "CONFIG_", "CONFIH_", None),
-        ("initramfs/agent/src/main.rs", "SPDX", "SPDY", {"agent", "initramfs"} | _MEASURED),
-        ("initramfs/manifest.toml", '"0755"', '"0750"', {"initramfs"} | _MEASURED),
-        ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", set()),
-        ("recipes/guest.toml", '"512M"', '"513M"', {"kata:production"} | _MEASURED),
-        ("recipes/profiles/production.toml", "panic=-1", "panic=-2", {"kata:production"} | _MEASURED),
-        ("recipes/profiles/debug.toml", "panic=-1", "panic=-2", None),
-        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware:RELEASE-1MB"} | _MEASURED),
-        ("recipes/firmware/prepare.sh", "set -eu", "set -ue", _FIRMWARE | _MEASURED),
-        ("recipes/firmware/edk2-patches.toml", "exactly our", "exactly 0ur", _FIRMWARE | _MEASURED),
+        ("recipes/kernel/fragments/base.config", "CONFIG_64BIT=y", "CONFIG_64BIT=n", _CONFIGS | _KERNELS | _MEASURED),
+        (
+            "recipes/kernel/fragments/debug.config",
+            "CONFIG_",
+            "CONFIH_",
+            {"kernel-config-linux-6.12-debug", "kernel-linux-6.12-debug", "digests-debug", "runtime-debug"},
+        ),
+        ("initramfs/agent/src/main.rs", "SPDX", "SPDY", _AGENT),
+        ("initramfs/manifest.toml", '"0755"', '"0750"', _AGENT - {"agent"}),
+        ("recipes/runtime.toml.j2", "SEV guest", "SEV Guest", _RUNTIME),
+        ("recipes/kata/dropin.toml.j2", "Read docs", "read docs", _KATA),
+        ("recipes/guest.toml", '"512M"', '"513M"', _RUNTIME | _KATA),
+        (
+            "recipes/profiles/production.toml",
+            "panic=-1",
+            "panic=-2",
+            {"digests-production", "runtime-production", "kata-production"},
+        ),
+        ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
+        (
+            "recipes/apply-patches.sh",
+            "set -eu",
+            "set -ue",
+            {"source-linux-6.12", "source-edk2", "firmware-ovmf", "initramfs"} | _CONFIGS | _KERNELS | _MEASURED,
+        ),
+        ("recipes/firmware/patches/debian.toml", "exactly our", "exactly 0ur", set()),
+        ("recipes/expected.sha256", "out/vmlinuz", "out/vmlinux", set()),
+        ("recipes/sources.lock", "licence", "licence", set()),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",
-)  # fmt: skip
-def test_one_byte_reruns_exactly_what_depends_on_it(
-    graph: Graph, file: str, old: str, new: str, expected: set[str] | None
+)
+def test_one_byte_moves_exactly_what_depends_on_it(
+    checkout: Checkout, file: str, old: str, new: str, expected: set[str]
 ) -> None:
-    """The changed byte keeps the file's size and time. None: the default build does not depend on it."""
-    graph.change_byte(file, old, new)
-    wanted = sorted(expected | _OUTPUT) if expected is not None else []
-    assert graph.run("build") == wanted
-    assert graph.run("build") == []
+    assert checkout.change(file, old, new) == expected
+    assert checkout.change(file, new, old) == set()
 
 
-def test_a_launcher_change_reruns_launcher_and_output(graph: Graph) -> None:
-    """The launcher is in no other artifact, so not even runtime.toml is rendered again."""
-    graph.append("tools/launcher/base/units.py", "# a comment\n")
-    assert graph.run("build") == sorted({"launcher"} | _LISTED)
+def test_a_comment_in_our_code_moves_nothing(checkout: Checkout) -> None:
+    """But in what is an input of a step: the launcher's modules, and the programs that run in the sandbox."""
+    packed = ("tools/launcher/", "tools/sev/", "tools/__init__.py", "tools/pipeline/publish/pack_launcher.py")
+    rendered = "tools/pipeline/publish/render.py"
+    measured = ("tools/sev/", "tools/__init__.py", "tools/pipeline/__init__.py", "tools/pipeline/measure/")
+    pipeline = sorted((checkout.root / "tools/pipeline").rglob("*.py"))
+    names = [path.relative_to(checkout.root).as_posix() for path in pipeline]
+    rest = [name for name in names if not name.startswith((*packed, rendered, *measured))]
+    assert len(rest) > 60
+    for name in [*rest, "dodo.py", "requirements.in"]:
+        (checkout.root / name).write_bytes((checkout.root / name).read_bytes() + b"# a comment\n")
+    assert checkout.moved() == set()
+    assert checkout.append("tools/launcher/base/ui.py", "# a comment\n") == {"launcher"}
+    assert checkout.append(rendered, "# a comment\n") == {"launcher"} | _RUNTIME | _KATA
 
 
-def test_new_expected_digests_are_compared(graph: Graph) -> None:
-    """Nothing is built again for them."""
-    path = graph.root / "recipes/expected.sha256"
-    path.write_text(f"{'0' * 64}  out/vmlinuz\n")
-    assert graph.run("build") == ["artifacts:production"]
-
-
-def test_a_drop_in_for_kata_is_rendered_alone(graph: Graph) -> None:
-    """Nothing that starts guests depends on it."""
-    graph.change_byte("recipes/kata/dropin.toml.j2", "Read docs", "read docs")
-    assert graph.run("build") == sorted({"kata:production"} | _LISTED)
-
-
-def test_a_new_file_is_noticed(graph: Graph) -> None:
+def test_a_new_file_is_noticed(checkout: Checkout) -> None:
     """A source file that is added to the agent is part of it, named or not."""
-    (graph.root / "initramfs/agent/src/new.rs").write_text("// new\n")
-    assert graph.run("build") == sorted({"agent", "initramfs"} | _MEASURED | _OUTPUT)
+    assert checkout.append("initramfs/agent/src/new.rs", "// new\n") == _AGENT
 
 
-def test_a_lost_target_is_made_again(graph: Graph) -> None:
-    """Deleting an artifact brings that artifact's task back, not its inputs'."""
-    (graph.root / "out/vmlinuz").unlink()
-    assert graph.run("build") == ["artifacts:production"]
-
-
-def test_profiles_share_what_they_can(graph: Graph) -> None:
-    """After the production build, the debug one needs its own kernel and output only."""
-    assert graph.run("build_debug") == [
-        "artifacts:debug",
-        "digests:debug",
-        "kata:debug",
-        "kernel:debug",
-        "kernel_config:debug",
-        "manifest:debug",
-        "runtime:debug",
-    ]
-
-
-def test_a_builtin_initramfs_makes_the_kernel_depend_on_the_agent(graph: Graph) -> None:
-    """Where it is carried beside the kernel, it must not."""
-    graph.run("artifacts:builtin")
-    graph.change_byte("initramfs/agent/src/main.rs", "SPDX", "SPDY")
-    again = graph.run("build", "artifacts:builtin")
-    assert "kernel:builtin" in again
-    assert "kernel:production" not in again
+def test_the_whole_graph_is_printed(repository: Path, artifacts: Path) -> None:
+    """As text, as JSON, and for Graphviz: every step with its key, its result and its time."""
+    assert artifacts.is_dir()
+    found = json.loads(graph(repository, "--json"))
+    steps = {step["name"]: step for step in found["steps"]}
+    assert found["schema"] == 1
+    assert _KERNELS | _CONFIGS | _MEASURED | _KATA | {"agent", "initramfs", "launcher"} <= steps.keys()
+    assert steps["kernel-linux-6.12"]["there"] is True
+    assert steps["kernel-linux-6.12"]["seconds"] > 1
+    assert steps["kernel-linux-6.12"]["needs"] == ["kernel-config-linux-6.12", "source-linux-6.12"]
+    text = graph(repository)
+    dot = graph(repository, "--dot")
+    assert dot.startswith("digraph steps {")
+    assert dot.rstrip().endswith("}")
+    for name, step in steps.items():
+        line = next(line for line in text.splitlines() if line.split()[:1] == [name])
+        assert step["key"][:12] in line
+        assert "there" in line
+        assert f'"{name}" [label=' in dot
+        assert all(f'"{needed}" -> "{name}";' in dot for needed in step["needs"])
+    assert '"launcher" -> "out/";' in dot

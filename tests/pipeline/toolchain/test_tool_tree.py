@@ -16,16 +16,17 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tools.pipeline.base import files
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine import merkle
+from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.seal import Seal
-from tools.pipeline.sources.cache import Cache
-from tools.pipeline.sources.pins import Architecture, Archive, Package, Pin, PoolFile, ToolchainLock
-from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
+from tools.pipeline.sources.pins import Archive, Package, Pin, PoolFile, ToolchainLock
+from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb, tool_tree
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,7 +82,7 @@ class Workshop:
     """Packages made in the test, put into a cache and set up as tree `t`."""
 
     def __init__(self, where: Path) -> None:
-        self.cache = Cache(root=where / "cache")
+        self.cache = Cas(root=where / "cache")
         self.trees = where / "trees"
         self.seal = Seal(key=b"k" * 32)
         self.packages: list[Package] = []
@@ -104,12 +105,13 @@ class Workshop:
         )
         self.packages.append(Package(pin=pin, architecture=Architecture.ALL, trees=("t",)))
 
-    def ensure(self, layout: Layout = LAYOUT, jobs: int = 2) -> tool_tree.Tree:
-        wanted = WantedTree(name="t", packages=("a",), links=self.links)
+    def ensure(self, layout: Layout = LAYOUT, jobs: int = 2, name: str = "t") -> tool_tree.Tree:
+        wanted = WantedTree(name=name, packages=("a",), links=self.links)
         toolchain = Toolchain(suite="s", architecture=Architecture.AMD64, layout=layout, trees=(wanted,))
-        lock = ToolchainLock(suite="s", wanted=(("t", ("a",)),), packages=tuple(self.packages))
+        packages = tuple(replace(package, trees=(name,)) for package in self.packages)
+        lock = ToolchainLock(suite="s", wanted=((name, ("a",)),), packages=packages)
         return tool_tree.ensure_tree(
-            "t", toolchain=toolchain, lock=lock, cache=self.cache, trees=self.trees, seal=self.seal, jobs=jobs
+            name, toolchain=toolchain, lock=lock, cache=self.cache, trees=self.trees, seal=self.seal, jobs=jobs
         )
 
 
@@ -154,7 +156,7 @@ def test_good_tree(shop: Workshop) -> None:
     assert stat.S_IMODE((root / "usr/bin").stat().st_mode) == 0o755
     times = {p.lstat().st_mtime for p in [root, *root.rglob("*")]}
     assert times == {deb.MTIME}
-    assert made.digest == files.of_folder(root)
+    assert made.digest == merkle.read(root).digest().sha256
     assert tool_tree.is_intact(made)
 
 
@@ -293,6 +295,20 @@ def test_bomb_is_stopped_by_its_size(shop: Workshop, monkeypatch: pytest.MonkeyP
         shop.ensure()
 
 
+def test_what_is_skipped_counts_too(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = [member(f"./usr/share/doc/zero{i}", bytes(1 << 18)) for i in range(5)]
+    shop.add("bomb", package_file(member("./usr/x"), *zeros))
+    assert [p.name for p in (shop.ensure().path / "usr").iterdir() if p.is_file()] == ["x"]
+    shutil.rmtree(shop.trees)
+    monkeypatch.setattr(deb, "_MAX_UNPACKED", 1 << 20)
+    with pytest.raises(BuildError, match="unpacks to more than 1048576 bytes at 'usr/share/doc/zero4'"):
+        shop.ensure()
+    monkeypatch.undo()
+    monkeypatch.setattr(deb, "_MAX_MEMBERS", 5)
+    with pytest.raises(BuildError, match="more than 5 members"):
+        shop.ensure()
+
+
 def test_too_many_members(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deb, "_MAX_MEMBERS", 10)
     shop.add("many", package_file(*(member(f"./usr/{i}") for i in range(11))))
@@ -352,24 +368,93 @@ def test_a_planted_tree_is_not_taken(shop: Workshop) -> None:
     """Complete, with a record that fits it, but sealed by somebody else."""
     shop.add("a", package_file(member("./usr/x", b"1")))
     made = shop.ensure()
-    record = made.path.parent / "tool_tree.json"
-    genuine = record.read_bytes()
+    record = made.path.parent / "tree.json"
+    genuine = json.loads(record.read_bytes())
+    thing = {"kind": genuine["kind"], "key": genuine["key"]}
     (made.path / "usr/x").write_bytes(b"2")
-    forged = {**json.loads(genuine)["record"], "digest": files.of_folder(made.path)}
-    Seal(key=b"K" * 32).write(record, forged)
+    forged = {**genuine["record"], "digest": merkle.read(made.path).digest().sha256}
+    Seal(key=b"K" * 32).write(record, forged, **thing)
     again = shop.ensure()
     assert again == made
     assert (again.path / "usr/x").read_bytes() == b"1"
     # The control: with the right key it would have been believed.
     (made.path / "usr/x").write_bytes(b"2")
-    Seal(key=b"k" * 32).write(record, forged)
+    Seal(key=b"k" * 32).write(record, forged, **thing)
     assert shop.ensure().digest == forged["digest"]
+
+
+def test_a_genuine_tree_is_not_taken_in_anothers_place(shop: Workshop) -> None:
+    """Last year's tree where this year's belongs (a rollback), and one tree for another."""
+    shop.add("a", package_file(member("./usr/x", b"old")))
+    old = shop.ensure()
+    shop.packages.clear()
+    shop.add("a", package_file(member("./usr/x", b"new")))
+    new = shop.ensure()
+    other = shop.ensure(name="other")
+    for victim, planted in ((new, old), (other, old), (new, other)):
+        shutil.rmtree(victim.path.parent)
+        shutil.copytree(planted.path.parent, victim.path.parent, symlinks=True)
+        made = shop.ensure(name=victim.path.parent.name.partition("-")[0])
+        assert made == victim
+        assert (made.path / "usr/x").read_bytes() == b"new"
+    # The control: in its own place it is taken, and not made again.
+    number = new.path.stat().st_ino
+    assert shop.ensure() == new
+    assert new.path.stat().st_ino == number
+
+
+def test_a_place_where_others_can_write_is_refused(shop: Workshop) -> None:
+    shop.add("a", package_file(member("./usr/x", b"1")))
+    made = shop.ensure()
+    for folder, says in ((shop.trees, "chmod go-w"), (shop.trees.parent, r"chmod \+t")):
+        mode = folder.stat().st_mode
+        folder.chmod(0o777)
+        with pytest.raises(UserError, match=rf"{folder}: others can write there .*{says}"):
+            shop.ensure()
+        folder.chmod(mode)
+    shop.trees.parent.chmod(0o1777)
+    assert shop.ensure() == made
+
+
+@pytest.mark.parametrize("inner", ["..", ".", "usr", "usr/x"])
+def test_a_tree_that_others_could_change_is_made_again(shop: Workshop, inner: str) -> None:
+    shop.add("a", package_file(member("./usr/x", b"1")))
+    made = shop.ensure()
+    (made.path / inner).chmod(0o777)
+    number = made.path.stat().st_ino
+    assert not tool_tree.is_intact(made) or inner == ".."
+    assert shop.ensure() == made
+    assert (made.path.stat().st_ino == number) is (inner.startswith("usr"))
+
+
+def test_a_lock_that_is_a_link_is_not_followed(shop: Workshop, outside: Path) -> None:
+    shop.add("a", package_file(member("./usr/x", b"1")))
+    shop.trees.mkdir(parents=True, mode=0o755)
+    (shop.trees / ".lock-t").symlink_to(outside / "new")
+    with pytest.raises(UserError, match=r"\.lock-t: is a link"):
+        shop.ensure()
+
+
+def test_golden_key_and_digest(shop: Workshop) -> None:
+    """When the digest differs for these packages, or the key for this description: raise TREE_VERSION."""
+    shop.links = (("usr/bin/cc", "prog"),)
+    shop.add("a", package_file(member("./usr/bin/prog", b"#!", mode=0o755), link("./usr/l", "prog"), folder("./usr/e")))
+    made = shop.ensure()
+    assert tool_tree.TREE_VERSION == 1
+    assert made.digest == "cd2c6edabae75e843ead35ab3502e433c6fb2e97dd1f9917dc2fb6ee764e9dbb"
+    # The package's own digest holds a time, so the key is of another.
+    pin = replace(shop.packages[0].pin, sha256="0" * 64)
+    wanted = WantedTree(name="t", packages=("a",), links=shop.links)
+    assert (
+        tool_tree.key(wanted, LAYOUT, [replace(shop.packages[0], pin=pin)])
+        == "b1c4654dcb71a0339ccdcd6cbe9c94cf6e6a6a0c4ac50bc1ae627adafa33dbc7"
+    )
 
 
 def test_incomplete_tree_is_not_taken(shop: Workshop) -> None:
     shop.add("a", package_file(member("./usr/x", b"1")))
     made = shop.ensure()
-    (made.path.parent / "tool_tree.json").unlink()
+    (made.path.parent / "tree.json").unlink()
     (made.path / "usr/x").unlink()
     again = shop.ensure()
     assert again == made

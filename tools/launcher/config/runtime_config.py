@@ -17,8 +17,6 @@ from tools.sev.modes import Console, Mode, ProfileKind
 
 _FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-# virtio-blk's serial number field has 20 bytes (VIRTIO_BLK_ID_BYTES).
-_SERIAL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,19}"
 _CMDLINE = r"[\x20-\x7e]*"
 _Q35 = r"(pc-)?q35(-[0-9]+\.[0-9]+)?"
 
@@ -59,8 +57,6 @@ class Sev:
 class Devices:
     """The names by which guest and host find each other's devices."""
 
-    agent_port: str
-    rootfs_serial: str
     console: Console
     rng: bool
 
@@ -182,8 +178,6 @@ def _cmdline(table: _Table) -> str:
 def _sev(table: _Table, *, profile: ProfileKind) -> Sev:
     mode = table.choice("mode", Mode)
     reduced = table.integer("reduced-phys-bits", low=1, high=63)
-    if not table.boolean("kernel-hashes"):
-        raise table.error("kernel-hashes", "must be true: the firmware starts nothing that is not in the hashes table")
     snp, es, legacy = table.table("snp"), table.table("sev-es"), table.table("sev")
     snp_policy = _policy(snp, policy.SNP, profile=profile)
     es_policy = _policy(es, policy.SEV_ES, profile=profile)
@@ -216,8 +210,6 @@ def _policy(table: _Table, layout: policy.Layout, *, profile: ProfileKind) -> in
 
 def _devices(table: _Table) -> Devices:
     devices = Devices(
-        agent_port=table.string("agent-port", pattern=_WORD, says="a virtio-serial port name"),
-        rootfs_serial=table.string("rootfs-serial", pattern=_SERIAL, says="a disk serial (1 to 20 plain characters)"),
         console=table.choice("console", Console),
         rng=table.boolean("rng"),
     )

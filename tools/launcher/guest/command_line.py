@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.host.qemu_program import SANDBOX, Version
+from tools.sev.agent_abi import AGENT_PORT, ROOTFS_SERIAL
 from tools.sev.modes import Mode
 
 Option = tuple[str, ...]
@@ -150,19 +151,18 @@ def _boot(spec: Spec, files: Files) -> list[Option]:
 
 
 def _devices(spec: Spec, files: Files) -> list[Option]:
-    devices = spec.config.devices
     options: list[Option] = [
         ("-device", f"virtio-serial-pci,id=serial0,{_VIRTIO}"),
         ("-chardev", f"socket,id=agent,path={_value(files.agent_socket)}"),
-        ("-device", f"virtserialport,bus=serial0.0,chardev=agent,name={devices.agent_port}"),
+        ("-device", f"virtserialport,bus=serial0.0,chardev=agent,name={AGENT_PORT}"),
     ]
     if files.rootfs is not None:
         image = f"driver=raw,node-name=rootfs,read-only=on,file.driver=file,file.filename={_value(files.rootfs)}"
         options += [
             ("-blockdev", image),
-            ("-device", f"virtio-blk-pci,drive=rootfs,serial={devices.rootfs_serial},{_VIRTIO}"),
+            ("-device", f"virtio-blk-pci,drive=rootfs,serial={ROOTFS_SERIAL},{_VIRTIO}"),
         ]
-    if devices.rng:
+    if spec.config.devices.rng:
         options += [
             ("-object", "rng-random,id=rng0,filename=/dev/urandom"),
             ("-device", f"virtio-rng-pci,rng=rng0,{_VIRTIO}"),

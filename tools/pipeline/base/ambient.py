@@ -7,6 +7,7 @@ and what a person sees. A test searches the rest of `tools/` for strays.
 """
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TextIO
@@ -99,6 +100,21 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def standard_error() -> TextIO:
+    """The real one, whatever sys.stderr has been replaced by (doit and pytest do)."""
+    return sys.__stderr__ if sys.__stderr__ is not None else sys.stderr
+
+
+def terminal_size(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows, 80 and 24 when the stream does not know."""
+    try:
+        columns, rows = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return 80, 24
+    # A terminal of a program (expect, a serial line) may say 0.
+    return columns or 80, rows or 24
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person watches the stream."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -112,3 +128,19 @@ def colour_wanted(stream: TextIO) -> bool:
 def host_environment(*names: str) -> dict[str, str]:
     """The named variables as they are set, for host tools (apt, bwrap) that need them."""
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def pip_environment() -> dict[str, str]:
+    """What pip reads its configuration from: where the index is, and how this machine reaches it."""
+    proxies = (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+    )
+    others = ("PATH", "HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "NETRC", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    return host_environment(*proxies, *others, *(name for name in os.environ if name.startswith("PIP_")))

@@ -8,7 +8,10 @@ from pathlib import Path
 RECIPES = ("recipes", "kernel-patches", "initramfs", "pyproject.toml")
 """What people write by hand: recipes, locks, patches, the manifest and the agent's sources."""
 
-EVERYTHING = (*RECIPES, "dodo.py", "tools", "requirements.in", "requirements.lock", "doit")
+EVERYTHING = (
+    *RECIPES, "dodo.py", "tools", "doit",
+    "requirements.in", "requirements.lock", "requirements-dev.in", "requirements-dev.lock",
+)  # fmt: skip
 """All that `doit` needs to start."""
 
 # `target` is what a developer's own cargo leaves behind.

@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of files and folders, and files that are never half-written."""
+"""SHA-256 of files and folders, files that are never half-written, and whose files may be trusted."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -9,7 +10,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base import ambient
+from tools.pipeline.base.errors import BuildError, UserError
 
 
 def of_bytes(data: bytes) -> str:
@@ -93,3 +95,85 @@ def write_if_changed(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Like write_atomically, but leaves a file with the same bytes alone."""
     if not (path.is_file() and path.read_bytes() == data and stat.S_IMODE(path.stat().st_mode) == mode):
         write_atomically(path, data, mode=mode)
+
+
+def check_private(status: os.stat_result, path: Path) -> None:
+    """Raise UserError unless a file with a secret is ours, and nobody else's to read or write."""
+    us = ambient.effective_uid()
+    if status.st_uid != us:
+        raise UserError(
+            f"belongs to uid {status.st_uid}, not to uid {us}, who uses it",
+            where=str(path),
+            hint="make a copy that is yours, with mode 600, or change the owner",
+        )
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise UserError(f"others can read or write it (mode {mode:o})", where=str(path), hint=f"chmod 600 {path}")
+
+
+def check_unshared(path: Path, *, sticky: bool = False) -> None:
+    """Raise UserError unless a folder is ours or root's, and nobody else can change what names in it mean.
+
+    `sticky`: a folder in which nobody can rename what is not theirs (as /tmp) will do.
+    """
+    status = path.lstat()
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode):
+        raise UserError("is no folder", where=str(path), hint="remove it")
+    if status.st_uid not in {0, ambient.effective_uid()}:
+        raise UserError(
+            f"belongs to uid {status.st_uid}, so what lies there cannot be trusted",
+            where=str(path),
+            hint="remove it, or set SEV_ARTIFACTS_CACHE to a folder of your own",
+        )
+    if mode & 0o022 and not (sticky and mode & stat.S_ISVTX):
+        raise UserError(
+            f"others can write there (mode {mode:o}), so what lies there cannot be trusted",
+            where=str(path),
+            hint=f"chmod {'+t' if sticky else 'go-w'} {path}, or set SEV_ARTIFACTS_CACHE to a folder of your own",
+        )
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a lock file (for flock), made unless it is there; UserError when it is a link."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError("is a link where a lock must be", where=str(path), hint="remove it") from None
+
+
+def open_folder(root: Path, *names: str, make: bool = False) -> int:
+    """A descriptor of a folder below `root`, for use as dir_fd; no link below `root` is followed.
+
+    With `make`, folders that are not there are made (mode 0755, whatever the umask). FileNotFoundError without;
+    UserError when a link or a file is in the way.
+    """
+    if make:
+        root.mkdir(parents=True, exist_ok=True)
+    here, path = os.open(root, _FOLDER), root
+    for name in names:
+        above, path = here, path / name
+        try:
+            made = make and _make_folder(name, above)
+            here = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
+        except NotADirectoryError:
+            # What O_NOFOLLOW and O_DIRECTORY together say of a link, too (open(2)).
+            raise UserError("is a link or a file where a folder must be", where=str(path), hint="remove it") from None
+        finally:
+            os.close(above)
+        if made:
+            os.fchmod(here, 0o755)
+    return here
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _make_folder(name: str, above: int) -> bool:
+    try:
+        os.mkdir(name, 0o755, dir_fd=above)
+    except FileExistsError:
+        return False
+    return True

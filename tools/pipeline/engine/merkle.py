@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base.errors import BuildError, UserError
 
 _VARINT, _BYTES = 0, 2  # protobuf wire types
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def _read(path: bytes) -> Folder:
         if stat.S_ISDIR(mode):
             folder.members[entry.name] = _read(entry.path)
         elif stat.S_ISLNK(mode):
-            folder.members[entry.name] = Link(target=os.readlink(entry.path))
+            folder.members[entry.name] = Link(target=os.readlink(entry.path))  # noqa: PTH115 (bytes)
         elif stat.S_ISREG(mode):
             folder.members[entry.name] = File(digest=_hash(entry.path), executable=bool(mode & 0o100))
         else:
@@ -148,6 +149,28 @@ def _entries(path: bytes) -> Iterator["os.DirEntry[bytes]"]:
 
 def _hash(path: bytes) -> Digest:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return Digest(sha256=sha256, size=file.tell())
+
+
+def file(path: Path, *, shown_as: str) -> File:
+    """A regular file on disk, hashed; UserError, calling it `shown_as`, when there is none."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            return File(digest=_hash(os.fsencode(path)), executable=bool(mode & 0o100))
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be read", where=shown_as) from None
+    raise UserError("is no regular file", where=shown_as)
+
+
+def copy(source: Path, target: Path) -> Digest:
+    """Copy a file's bytes to a new file; the digest is that of what was written."""
+    total, size = hashlib.sha256(), 0
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(_CHUNK):
+            total.update(chunk)
+            size += writer.write(chunk)
+    return Digest(sha256=total.hexdigest(), size=size)

@@ -4,12 +4,14 @@
 
 A cache is a folder that others may reach: a shared disk, a volume restored from yesterday's CI run. Its files
 are checked against their record, and the record against an HMAC whose key never lies in the cache. Whoever
-plants a result, its record included, has planted nothing.
+plants a result, its record included, has planted nothing; nor has who puts a genuine record, of last year's lock
+say, in another's place: each says what it is a record of.
 """
 
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,37 +31,44 @@ class Seal:
 
     key: bytes = field(repr=False)
 
-    def write(self, path: Path, record: Mapping[str, object]) -> None:
-        """Write the record with its seal, by rename."""
-        document = {"record": record, "seal": self._mac(record)}
+    def write(self, path: Path, record: Mapping[str, object], *, kind: str, key: str) -> None:
+        """Write the record with its seal, by rename. `kind` and `key` say of what thing it is the record."""
+        sealed = {"kind": kind, "key": key, "record": record}
+        document = {**sealed, "seal": self._mac(sealed)}
         digest.write_atomically(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """The record, or None when there is none or somebody else wrote it."""
+    def read(self, path: Path, *, kind: str, key: str) -> dict[str, Any] | None:
+        """The record, or None when there is none, somebody else wrote it, or it is another thing's."""
         try:
             document = json.loads(path.read_bytes())
             record, found = document["record"], document["seal"]
-            expected = self._mac(record)
+            # Not what the file says that it is, but what is asked for.
+            expected = self._mac({"kind": kind, "key": key, "record": record})
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         if not (isinstance(record, dict) and isinstance(found, str) and found.isascii()):
             return None
         return record if hmac.compare_digest(found, expected) else None
 
-    def _mac(self, record: Mapping[str, object]) -> str:
+    def _mac(self, sealed: Mapping[str, object]) -> str:
         # Sorted and without white space: one text for one record.
-        text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(sealed, sort_keys=True, separators=(",", ":"))
         return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def load(folder: Path) -> Seal:
-    """The seal with the key in `folder`, which is made at first use; UserError when that cannot be."""
+    """The seal with the key in `folder`, which is made at first use; UserError when that cannot be.
+
+    So it is for a key that is another's, or that others can read: they could seal what they like.
+    """
     path = folder / _KEY_FILE
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             digest.write_once(path, ambient.random_bytes(KEY_SIZE), mode=0o600)
-        key = path.read_bytes()
+        with path.open("rb") as file:
+            digest.check_private(os.fstat(file.fileno()), path)
+            key = file.read(KEY_SIZE + 1)
     except OSError as error:
         raise UserError(
             f"cannot be used: {error.strerror}",
@@ -67,5 +76,6 @@ def load(folder: Path) -> Seal:
             hint="set XDG_STATE_HOME to a folder that you can write to",
         ) from None
     if len(key) != KEY_SIZE:
-        raise UserError(f"has {len(key)} bytes, not {KEY_SIZE}", where=str(path), hint="remove it")
+        size = path.stat().st_size
+        raise UserError(f"has {size} bytes, not {KEY_SIZE}", where=str(path), hint="remove it")
     return Seal(key=key)

@@ -3,29 +3,28 @@
 """The guest firmware: edk2's AmdSev platform, which verifies kernel, initramfs and command line.
 
 edk2 tarball ────────────────────────────┐
-Debian's fixes, by edk2-patches.toml ────┼─ source ── build.sh ── OVMF.fd, footer checked
+Debian's fixes, by debian.toml ──────────┼─ source ── build.sh ── OVMF.fd, footer checked
 recipes/firmware/patches ────────────────┘
 """
 
-import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tools.pipeline.base import files as digest
 from tools.pipeline.base import toml_reader
-from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.store import Input, Result, Step
-from tools.pipeline.guest import patches
-from tools.pipeline.guest import source_tree as source
-from tools.pipeline.guest.patches import Patch
-from tools.pipeline.recipes.profiles import FirmwareRecipe
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.step import CheckoutFile, Literal, Reference, Step
+from tools.pipeline.guest import patches, source_tree
+from tools.pipeline.recipes.firmwares import FirmwareRecipe
 from tools.sev import firmware_check
 from tools.sev.errors import FormatError
 
-_FOLDER = "recipes/firmware"
-_JUDGED = f"{_FOLDER}/edk2-patches.toml"
+IMAGE = "OVMF.fd"
 _LICENCE = "BSD-2-Clause-Patent"
+_BUILD = "recipes/firmware/build.sh"
+_JUDGED = "recipes/firmware/judged.sh"
+_DEBIAN = "/inputs/debian.tar.xz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,38 +35,9 @@ class DebianPatch:
     apply: bool
 
 
-def pins(recipe: FirmwareRecipe) -> list[str]:
-    """Names in sources.lock that the source tree is made of."""
-    return [recipe.source, f"{recipe.source}-debian"]
-
-
-def check_pins(project: Project) -> None:
-    """Raise UserError when sources.lock lacks something that a profile's firmware is made of."""
-    for profile in project.recipes.profiles:
-        for name in pins(profile.firmware):
-            project.source(name)
-
-
-def log(recipe: FirmwareRecipe) -> str:
-    """The name of the log of a firmware's build."""
-    return f"firmware-{recipe.name}"
-
-
-def script(project: Project) -> Path:
-    """What runs in the sandbox to build the firmware."""
-    return project.root / _FOLDER / "build.sh"
-
-
-def patch_files(project: Project) -> list[Path]:
-    """Every file that the patched source tree depends on."""
-    folder = project.root / _FOLDER
-    own = sorted((folder / "patches").glob("*.patch"))
-    return [folder / "prepare.sh", folder / "edk2-patches.toml", folder / "patches/series", *own]
-
-
-def judged_patches(path: Path) -> tuple[DebianPatch, ...]:
-    """Parse edk2-patches.toml; the order is the order of application."""
-    table = toml_reader.load(path, shown_as=_JUDGED)
+def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...]:
+    """Which of Debian's patches are applied; the order is the order of application. UserError names file and key."""
+    table = toml_reader.load(root / recipe.debian_patches, shown_as=recipe.debian_patches)
     table.integer("schema", low=1, high=1)
     found: dict[str, DebianPatch] = {}
     for item in table.tables("debian"):
@@ -82,78 +52,52 @@ def judged_patches(path: Path) -> tuple[DebianPatch, ...]:
     return tuple(found.values())
 
 
-def source_tree(project: Project, recipe: FirmwareRecipe) -> Result:
-    """The patched source tree; BuildError names the hunk of a patch that does not fit.
+def source(root: Path, recipe: FirmwareRecipe, *, archive: Reference, debian: Reference, version: str) -> Step:
+    """The patched tree. `debian` is the archive with Debian's patches: one that nobody has judged is a mistake.
 
-    Raises UserError when Debian's package holds a patch that nobody has judged yet.
+    Raises UserError for a patch of ours, or a judgement, that is not what it must be.
     """
-    main, debian = pins(recipe)
-    folder = project.root / _FOLDER
-    judged = judged_patches(folder / "edk2-patches.toml")
-    series = patches.load_series(folder / "patches", label=f"{_FOLDER}/patches", licence=_LICENCE)
-    archive = project.source_input(debian, inside="/inputs/debian.tar.xz")
-    _check_all_judged(archive.host, judged)
-    taken = [p.file for p in judged if p.apply]
-    own = [Input.file(folder / "patches" / p.name, f"/inputs/firmware/patches/{p.name}") for p in series]
-    step = source.step(
+    judged = debian_patches(root, recipe)
+    series = patches.load_series(root, recipe.patches, licence=_LICENCE)
+    files = (patches.SCRIPT, _JUDGED, *(patch.path for patch in series))
+    return source_tree.step(
         name=f"source-{recipe.source}",
-        title=f"source: {recipe.source} {project.source(main).pin.version}",
-        tool=project.tree("build"),
-        archive=project.source_input(main, inside="/inputs/source"),
-        extra=[
-            archive,
-            Input.file(folder / "prepare.sh", "/inputs/firmware/prepare.sh"),
-            Input.file(folder / "patches/series", "/inputs/firmware/patches/series"),
-            *own,
-        ],
-        patch_argv=["sh", "/inputs/firmware/prepare.sh", "/inputs/debian.tar.xz", *taken],
-    )
-    expected = (*[_debian_patch(name) for name in taken], *series)
-
-    def judge(log: str, status: int) -> None:
-        patches.check_log(log, exit_status=status, patches=expected)
-
-    return project.store.run(step, judge=judge)
-
-
-def _debian_patch(name: str) -> Patch:
-    where = f"debian/patches/{name}"
-    return Patch(name=name, where=where, subject="", upstream="", tested="", files=())
-
-
-def _check_all_judged(archive: Path, judged: tuple[DebianPatch, ...]) -> None:
-    prefix = "debian/patches/"
-    with tarfile.open(archive, "r:xz") as members:
-        names = {m.name.removeprefix(prefix) for m in members if m.isfile() and m.name.startswith(prefix)}
-    names.discard("series")
-    known = {p.file for p in judged}
-    for name in sorted(names - known):
-        raise UserError(f"{name} of Debian's edk2 is not judged", where=_JUDGED, hint="add it, with a reason")
-    for name in sorted(known - names):
-        raise UserError(f"{name} is not in Debian's edk2 any more", where=_JUDGED, hint="remove it")
-
-
-def build(project: Project, recipe: FirmwareRecipe, target: Path) -> None:
-    """Build the firmware to `target` after checking the footer that QEMU and the launch digest rely on."""
-    step = Step(
-        name=log(recipe),
-        title=f"firmware, {recipe.target}, {recipe.size}",
-        argv=(
-            "/bin/sh",
-            "-euc",
-            f'exec bash /inputs/build.sh {recipe.target} {recipe.size} "$JOBS"',
+        title=f"source: {recipe.source} {version}",
+        archive=archive,
+        extra={
+            _DEBIAN: debian,
+            "/inputs/judged": Literal(data="".join(f"{patch.file}\n" for patch in judged).encode()),
+            **{f"/inputs/{path}": CheckoutFile(path=path) for path in files},
+        },
+        script="\n".join(
+            [
+                f"tar --extract --xz --file={_DEBIAN} --directory=/tmp debian/patches",
+                f"sh /inputs/{_JUDGED} /tmp/debian/patches /inputs/judged {recipe.debian_patches}",
+                patches.apply(f"/tmp/debian/patches/{patch.file}" for patch in judged if patch.apply),
+                # Ours touch edk2's own files only, which have CR LF. They are kept with plain line ends, which every
+                # tool passes on unharmed.
+                patches.apply(patches.inside(series), crlf=True),
+            ]
         ),
-        tool=project.tree("build"),
-        inputs=(
-            source_tree(project, recipe).input(source.FOLDER, inside="/src"),
-            Input.file(script(project), "/inputs/build.sh"),
-        ),
-        outputs=("OVMF.fd", "OVMF.report.txt"),
     )
-    image = project.store.run(step).path("OVMF.fd")
-    data = image.read_bytes()
+
+
+def step(recipe: FirmwareRecipe, *, source: Step) -> Step:
+    """The step that builds the firmware; its footer, which QEMU and the launch digest rely on, is checked."""
+    return Step(
+        name=f"firmware-{recipe.name}",
+        title=f"firmware, {recipe.name}",
+        argv=("/bin/sh", "-euc", f"{source_tree.UNPACK} && exec bash /inputs/build.sh {recipe.target} {recipe.size}"),
+        tools="build",
+        inputs={**source_tree.inputs(source), "/inputs/build.sh": CheckoutFile(path=_BUILD)},
+        outputs=(IMAGE, "OVMF.report.txt"),
+        parallel=True,
+        checks=(partial(_check_footer, recipe.size.bytes),),
+    )
+
+
+def _check_footer(size: int, outputs: Mapping[str, Path]) -> None:
     try:
-        firmware_check.check_firmware(data, where=str(image), size=recipe.size.bytes)
+        firmware_check.check_firmware(outputs[IMAGE].read_bytes(), where=IMAGE, size=size)
     except FormatError as error:
         raise BuildError.of(error) from None
-    digest.write_if_changed(target, data)

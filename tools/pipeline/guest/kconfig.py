@@ -162,7 +162,9 @@ _IF = re.compile(r"if\s+(.*)")
 def archive_reader(archive: Path) -> Callable[[str], str]:
     """Give a function that reads a Kconfig file by its path from a tar of the tree's Kconfig files."""
     with tarfile.open(archive, "r:") as members:
-        texts = {m.name.removeprefix("./"): file.read() for m in members if (file := members.extractfile(m))}
+        # Beside the Kconfig files lies what else configuring takes.
+        wanted = (m for m in members if m.name.rpartition("/")[2].startswith("Kconfig"))
+        texts = {m.name.removeprefix("./"): file.read() for m in wanted if (file := members.extractfile(m))}
 
     def read(name: str) -> str:
         if name not in texts:

@@ -2,36 +2,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest kernel.
 
-linux tarball ─┐
-kernel-patches ┴─ source ─┐
-recipes/kernel/ fragments ┴─ .config, audited ─┐
-initramfs.cpio (when it is built in) ──────────┴─ bzImage
+    linux tarball ─┐
+    kernel-patches ┴─ source ─┬─────────────────────────────┐
+    fragments ────────────────┴─ config, audited ── compiled ┴─ bzImage, objects
+                                                       objects ┬─ linked ── bzImage with the initramfs in it
+    initramfs.cpio, config with it ────────────────────────────┘
+
+A kernel with its initramfs in it differs from one without in a single object: it is linked anew from the objects of
+the plain one. whole() compiles it from nothing, for a comparison.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from tools.pipeline.base import files as digest
-from tools.pipeline.base import ui
-from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.sandbox import EPOCH
-from tools.pipeline.engine.store import Input, Result, Step
-from tools.pipeline.guest import kconfig, patches
-from tools.pipeline.guest import source_tree as source
-from tools.pipeline.recipes.profiles import Carry, KernelRecipe, Profile
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.engine.step import CheckoutFile, Output, Reference, Step
+from tools.pipeline.guest import kconfig, patches, source_tree
+from tools.pipeline.recipes import kernels
+from tools.pipeline.recipes.kernels import KernelRecipe
 
-BUILTIN_FRAGMENT = "builtin-initramfs"
+BUILTIN_FRAGMENT = kernels.fragment("builtin-initramfs")
 """The fragment that is added when the initramfs is built into the kernel."""
 
 BUILTIN_CPIO = "/inputs/initramfs.cpio"
 """Where that fragment looks for the archive."""
 
+IMAGE = "bzImage"
+GEN_INIT_CPIO = "gen_init_cpio.c"
+_LICENCE = "GPL-2.0-only"
 _OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
-# The same archive for the same files, whoever packs it and when.
-_TAR = "--create --format=gnu --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX"
 
 # What would otherwise be the date, user, host and build count of this machine. Documentation/kbuild/
 # reproducible-builds.rst of the kernel names them.
@@ -43,176 +45,151 @@ _KBUILD: Mapping[str, str] = {
     "KBUILD_BUILD_VERSION": "1",
     "LOCALVERSION": "",
 }
+# Shell: lists what `make allnoconfig` needs, a sixtieth of the tree. Were it too little, the configuration would be
+# another than the one that olddefconfig demands of the whole tree, and compiling would end with that.
+_CONFIGURES = (
+    "find . -name 'Kconfig*' -type f && find scripts ! -type d && find arch/x86 -name 'Makefile*' && ls Makefile Kbuild"
+)
+_FRAGMENTS = "/inputs/fragments"
 
 
-def config_log(profile: Profile) -> str:
-    """The name of the log of the profile's configuration."""
-    return f"kernel-config-{profile.name}"
+def source(root: Path, recipe: KernelRecipe, *, archive: Reference, version: str) -> Step:
+    """The patched tree; what Kconfig and the initramfs need of it comes out by itself, too.
 
-
-def logs(profile: Profile) -> tuple[str, ...]:
-    """The names of the logs of what builds the profile's kernel from its configuration."""
-    if profile.carry is Carry.BUILTIN:
-        return (f"{config_log(profile)}-plain", f"kernel-{profile.name}", f"kernel-link-{profile.name}")
-    return (f"kernel-{profile.name}",)
-
-
-def patch_folder(project: Project, recipe: KernelRecipe) -> Path:
-    """Where the series' patches lie."""
-    return project.root / "kernel-patches" / recipe.series
-
-
-def fragments(project: Project, profile: Profile) -> list[Path]:
-    """The profile's configuration fragments, with the one that builds the initramfs in where it applies."""
-    found = project.fragments(profile)
-    if profile.carry is Carry.BUILTIN:
-        found.append(project.root / "recipes/kernel" / f"{BUILTIN_FRAGMENT}.config")
-    return found
-
-
-def source_tree(project: Project, recipe: KernelRecipe) -> Result:
-    """The patched source tree.
-
-    Raises UserError for a bad series and BuildError naming the hunk for a patch that does not fit.
+    Raises UserError for a patch of the series that is not what it must be.
     """
-    folder = patch_folder(project, recipe)
-    series = patches.load_series(folder, label=f"kernel-patches/{recipe.series}")
-    step = source.step(
-        name=f"source-{recipe.source}",
-        title=f"source: {recipe.source} {project.source(recipe.source).pin.version}",
-        tool=project.tree("build"),
-        archive=project.source_input(recipe.source, inside="/inputs/source"),
-        extra=[Input.file(folder / p.name, f"/inputs/patches/{p.name}") for p in series],
-        patch_argv=patches.apply_argv(series, folder="/inputs/patches"),
-    )
-    offsets: list[patches.Offset] = []
-
-    def judge(log: str, status: int) -> None:
-        offsets.extend(patches.check_log(log, exit_status=status, patches=series))
-
-    result = project.store.run(step, judge=judge)
-    for offset in offsets:
-        ui.line(f"   note: {offset}")
-    return result
-
-
-def configure(project: Project, profile: Profile, target: Path) -> None:
-    """Write the profile's .config to `target`.
-
-    Raises UserError naming fragment and line for each requested symbol that Kconfig did not honour.
-    """
-    _configure(project, profile, files=fragments(project, profile), target=target)
-
-
-def _configure(project: Project, profile: Profile, *, files: list[Path], target: Path) -> None:
-    requests = kconfig.load_fragments(files, label=lambda path: f"recipes/kernel/{path.name}")
-    allconfig = target.with_name(f"{target.name}.requested")
-    digest.write_if_changed(allconfig, kconfig.merge(requests).encode())
-    tree = source_tree(project, profile.kernel)
-    step = Step(
-        name="kernel-config",
-        log=config_log(profile) if target.name == "config" else f"{config_log(profile)}-plain",
-        title=f"kernel configuration, {profile.name}",
-        argv=(
-            "/bin/sh",
-            "-euc",
-            # What Kconfig says of each symbol goes with the result, so that the audit needs no source tree.
-            _make("KCONFIG_ALLCONFIG=/inputs/allconfig allnoconfig && cp .config /out/config")
-            + " && cd /src && find . -name 'Kconfig*' -type f | LC_ALL=C sort >/build/kconfig.list"
-            + f" && tar {_TAR} --files-from=/build/kconfig.list --file=/out/{_KCONFIG}",
+    series = patches.load_series(root, recipe.patches, licence=_LICENCE)
+    files = (patches.SCRIPT, *(patch.path for patch in series))
+    return source_tree.step(
+        name=f"source-{recipe.source}-{recipe.series}",
+        title=f"source: {recipe.source} {version}",
+        archive=archive,
+        extra={f"/inputs/{path}": CheckoutFile(path=path) for path in files},
+        script="\n".join(
+            [
+                patches.apply(patches.inside(series)),
+                f"cp usr/{GEN_INIT_CPIO} /out/",
+                f"{{ {_CONFIGURES}; }} | LC_ALL=C sort -u >/build/list",
+                f"{source_tree.TAR} --create --files-from=/build/list --file=/out/{_KCONFIG}",
+            ]
         ),
-        tool=project.tree("build"),
-        inputs=(tree.input(source.FOLDER, inside="/src"), Input.file(allconfig, "/inputs/allconfig")),
+        outputs=(_KCONFIG, GEN_INIT_CPIO),
+    )
+
+
+def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> Step:
+    """The audited configuration. `root` is the checkout, whose fragments the audit quotes by file and line."""
+    fragments = [*recipe.fragments, *([BUILTIN_FRAGMENT] if builtin else [])]
+    name = _name(recipe, builtin=builtin)
+    # The order of lines has no effect: no symbol is set twice.
+    pick = rf"grep -hE '^(CONFIG_\w+=|# CONFIG_\w+ is not set$)' {_FRAGMENTS}/* >/build/allconfig"
+    return Step(
+        name=f"kernel-config-{name}",
+        title=f"kernel configuration, {name}",
+        argv=_shell(
+            f"mkdir {source_tree.TREE} && tar --extract --file=/inputs/{_KCONFIG} --directory={source_tree.TREE}"
+            f" && {pick} && {_make('KCONFIG_ALLCONFIG=/build/allconfig allnoconfig')}"
+            f" && cp /build/obj/.config /out/config && cp /inputs/{_KCONFIG} /out/"
+        ),
+        tools="build",
+        inputs={
+            f"/inputs/{_KCONFIG}": source.output(_KCONFIG),
+            **{f"{_FRAGMENTS}/{Path(path).name}": CheckoutFile(path=path) for path in fragments},
+        },
+        # What Kconfig says of each symbol goes with the result, so that the audit needs no source tree.
         outputs=("config", _KCONFIG),
         environment=_KBUILD,
-    )
-    result = project.store.run(step)
-    text = result.path("config").read_text()
-    symbols = kconfig.read_symbols(kconfig.archive_reader(result.path(_KCONFIG)))
-    kconfig.raise_findings(kconfig.audit(requests, symbols=symbols, result=kconfig.parse_config(text, where=".config")))
-    digest.write_if_changed(target, text.encode())
-
-
-def build(project: Project, profile: Profile, *, config: Path, cpio: Path, target: Path) -> None:
-    """Compile the kernel to `target`; `cpio` is used only when the profile builds the initramfs in.
-
-    Such a kernel differs from one without in a single object: it is linked anew from the objects of the
-    kernel with the same fragments, which is mostly compiled already. check_whole() compares.
-    """
-    if profile.carry is Carry.BUILTIN:
-        plain = config.with_name("config-plain")
-        _configure(project, profile, files=project.fragments(profile), target=plain)
-        step = link_step(project, profile, config=config, plain=plain, cpio=cpio)
-    else:
-        step = compile_step(project, profile, config)
-    result = project.store.run(step)
-    digest.write_if_changed(target, result.path("bzImage").read_bytes())
-
-
-def check_whole(project: Project, profile: Profile, *, config: Path, cpio: Path, linked: Path) -> None:
-    """Compile a kernel with its initramfs whole; BuildError unless it equals the one that was linked."""
-    step = compile_step(project, profile, config, Input.file(cpio, BUILTIN_CPIO))
-    whole = project.store.run(step).path("bzImage")
-    if digest.of_file(whole) != digest.of_file(linked):
-        raise BuildError("differs from the kernel that was compiled whole", where=str(linked), hint=str(whole))
-    ui.line(f"   {linked.parent.name}: linked and compiled whole are the same bytes, {digest.of_file(whole)}")
-
-
-def compile_step(project: Project, profile: Profile, config: Path, *extra: Input) -> Step:
-    """The step that compiles a whole kernel, and keeps its objects for link_step. `extra`: further inputs."""
-    return Step(
-        name="kernel",
-        log=f"kernel-{profile.name}",
-        title=f"kernel, {profile.name}",
-        argv=("/bin/sh", "-euc", f"{COMPILE} && tar {_TAR} --zstd -C /build --file=/out/{_OBJECTS} ."),
-        tool=project.tree("build"),
-        inputs=(
-            source_tree(project, profile.kernel).input(source.FOLDER, inside="/src"),
-            Input.file(config, "/inputs/config"),
-            *extra,
-        ),
-        outputs=("bzImage", _OBJECTS),
-        environment={**_KBUILD, "ZSTD_CLEVEL": "1"},
-        keep=6,  # 100 MB each
+        parallel=True,
+        checks=(partial(_audit, root, tuple(fragments)),),
     )
 
 
-def link_step(project: Project, profile: Profile, *, config: Path, plain: Path, cpio: Path) -> Step:
-    """The step that links the kernel of `config`, with `cpio` in it, from the objects of that of `plain`."""
-    compiled = project.store.run(compile_step(project, profile, plain))
+def _audit(root: Path, fragments: Sequence[str], outputs: Mapping[str, Path]) -> None:
+    """Raise UserError naming fragment and line for each requested symbol that Kconfig did not honour."""
+    requests = kconfig.load_fragments(
+        [root / path for path in fragments], label=lambda path: str(path.relative_to(root))
+    )
+    kconfig.raise_findings(
+        kconfig.audit(
+            requests,
+            symbols=kconfig.read_symbols(kconfig.archive_reader(outputs[_KCONFIG])),
+            result=kconfig.parse_config(outputs["config"].read_text(), where=".config"),
+        )
+    )
+
+
+def compiled(recipe: KernelRecipe, *, source: Step, config: Step) -> Step:
+    """The step that compiles a whole kernel without initramfs, and keeps its objects for linked()."""
+    name = _name(recipe, builtin=False)
+    pack = f"{source_tree.TAR} --create --use-compress-program='zstd -1 --threads=1' --directory=/build/obj"
     return Step(
-        name="kernel-link",
-        log=f"kernel-link-{profile.name}",
-        title=f"kernel with its initramfs, {profile.name}",
-        argv=(
-            "/bin/sh",
-            "-euc",
-            f"tar --zstd --extract --file=/inputs/{_OBJECTS} -C /build && "
-            # All of one time and younger than the sources: make rebuilds what the configuration changes.
-            "touch /tmp/now && find /build -type f -exec touch --reference=/tmp/now {} + && " + COMPILE,
-        ),
-        tool=project.tree("build"),
-        inputs=(
-            source_tree(project, profile.kernel).input(source.FOLDER, inside="/src"),
-            compiled.input(_OBJECTS, inside=f"/inputs/{_OBJECTS}"),
-            Input.file(config, "/inputs/config"),
-            Input.file(cpio, BUILTIN_CPIO),
-        ),
-        outputs=("bzImage",),
+        name=f"kernel-{name}",
+        title=f"kernel, {name}",
+        argv=_shell(f"{source_tree.UNPACK} && mkdir /build/obj && {_COMPILE} && {pack} --file=/out/{_OBJECTS} ."),
+        tools="build",
+        inputs=_inputs(source, config),
+        outputs=(IMAGE, _OBJECTS),
         environment=_KBUILD,
+        parallel=True,
     )
+
+
+def linked(recipe: KernelRecipe, *, source: Step, config: Step, plain: Step, cpio: Output) -> Step:
+    """The step that links the kernel of `config`, with `cpio` in it, from the objects of `plain`."""
+    name = _name(recipe, builtin=True)
+    return Step(
+        name=f"kernel-{name}",
+        title=f"kernel with its initramfs, {name}",
+        argv=_shell(
+            f"{source_tree.UNPACK} && mkdir /build/obj && tar --zstd --extract --file=/inputs/{_OBJECTS} -C /build/obj && "
+            # All of one time and younger than the sources: make rebuilds what the configuration changes.
+            f"touch /tmp/now && find /build/obj -type f -exec touch --reference=/tmp/now {{}} + && {_COMPILE}"
+        ),
+        tools="build",
+        inputs={**_inputs(source, config), f"/inputs/{_OBJECTS}": plain.output(_OBJECTS), BUILTIN_CPIO: cpio},
+        outputs=(IMAGE,),
+        environment=_KBUILD,
+        parallel=True,
+    )
+
+
+def whole(recipe: KernelRecipe, *, source: Step, config: Step, cpio: Output) -> Step:
+    """The kernel of linked(), compiled from nothing: its bytes must be the same."""
+    name = _name(recipe, builtin=True)
+    return Step(
+        name=f"kernel-{name}-whole",
+        title=f"kernel with its initramfs, {name}, whole",
+        argv=_shell(f"{source_tree.UNPACK} && mkdir /build/obj && {_COMPILE}"),
+        tools="build",
+        inputs={**_inputs(source, config), BUILTIN_CPIO: cpio},
+        outputs=(IMAGE,),
+        environment=_KBUILD,
+        parallel=True,
+    )
+
+
+def _inputs(source: Step, config: Step) -> dict[str, Reference]:
+    return {**source_tree.inputs(source), "/inputs/config": config.output("config")}
+
+
+def _name(recipe: KernelRecipe, *, builtin: bool) -> str:
+    return f"{recipe.name}-builtin" if builtin else recipe.name
+
+
+def _shell(script: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-euc", script)
 
 
 def _make(goal: str) -> str:
-    return f'make -C /src O=/build -j"$JOBS" ARCH=x86_64 {goal}'
+    return f"mkdir -p /build/obj && make -C {source_tree.TREE} O=/build/obj ARCH=x86_64 {goal}"
 
 
-COMPILE = (
-    # olddefconfig must not change a byte: the configuration was audited as it is.
-    "cp /inputs/config .config && "
+# Shell: compiles, in /build/obj, the kernel of /inputs/config. olddefconfig must not change a byte: the configuration
+# was audited as it is.
+_COMPILE = (
+    "cp /inputs/config /build/obj/.config && "
     + _make("olddefconfig")
-    + " && cmp .config /inputs/config && "
+    + " && cmp /build/obj/.config /inputs/config && "
     + _make("bzImage")
-    + " && cp arch/x86/boot/bzImage /out/bzImage"
+    + f" && cp /build/obj/arch/x86/boot/bzImage /out/{IMAGE}"
 )
-"""Shell: compiles, in /build, the kernel of /inputs/config and /src."""

@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from tools.pipeline.base import ui
+from tools.pipeline.base import files
 from tools.pipeline.base.errors import UserError
 from tools.sev.id_block import IdKey, Signature
 
@@ -39,10 +39,10 @@ class SigningKey:
 def load(path: Path) -> SigningKey:
     """Read a PEM file with an unencrypted P-384 private key.
 
-    Raises UserError naming the file; warns when others on this machine can read it.
+    Raises UserError naming the file, also when it is another's or others can read it.
     """
     where = str(path)
-    pem, mode = _read(path)
+    pem, status = _read(path)
     if b"ENCRYPTED" in pem:
         # PKCS #8 says so in its label, OpenSSL's older format in a header.
         raise UserError("is encrypted", where=where, hint="give an unencrypted copy and delete it afterwards")
@@ -53,23 +53,21 @@ def load(path: Path) -> SigningKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else "not of an elliptic curve"
         raise UserError(f"the key is {kind}, SEV-SNP takes P-384 only", where=where, hint=_MAKE)
-    if mode & 0o077:
-        ui.line(f"   {ui.paint('warning', '33')}: {path}: others on this machine can read it; chmod 600 it")
+    files.check_private(status, path)
     return SigningKey(key)
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """Content and mode."""
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
     try:
         # O_NONBLOCK: opening a fifo must not wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor, not a path
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise UserError("is not a regular file", where=str(path))
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if len(data) > _MAX_SIZE:
         raise UserError(f"is larger than {_MAX_SIZE} bytes, so no key file", where=str(path))
-    return data, mode
+    return data, status

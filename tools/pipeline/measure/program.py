@@ -4,7 +4,7 @@
 
     PYTHONPATH=CHECKOUT:WHEEL python3 -m tools.pipeline.measure.program GUEST.json ARTIFACTS OUTPUT
 
-CHECKOUT holds FILES of this checkout, WHEEL is that of sev-snp-measure, GUEST.json is what guest_json() made,
+CHECKOUT holds tools/sev and this folder, WHEEL is that of sev-snp-measure, GUEST.json is what guest_json() made,
 ARTIFACTS is the folder with the files that it names. Exit status 2 for the user's mistake (a CPU model whose
 signature is not known), 1 for artifacts that cannot be measured; either way the last line on stderr says why.
 """
@@ -18,26 +18,6 @@ from typing import Any
 from tools.pipeline.measure.table import CPU_KEY, Guest, document, serialise
 from tools.sev.errors import FormatError, one_line
 from tools.sev.modes import ProfileKind
-
-FILES = (
-    "tools/__init__.py",
-    "tools/pipeline/__init__.py",
-    "tools/pipeline/measure/__init__.py",
-    "tools/pipeline/measure/digest.py",
-    "tools/pipeline/measure/program.py",
-    "tools/pipeline/measure/table.py",
-    "tools/sev/__init__.py",
-    "tools/sev/cpu_models.py",
-    "tools/sev/errors.py",
-    "tools/sev/firmware_check.py",
-    "tools/sev/footer.py",
-    "tools/sev/formats.py",
-    "tools/sev/hashes_table.py",
-    "tools/sev/limits.py",
-    "tools/sev/modes.py",
-    "tools/sev/vmsa.py",
-)
-"""All of ours that the program imports: what a step that runs it declares."""
 
 
 def guest_json(guest: Guest) -> bytes:

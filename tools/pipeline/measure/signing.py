@@ -11,7 +11,8 @@ from pathlib import Path
 from tools.pipeline.base import files, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.measure.digest import Inputs, Launch
-from tools.pipeline.recipes.profiles import Guest, Profile
+from tools.pipeline.recipes.guest import Guest
+from tools.pipeline.recipes.profiles import Profile
 from tools.sev import cpu_models, id_block, policy
 from tools.sev.errors import FormatError
 from tools.sev.formats import RUNTIME_NAME
@@ -110,7 +111,7 @@ def compute_snp_digest(profile: Profile, files: Mapping[str, Path], cpu: str, vc
         firmware_size=profile.firmware.size.bytes,
         kernel=files["kernel"],
         initramfs=files.get("initramfs"),
-        cmdline=profile.kernel.cmdline,
+        cmdline=profile.cmdline,
     )
     try:
         digests = Launch(inputs).snp(cpu_models.find(cpu).signature, up_to=vcpus)
@@ -129,7 +130,7 @@ def _checked_artifacts(built: Built) -> dict[str, Path]:
     table = toml_reader.load(config, shown_as=f"{folder.name}/{RUNTIME_NAME}")
     built_cmdline = table.table("kernel").string("cmdline")
     built_policy = table.table("sev").table("snp").integer("policy", low=0, high=(1 << 64) - 1)
-    if (built_cmdline, built_policy) != (profile.kernel.cmdline, built.guest.snp_policy):
+    if (built_cmdline, built_policy) != (profile.cmdline, built.guest.snp_policy):
         raise UserError("was built from other recipes", where=f"{folder.name}/{RUNTIME_NAME}", hint=rebuild)
     parts = {}
     artifacts = table.table("artifacts")

@@ -8,9 +8,10 @@ bytes is a change of this file, which people review.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import files
 from tools.pipeline.base.errors import UserError
 
 EXPECTED = "recipes/expected.sha256"
@@ -34,8 +35,8 @@ def load(root: Path) -> dict[str, str]:
 
 def measure(root: Path, folder: Path) -> dict[str, str]:
     """The same for what an output folder holds."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): digest.of_file(path) for path in files}
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): files.of_file(path) for path in found}
 
 
 def differing(expected: Mapping[str, str], found: Mapping[str, str], *, folder: str) -> list[str]:
@@ -44,27 +45,45 @@ def differing(expected: Mapping[str, str], found: Mapping[str, str], *, folder: 
     return sorted(path for path in {*wanted, *found} if wanted.get(path) != found.get(path))
 
 
-def verdict(root: Path, folder: Path) -> str:
-    """One line on how an output folder compares."""
-    names = differing(load(root), measure(root, folder), folder=folder.name)
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How an output folder compares: whether it is as expected, and a line for people."""
+
+    good: bool
+    line: str
+
+
+def verdict(root: Path, folder: Path) -> Verdict:
+    """Compare an output folder with what is expected of it."""
+    expected = load(root)
+    if not any(path.startswith(f"{folder.name}/") for path in expected):
+        hint = f"./doit accept:{folder.name.removeprefix('out-')}" if folder.name != "out" else "./doit accept"
+        return Verdict(
+            good=False, line=f"nothing is expected of {folder.name}/ yet ({EXPECTED}); when it is right: {hint}"
+        )
+    names = differing(expected, measure(root, folder), folder=folder.name)
     if not names:
-        return f"matches the expected digests ({EXPECTED})"
-    return f"differs from {EXPECTED}: {', '.join(names)}; if that is intended: ./doit accept"
+        return Verdict(good=True, line=f"matches the expected digests ({EXPECTED})")
+    return Verdict(good=False, line=f"differs from {EXPECTED}: {', '.join(names)}; if that is intended: ./doit accept")
 
 
-def accept(root: Path, folders: Sequence[Path]) -> list[str]:
-    """Write what the output folders hold; the changes, one line each."""
+def accept(root: Path, folders: Sequence[Path], *, all_folders: Sequence[Path]) -> list[str]:
+    """Write what the output folders hold; the changes, one line each.
+
+    What is expected of others of `all_folders` stays; of a folder that no profile fills any more, nothing is expected.
+    """
     path = root / EXPECTED
     before: Mapping[str, str] = {}
     if path.exists():
         # A broken file is about to be replaced.
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         before = {match[2]: match[1] for line in lines if (match := _LINE.fullmatch(line))}
-    after: dict[str, str] = {}
+    others = {folder.name for folder in all_folders} - {folder.name for folder in folders}
+    after = {name: value for name, value in before.items() if name.partition("/")[0] in others}
     for folder in folders:
         after |= measure(root, folder)
     text = "".join(f"{after[name]}  {name}\n" for name in sorted(after))
-    digest.write_if_changed(path, text.encode())
+    files.write_if_changed(path, text.encode())
     return [
         f"{name}  {before.get(name, 'nothing')[:16]} → {after.get(name, 'nothing')[:16]}"
         for name in sorted({*before, *after})

@@ -2,84 +2,123 @@
 # SPDX-License-Identifier: Apache-2.0
 """manifest.json: what went into an output folder, by which commands, and what came out.
 
-    locks, tool tree, files of the checkout ─┐
-    notes of the steps (store.py) ───────────┼── manifest.json
-    artifacts ───────────────────────────────┘
+    locks, tool trees, files of the checkout ─┐
+    steps, with their keys ───────────────────┼── manifest.json
+    outputs ──────────────────────────────────┘
 
 It holds no date, host or path, so it is reproducible itself; docs/reproducibility.md describes its keys. The
-pins in it are whole, so that somebody else can rebuild from the manifest alone (rebuild.py).
+pins in it are whole, so that somebody else can compare them with a checkout's and rebuild (repro/rebuild.py).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tools.pipeline.base import files as digest
-from tools.pipeline.base.errors import BuildError
-from tools.pipeline.recipes.profiles import Profile
-from tools.pipeline.sources import pins_text
-from tools.pipeline.sources.pins import Source
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.engine import key
+from tools.pipeline.engine.executor import Engine, Tools
+from tools.pipeline.engine.merkle import File
+from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
+from tools.pipeline.sources import pins
+from tools.pipeline.sources.pins import Source, ToolchainLock
 
 NAME = "manifest.json"
-SCHEMA = 1
-TREE = "build"
-"""The one tool tree that build steps run on."""
+SCHEMA = 2
 
 
-def measured(path: Path) -> dict[str, object]:
-    """Size in bytes and SHA-256 of a file."""
-    return {"sha256": digest.of_file(path), "size": path.stat().st_size}
-
-
-def files_of(root: Path, files: Iterable[Path]) -> dict[str, object]:
-    """Files of a checkout, by their paths in it."""
-    return {path.relative_to(root).as_posix(): measured(path) for path in sorted(files)}
-
-
-def write(
-    project: Project,
-    profile: Profile,
-    *,
-    sources: Sequence[Source],
-    files: Iterable[Path],
-    notes: Iterable[Path],
-    outputs: Mapping[str, Path],
-    target: Path,
-) -> None:
-    """Write the manifest to `target`. `notes` are the steps' (Store.note), `outputs` name → file."""
-    packages = project.toolchain_lock.of_tree(TREE)
+def render(engine: Engine, known: dict[str, Any], *, steps: Sequence[Step], outputs: Mapping[str, Output]) -> bytes:
+    """The manifest's bytes. Every step must have been made; `known` is what declared() said of them."""
+    for name, tools in known["inputs"]["tools"].items():
+        tools["digest"] = _tree(engine, name).digest
     document = {
-        "schema": SCHEMA,
-        "project": {"name": "sev-artifacts", "version": project.version()},
-        "profile": profile.name,
-        "inputs": {
-            "sources": [pins_text.source_fields(s) for s in sorted(sources, key=lambda s: s.pin.name)],
-            "tools": {
-                "suite": project.toolchain_lock.suite,
-                "tree": TREE,
-                "digest": project.tree(TREE).digest,
-                "packages": [pins_text.package_fields(p, trees=[TREE]) for p in packages],
-            },
-            "files": files_of(project.root, files),
-        },
-        "steps": sorted((_step(note) for note in notes), key=lambda step: str(step["name"])),
-        "outputs": {name: measured(path) for name, path in sorted(outputs.items())},
+        **known,
+        "steps": [_step(engine, step) for step in sorted(steps, key=lambda step: step.name)],
+        "outputs": {name: _measured(_made(engine, output)) for name, output in sorted(outputs.items())},
     }
-    digest.write_if_changed(target, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _step(note: Path) -> dict[str, Any]:
-    """A step as an independent rebuilder wants it: how it was called and on what; not our code's digest."""
-    try:
-        noted = json.loads(note.read_bytes())
-        return {
-            "name": noted["log"],
-            "argv": noted["argv"],
-            "environment": noted["environment"],
-            "inputs": dict(noted["inputs"]),
-            "outputs": noted["outputs"],
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BuildError("is not there or damaged", where=str(note), hint="remove build/ and build again") from None
+def declared(
+    *,
+    profile: str,
+    version: str,
+    steps: Sequence[Step],
+    sources: Iterable[Source],
+    toolchain: ToolchainLock,
+    recipes: Iterable[str],
+    measure: Callable[[str], File],
+) -> dict[str, Any]:
+    """What is known before anything is made: the pins and files that the steps take.
+
+    `recipes` are files that the graph was made from, `measure` gives the digest of a file of the checkout.
+    """
+    used = {reference.sha256 for step in steps for reference in step.inputs.values() if isinstance(reference, Blob)}
+    taken = {
+        reference.path for step in steps for reference in step.inputs.values() if isinstance(reference, CheckoutFile)
+    }
+    return {
+        "schema": SCHEMA,
+        "project": {"name": "sev-artifacts", "version": version},
+        "profile": profile,
+        "engine": key.ENGINE_VERSION,
+        "inputs": {
+            "sources": [
+                pins.source_fields(source)
+                for source in sorted(sources, key=lambda s: s.pin.name)
+                if source.pin.sha256 in used
+            ],
+            "tools": {name: _tools(name, toolchain) for name in sorted({step.tools for step in steps})},
+            "files": {path: _measured(measure(path)) for path in sorted({*taken, *recipes})},
+        },
+    }
+
+
+def _tools(name: str, toolchain: ToolchainLock) -> dict[str, Any]:
+    packages = [pins.package_fields(package, trees=[name]) for package in toolchain.of_tree(name)]
+    return {"suite": toolchain.suite, "packages": packages}
+
+
+def _tree(engine: Engine, name: str) -> Tools:
+    tree = engine.find_tools(name)
+    assert tree is not None
+    return tree
+
+
+def _step(engine: Engine, step: Step) -> dict[str, Any]:
+    """A step as an independent rebuilder wants it: how it is called, on what, and what it gives."""
+    result, inputs = engine.find(step), engine.inputs(step)
+    tree = _tree(engine, step.tools)
+    assert result is not None
+    return {
+        "name": step.name,
+        "key": result.key,
+        "tools": step.tools,
+        **key.describe(step, tools=tree.digest, inputs=inputs),
+        "inputs": {
+            path: {**_measured(inputs[path]), "from": _origin(reference)}
+            for path, reference in sorted(step.inputs.items())
+        },
+        "outputs": {name: _measured(node) for name, node in sorted(result.outputs.items())},
+    }
+
+
+def _origin(reference: Reference) -> str:
+    match reference:
+        case Blob(where=where):
+            return where
+        case CheckoutFile(path=path):
+            return path
+        case Literal():
+            return "the recipes"
+        case Output(step=step, name=name):
+            return f"step {step.name}: {name}"
+
+
+def _made(engine: Engine, output: Output) -> File:
+    result = engine.find(output.step)
+    assert result is not None
+    return result.outputs[output.name]
+
+
+def _measured(node: File) -> dict[str, object]:
+    """Size in bytes and SHA-256 of a file."""
+    return {"sha256": node.digest.sha256, "size": node.digest.size}

@@ -1,101 +1,123 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The output folder: runtime.toml, and everything copied to its place and checked there."""
+"""The output folder: what steps have made, copied to its place and checked there.
+
+outputs of steps ── verified copies ─┬─ out/
+manifest.json ───────────────────────┘   └─ sev-launch check, in the sandbox ── SHA256SUMS
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline.base import files as digest
-from tools.pipeline.base import ui
+from tools.pipeline.base import files, ui
 from tools.pipeline.engine import sandbox
-from tools.pipeline.publish import expected, kata, runtime_config, toml_template
-from tools.pipeline.publish.kata import Variant
-from tools.pipeline.publish.runtime_config import Artifact
-from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.engine.executor import Engine
+from tools.pipeline.engine.step import Output
+from tools.pipeline.publish import expected, launcher, manifest, templates
 
 SUMS = "SHA256SUMS"
-_EXECUTABLE = "sev-launch"
-_CONFIG = "runtime.toml"
+_CHECK_TOOLS = "python"
 
 
-def write_config(
-    project: Project,
-    profile: Profile,
-    *,
-    parts: Mapping[str, tuple[str, Path]],
-    digests: Path,
-    target: Path,
-) -> None:
-    """Render runtime.toml for the measured artifacts in `parts` and their launch-digests.json."""
-    text = runtime_config.render(
-        toml_template.read(project.root, runtime_config.TEMPLATE),
-        profile=profile,
-        guest=project.recipes.guest,
-        artifacts={key: Artifact.of(path, file=name) for key, (name, path) in parts.items()},
-        version=project.version(),
-        digests=runtime_config.read_digests(digests),
-    )
-    digest.write_if_changed(target, text.encode())
-
-
-def write_kata(project: Project, profile: Profile, *, parts: Mapping[str, str], folder: Path) -> None:
-    """Render the drop-ins for Kata Containers; `parts` are the file names in the output folder by role."""
-    template = toml_template.read(project.root, kata.TEMPLATE)
-    for variant in Variant:
-        text = kata.render(
-            template,
-            variant=variant,
-            profile=profile,
-            guest=project.recipes.guest,
-            kernel=parts["kernel"],
-            firmware=parts["firmware"],
-        )
-        digest.write_if_changed(folder / variant.file, text.encode())
-
-
-def assemble(project: Project, profile: Profile, *, files: Mapping[str, Path], folder: Path) -> None:
-    """Copy the artifacts to the output folder, each by rename, runtime.toml after what it names.
+@dataclass(frozen=True, kw_only=True)
+class OutFolder:
+    """A profile's output folder: each file's output, and the manifest's bytes beside them.
 
     A name may have a folder before it: kata/NAME.
-    Whoever starts a guest while this runs gets the old set, the new one, or a refusal by digest. The
-    packed launcher itself then checks the folder, in the sandbox, by its own schema.
     """
-    names = sorted(files, key=lambda name: (name == _CONFIG, name))
-    for name in names:
-        mode = 0o755 if name == _EXECUTABLE else 0o644
-        digest.write_if_changed(folder / name, files[name].read_bytes(), mode=mode)
-    known = {folder / name for name in [*files, SUMS]}
-    known |= {path.parent for path in known}
-    for stray in sorted(set(folder.rglob("*")) - known):
-        ui.line(f"   note: {stray.relative_to(folder)} in {folder.name}/ is not of this build")
-    _check(project, folder)
-    sums = "".join(f"{digest.of_file(folder / name)}  {name}\n" for name in sorted(files))
-    digest.write_if_changed(folder / SUMS, sums.encode())
-    _report(profile, folder, sorted(files), verdict=expected.verdict(project.root, folder))
+
+    folder: Path
+    outputs: Mapping[str, Output]
+
+    def is_current(self, engine: Engine, listed: bytes) -> bool:
+        """Whether the folder holds exactly these files with these bytes."""
+        wanted = self._digests(engine, listed)
+        if wanted is None:
+            return False
+        sums = _sums(wanted)
+        try:
+            found = {name: files.of_file(self.folder / name) for name in wanted}
+            return found == wanted and (self.folder / SUMS).read_bytes() == sums
+        except OSError:
+            return False
+
+    def fill(self, engine: Engine, listed: bytes, *, root: Path, profile: str, default: bool) -> None:
+        """Copy everything to its place, each file by rename, runtime.toml after what it names; then check.
+
+        Whoever starts a guest while this runs gets the old set, the new one, or a refusal by digest. The packed
+        launcher itself checks the folder, in the sandbox, by its own schema. Raises BuildError for what it refuses.
+        """
+        wanted = self._digests(engine, listed)
+        assert wanted is not None
+        for name in sorted(self.outputs, key=lambda name: (name == templates.CONFIG, name)):
+            target, output = self.folder / name, self.outputs[name]
+            mode = 0o755 if name == launcher.NAME else 0o644
+            _put(engine, output, target, digest=wanted[name], mode=mode)
+        files.write_if_changed(self.folder / manifest.NAME, listed)
+        self._name_strays(wanted)
+        self._check(engine)
+        files.write_if_changed(self.folder / SUMS, _sums(wanted))
+        self._report(wanted, profile=profile, default=default, verdict=expected.verdict(root, self.folder).line)
+
+    def _digests(self, engine: Engine, listed: bytes) -> dict[str, str] | None:
+        """File name → SHA-256; None when a step has not been made."""
+        found = {manifest.NAME: files.of_bytes(listed)}
+        for name, output in self.outputs.items():
+            result = engine.find(output.step)
+            if result is None:
+                return None
+            found[name] = result.outputs[output.name].digest.sha256
+        return found
+
+    def _name_strays(self, wanted: Mapping[str, str]) -> None:
+        known = {self.folder / name for name in [*wanted, SUMS]}
+        known |= {path.parent for path in known}
+        for stray in sorted(set(self.folder.rglob("*")) - known):
+            ui.line(f"   note: {stray.relative_to(self.folder)} in {self.folder.name}/ is not of this build")
+
+    def _check(self, engine: Engine) -> None:
+        command = sandbox.Command(
+            argv=("python3", f"/out/{launcher.NAME}", "check"),
+            tree=engine.check_tools(_CHECK_TOOLS).path,
+            mounts=(sandbox.Mount(host=self.folder, inside="/out"),),
+            chdir="/out",
+        )
+        sandbox.output_of(command)
+
+    def _report(self, wanted: Mapping[str, str], *, profile: str, default: bool, verdict: str) -> None:
+        name = self.folder.name
+        ui.line("")
+        ui.line(ui.paint(f"   {name}/  ({profile} profile)", "1"))
+        width = max(20, *(len(file) for file in wanted))
+        for file, digest in sorted(wanted.items()):
+            size = ui.size((self.folder / file).stat().st_size)
+            ui.line(f"   {file:<{width}} {size:>9}  sha256 {digest}")
+        ui.line("")
+        ui.line(f"   {verdict}")
+        ui.line("")
+        if default:
+            ui.line(f"   next: {name}/sev-launch doctor    what this host can do")
+            ui.line(f"         {name}/sev-launch run --rootfs DIR -- COMMAND")
+            ui.line("         (add --unprotected on a machine without SEV)")
 
 
-def _check(project: Project, folder: Path) -> None:
-    command = sandbox.Command(
-        argv=("python3", "/out/sev-launch", "check"),
-        tree=project.tree("build").path,
-        mounts=(sandbox.Mount(host=folder, inside="/out"),),
-        chdir="/out",
-    )
-    sandbox.output_of(command)
+def _put(engine: Engine, output: Output, target: Path, *, digest: str, mode: int) -> None:
+    """Copy an output to its place by rename, unless it is there already."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file() and not target.is_symlink() and files.of_file(target) == digest:
+        target.chmod(mode)
+        return
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        engine.copy(output.step, output.name, temporary)
+        temporary.chmod(mode)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _report(profile: Profile, folder: Path, names: list[str], *, verdict: str) -> None:
-    ui.line("")
-    ui.line(ui.paint(f"   {folder.name}/  ({profile.name} profile)", "1"))
-    width = max(20, *(len(name) for name in names))
-    for name in names:
-        path = folder / name
-        ui.line(f"   {name:<{width}} {ui.size(path.stat().st_size):>9}  sha256 {digest.of_file(path)}")
-    ui.line("")
-    ui.line(f"   {verdict}")
-    ui.line("")
-    if profile.name == DEFAULT_PROFILE:
-        ui.line(f"   next: {folder.name}/sev-launch doctor    what this host can do")
-        ui.line(f"         {folder.name}/sev-launch run --rootfs DIR -- COMMAND")
-        ui.line("         (add --unprotected on a machine without SEV)")
+def _sums(digests: Mapping[str, str]) -> bytes:
+    """In sha256sum's format."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()

@@ -11,25 +11,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ambient, checkout_copy, ui
+from tools.pipeline.base import ambient, checkout_copy, children, ui
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.front.reporter import started
 from tools.pipeline.repro import compare, environments
 from tools.pipeline.repro.environments import Environment, Job
 from tools.pipeline.repro.variations import VARIATIONS, Facts, Name, without_effect
-from tools.pipeline.tasks.project import Project
 
 RESULT = "result.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is checked: doit tasks, the files that they make, and the tool tree that they need."""
+    """What is checked: doit tasks, the files or folders that they make, and the tool trees that they need."""
 
     name: str
     tasks: tuple[str, ...]
     files: tuple[str, ...]
-    tree: str | None = "build"
+    trees: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A checkout that is built again, the cache whose downloads are taken, and the folder for all that is made."""
+
+    root: Path
+    cache: Path
+    folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +51,16 @@ class Built:
     files: Path
 
 
-def folder_of(project: Project, target: Target) -> Path:
-    """Where everything of a check lies until the next one."""
-    return project.build / "repro" / target.name
+def run(target: Target, place: Place, *, tree: Path, chosen: Collection[Name]) -> None:
+    """Check a target; BuildError names what differs, or which variation had no effect.
 
-
-def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
-    """Check a target; BuildError names what differs, or which variation had no effect."""
-    folder = folder_of(project, target)
-    job = prepare(project, target, folder)
-    tree = project.tree("repro")
+    `tree` is the root of the repro tree. Everything lies in the place's folder until the next check.
+    """
+    folder = place.folder
+    job = prepare(target, place)
     plain = build(environments.plain(job))
     shift = environments.clock_shift(ambient.now())
-    other = environments.varied(job, chosen, tree=tree.path, shift=shift)
+    other = environments.varied(job, chosen, tree=tree, shift=shift)
     varied = build(other)
     _report_effects(chosen, plain.facts, varied.facts)
     _check_effects(chosen, plain.facts, varied.facts)
@@ -84,18 +90,18 @@ def run(project: Project, target: Target, *, chosen: Collection[Name]) -> None:
         raise BuildError("nothing was built, so nothing was compared", where=f"repro {target.name}")
 
 
-def prepare(project: Project, target: Target, folder: Path) -> Job:
-    """An empty folder with a copy of the checkout in it, from which environments build the target."""
-    _forget(folder)
-    source = checkout_copy.make(project.root, folder / "source")
+def prepare(target: Target, place: Place) -> Job:
+    """Empty the place's folder and copy the checkout into it, from which environments build the target."""
+    _forget(place.folder)
+    source = checkout_copy.make(place.root, place.folder / "source")
     make_readable(source)
     return Job(
-        folder=folder,
+        folder=place.folder,
         source=source,
-        bundle=project.cache.root,
+        bundle=place.cache,
         tasks=target.tasks,
         files=target.files,
-        tree=target.tree,
+        trees=target.trees,
     )
 
 
@@ -104,18 +110,18 @@ def build(environment: Environment) -> Built:
     log = environment.results / "log"
     title = f"building from nothing, {environment.name}"
     with log.open("wb") as output, ui.working(title, detail=lambda: _last_task(log)):
-        done = subprocess.run(
+        status = children.run(
             environment.argv,
+            grace=5.0,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=ambient.host_environment("PATH"),
-            check=False,
         )
-    if done.returncode != 0:
+    if status != 0:
         for line in log.read_text(errors="replace").splitlines()[-12:]:
             ui.line(ui.paint(f"   | {line}", "2"))
-        raise BuildError(f"ended with status {done.returncode}", where=title, hint=f"whole log: {log}")
+        raise BuildError(f"ended with status {status}", where=title, hint=f"whole log: {log}")
     files = environment.results / "files"
     return Built(
         facts=json.loads((environment.results / "facts.json").read_bytes()),
@@ -127,10 +133,9 @@ def build(environment: Environment) -> Built:
 
 def _last_task(log: Path) -> str:
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        return (started(log.read_text(errors="replace")) or [""])[-1]
     except OSError:
         return ""
-    return next((line[3:] for line in reversed(lines) if line.startswith(".  ")), "")
 
 
 def _report_effects(chosen: Collection[Name], plain: Facts, varied: Facts) -> None:

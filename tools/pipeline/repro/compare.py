@@ -11,9 +11,8 @@ from typing import Any
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.repro import environments
-from tools.pipeline.toolchain.tool_tree import Tree
 
 # More than a person reads; an artifact that differs throughout would otherwise give hundreds of megabytes.
 _REPORT_MAX = 2 << 20  # bytes
@@ -46,25 +45,30 @@ def differing(plain: Mapping[str, str], varied: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*plain, *varied} if plain.get(name) != varied.get(name))
 
 
-def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -> Difference:
-    """Have diffoscope, in the sandbox, write report.txt, report.html and report.json into a folder."""
+def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Path) -> Difference:
+    """Have diffoscope of `tree`, in the sandbox, write report.txt, report.html and report.json into a folder."""
     if not plain.is_file() or not varied.is_file():
         there = "plain" if plain.is_file() else "varied"
         return Difference(name=name, member=f"only the {there} build has it", report=folder)
     folder.mkdir(parents=True)
+    sides = {side: _openable(path, folder / side) for side, path in (("plain", plain), ("varied", varied))}
+    if sides["plain"].read_bytes() == sides["varied"].read_bytes():
+        # They differ between or behind the members.
+        sides = {"plain": plain, "varied": varied}
     command = sandbox.Command(
         argv=("/bin/sh", "-euc", _EXPLAIN),
-        tree=tree.path,
+        tree=tree,
         mounts=(
-            sandbox.Mount(host=_openable(plain, folder / "plain"), inside="/inputs/plain"),
-            sandbox.Mount(host=_openable(varied, folder / "varied"), inside="/inputs/varied"),
+            *(sandbox.Mount(host=path, inside=f"/inputs/{side}") for side, path in sides.items()),
             sandbox.Mount(host=folder, inside="/out", writable=True),
         ),
         # The tree has no loader cache, by which Python would find it.
         environment={"LIBARCHIVE": environments.LIBARCHIVE},
         chdir="/inputs",
     )
-    sandbox.run(command, title=f"explaining {name}", log=folder / "diffoscope.log", replay=folder / "diffoscope.sh")
+    title = f"explaining {name}"
+    log, replay = folder / "diffoscope.log", folder / "diffoscope.sh"
+    failure.check(sandbox.run(command, title=title, log=log, replay=replay), title=title)
     report = folder / "report.json"
     if not report.is_file():
         raise BuildError("diffoscope found no difference", where=name, hint=f"its log: {folder}")
@@ -72,11 +76,15 @@ def explain(plain: Path, varied: Path, *, name: str, folder: Path, tree: Tree) -
 
 
 def _openable(path: Path, copy: Path) -> Path:
-    """The file, or for a Python zip application a copy without its first line, which hides the archive."""
+    """The file, or for a program that is a zip archive too a plain archive: its start hides that it is one."""
     data = path.read_bytes() if zipfile.is_zipfile(path) else b""
     if not data.startswith(b"#!"):
         return path
-    copy.write_bytes(data[data.index(b"\n") + 1 :])
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as plain:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+        plain.writestr(zipfile.ZipInfo("(start)"), data[: min(info.header_offset for info, _ in members)])
+        for info, content in members:
+            plain.writestr(info, content)
     return copy
 
 

@@ -27,6 +27,8 @@ def main(spec_file: str) -> int:
     checkout, results = Path(spec["checkout"]), Path(spec["results"])
     for folder in spec["folders"]:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    for mark in spec["marks"]:
+        Path(mark).touch()
     _copy(Path(spec["source"]), checkout, reverse=spec["reverse"])
     environment: dict[str, str] = spec["environment"]
     if spec["localedef"]:
@@ -40,21 +42,17 @@ def main(spec_file: str) -> int:
             cwd=checkout, env=environment, stdin=subprocess.DEVNULL, stdout=output, text=True, check=False,
         )  # fmt: skip
 
-    _adopt_orphans()
+    adopt_orphans()
     started = time.monotonic()
-    if spec["tree"]:
-        done = run("-m", "doit", f"toolchain:{spec['tree']}")
-        if done.returncode:
-            return done.returncode
-    probed = run(
-        "-m", "tools.pipeline.repro.probe", spec["work"], *([spec["tree"]] if spec["tree"] else []),
-        output=subprocess.PIPE,
-    )  # fmt: skip
+    done = run("-m", "tools.pipeline.front", *[f"toolchain:{tree}" for tree in spec["trees"]])
+    if done.returncode:
+        return done.returncode
+    probed = run("-m", "tools.pipeline.repro.probe", spec["work"], spec["trees"][0], output=subprocess.PIPE)
     if probed.returncode:
         return probed.returncode
     (results / "facts.json").write_text(probed.stdout, encoding="utf-8")
-    done = run("-m", "doit", *spec["tasks"])
-    _reap_orphans()
+    done = run("-m", "tools.pipeline.front", *spec["tasks"])
+    reap_orphans()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     times = {"wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime}
     (results / "times.json").write_text(json.dumps(times), encoding="utf-8")
@@ -64,14 +62,15 @@ def main(spec_file: str) -> int:
     return done.returncode
 
 
-def _adopt_orphans() -> None:
+def adopt_orphans() -> None:
     """Become the parent of what bubblewrap leaves unwaited-for: its processor time would count for nobody."""
     # PR_SET_CHILD_SUBREAPER of linux/prctl.h, see prctl(2).
     if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) != 0:
         sys.exit("prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def _reap_orphans() -> None:
+def reap_orphans() -> None:
+    """Wait for those that have ended."""
     try:
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass

@@ -28,7 +28,7 @@ ORDINARY = 54321
 # New Zealand's rule, written out: no time zone data need be there. POSIX.1-2024, chapter 8.3, TZ.
 _ZONE = "NZST-12NZDT,M9.5.0,M4.1.0/3"
 _LOCALE = "tr_TR"  # a decimal comma, and a lower case of I that surprises
-_FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 LIBARCHIVE = "/usr/lib/x86_64-linux-gnu/libarchive.so.13"
 """The repro tree's libarchive, for libarchive-c's variable of that name."""
 _PYTHON_PATH = "/mnt/site-packages"
@@ -52,14 +52,14 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What both environments have in common. `tree`: the tool tree that the tasks need, if any."""
+    """What both environments have in common. `trees`: the tool trees that the tasks need."""
 
     folder: Path
     source: Path
     bundle: Path
     tasks: tuple[str, ...]
     files: tuple[str, ...]
-    tree: str | None
+    trees: tuple[str, ...]
 
 
 def plain(job: Job, *, cached: bool = False) -> Environment:
@@ -136,6 +136,9 @@ def varied(job: Job, chosen: Collection[Name], *, tree: Path, shift: str) -> Env
     spec["reverse"] = on_tmpfs
     spec["umask"] = 0o077 if Name.UMASK in chosen else 0o022
     spec["cores"] = 1 if Name.CORES in chosen else 0
+    if Name.CLOCK in chosen:
+        # What shifts the clock is in no step's key: only a cache that goes with the check may hold such results.
+        spec["marks"].append(str(work / "cache" / sandbox.CLOCK_MARK))
     if Name.LOCALE in chosen:
         spec["localedef"] = ["localedef", "-i", _LOCALE, "-f", "UTF-8", str(work / f"locale/{_LOCALE}.UTF-8")]
         spec["folders"].append(str(work / "locale"))
@@ -167,9 +170,9 @@ def _varied_environment(chosen: Collection[Name], *, work: Path, shift: str, bun
         environment["PATH"] = f"/mnt/decoys:{environment['PATH']}"
     if Name.CLOCK in chosen:
         environment |= {
-            "LD_PRELOAD": _FAKETIME,
+            "LD_PRELOAD": FAKETIME,
             **sandbox.clock_settings(shift),
-            "SEV_ARTIFACTS_CLOCK": f"{_FAKETIME} {shift}",
+            "SEV_ARTIFACTS_CLOCK": f"{FAKETIME} {shift}",
         }
     if Name.ENVIRONMENT in chosen:
         environment |= {
@@ -235,14 +238,14 @@ def _spec(
         "source": str(source),
         "checkout": str(checkout),
         "work": str(work),
-        "cache": environment["SEV_ARTIFACTS_CACHE"],
         "results": str(results),
-        "folders": [str(work), environment["HOME"], environment["TMPDIR"]],
+        "folders": [str(work), environment["HOME"], environment["TMPDIR"], environment["SEV_ARTIFACTS_CACHE"]],
+        "marks": [],
         "environment": environment,
         "python": list(python),
         "tasks": list(job.tasks),
         "files": list(job.files),
-        "tree": job.tree,
+        "trees": list(job.trees),
         "reverse": False,
         "umask": 0o022,
         "cores": 0,

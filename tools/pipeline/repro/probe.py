@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Print, as JSON, what the environment of a build looks like from inside: `python -m … WORK [TREE]`.
+"""Print, as JSON, what the environment of a build looks like from inside: `python -m … WORK TREE`.
 
-Runs as doit itself does, and with the name of a tool tree also looks out of the sandbox that build steps run
-in. Makes no artifact: whatever it reads stays in the report.
+Runs in a checkout, as doit itself does, and looks out of the sandbox that build steps run in, too: on the tool
+tree of that name, which must be set up. Makes no artifact: whatever it reads stays in the report.
 """
 
 import json
@@ -20,7 +20,6 @@ from typing import Any
 
 from tools.pipeline.base.errors import SevArtifactsError
 from tools.pipeline.engine import sandbox
-from tools.pipeline.tasks.project import Project
 
 _FILES = 64
 # Where the stack begins: moves with every start unless addresses are not randomised. (What lies in the
@@ -29,8 +28,8 @@ _ADDRESS = "print([line for line in open('/proc/self/maps') if '[stack]' in line
 _INSIDE = "date +%s; date -u +%Y-%m-%d; uname -n; uname -m; id -u; pwd; echo $HOME $LC_ALL $TZ; umask"
 
 
-def facts(work: Path, tree: Path | None) -> dict[str, Any]:
-    """Everything that variations.py judges by. `work` is on the file system that the build uses."""
+def facts(work: Path, tree: Path) -> dict[str, Any]:
+    """Everything that variations.py judges by. `work` is on the file system that the build uses, `tree` the root."""
     umask = os.umask(0)
     os.umask(umask)
     try:
@@ -64,7 +63,7 @@ def facts(work: Path, tree: Path | None) -> dict[str, Any]:
         "tmp": tempfile.gettempdir(),
         "tmp_type": _file_system(Path(tempfile.gettempdir())),
         "python": platform.python_version(),
-        "sandbox": None if tree is None else _in_sandbox(tree),
+        "sandbox": _in_sandbox(tree),
     }
 
 
@@ -108,7 +107,6 @@ def _in_sandbox(tree: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        made = Project.load().find_tree(sys.argv[2]) if len(sys.argv) > 2 else None
-        print(json.dumps(facts(Path(sys.argv[1]), made.path if made else None)))
+        print(json.dumps(facts(Path(sys.argv[1]), Path("build/trees", sys.argv[2]).resolve())))
     except SevArtifactsError as error:
         sys.exit(str(error))

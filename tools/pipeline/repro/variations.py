@@ -52,12 +52,8 @@ def _differs(key: str) -> Callable[[Facts, Facts], bool]:
 
 
 def _clock_shifted(a: Facts, b: Facts) -> bool:
-    """By months, inside the sandbox too where there is one, and across a change of summer time where the zone
-    has such changes.
-    """
-    pairs = [(a["clock"], b["clock"])]
-    if a["sandbox"] is not None and b["sandbox"] is not None:
-        pairs.append((a["sandbox"]["clock"], b["sandbox"]["clock"]))
+    """By months, inside the sandbox too, and across a change of summer time where the zone has such changes."""
+    pairs = [(a["clock"], b["clock"]), (a["sandbox"]["clock"], b["sandbox"]["clock"])]
     seasons = not b["zone_has_summer_time"] or b["summer_time"] != b["summer_time_unshifted"]
     return seasons and all(abs(x - y) > 100 * _DAYS for x, y in pairs)
 
@@ -107,7 +103,7 @@ VARIATIONS: Mapping[Name, Variation] = {
         remedy="it needs a machine with two cores",
     ),
     Name.CLOCK: Variation(
-        show=lambda f: f["date"] + (f", in the sandbox {f['sandbox']['date']}" if f["sandbox"] else ""),
+        show=lambda f: f"{f['date']}, in the sandbox {f['sandbox']['date']}",
         effective=_clock_shifted,
         remedy="see the driver's log for what the loader said of libfaketime",
     ),

@@ -11,14 +11,15 @@ import re
 import shutil
 import subprocess
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors
-from tools.pipeline.sources.pins import Architecture, Archive, PoolFile
+from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors, unknown
+from tools.pipeline.sources.pins import Archive, PoolFile
+from tools.pipeline.sources.wanted import Architecture
 
 KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("gpg", "pgp"))
 _PASSED_ON = (
@@ -56,40 +57,54 @@ class Apt:
         for name in ("state/lists/partial", "cache/archives/partial"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         files.write_atomically(self.folder / "status", b"")
+        files.write_atomically(self.folder / "preferences", b"")
         files.write_atomically(self.folder / "sources.list", self._sources().encode())
         files.write_atomically(self.folder / "apt.conf", self._configuration().encode())
         self._run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
 
-    def closure(self, packages: Sequence[str]) -> list[Found]:
-        """The packages and everything that they depend on."""
+    def fingerprint(self) -> str:
+        """Changes whenever an index does: over the signed files that hold the indexes' digests."""
+        lists = sorted((self.folder / "state/lists").glob("*Release"))
+        return files.of_bytes("".join(f"{path.name} {files.of_file(path)}\n" for path in lists).encode())
+
+    def closure(
+        self, packages: Sequence[str], *, prefer: Mapping[str, str] | None = None, avoid: Iterable[tuple[str, str]] = ()
+    ) -> list[Found]:
+        """The packages and everything that they depend on, in the newest versions.
+
+        `prefer` gives versions (by package) that are taken where the index has them, `avoid` pairs of package
+        and version that are never taken.
+        """
+        choices = [*((name, version, 1001) for name, version in sorted((prefer or {}).items()))]
+        choices += [(name, version, -1) for name, version in sorted(avoid)]
+        # apt_preferences(5): above 1000 even an older version is taken, below 0 never.
+        text = "\n".join(f"Package: {n}\nPin: version {v}\nPin-Priority: {p}\n" for n, v, p in choices)
+        files.write_atomically(self.folder / "preferences", text.encode())
         options = ("-qq", "--yes", "--no-install-recommends", "--print-uris")
         output = self._run("apt-get", *options, "install", *packages)
         return self._parse(output)
 
     def source(self, package: str, version: str) -> list[Found]:
-        """The files of a source package."""
-        try:
-            options = ("-qq", "--print-uris", "--only-source")
-            output = self._run("apt-get", *options, "source", f"{package}={version}")
-        except BuildError as error:
-            known = sorted(set(self._source_versions(package)))
-            hint = f"known versions: {', '.join(known)}" if known else f"{self.suite} has no such source package"
-            raise UserError(f"{package} {version}: {error.what}", hint=hint) from None
-        return self._parse(output)
+        """The files of a source package; none when the index has no such version."""
+        if version not in self.source_versions(package):
+            return []
+        options = ("-qq", "--print-uris", "--only-source")
+        return self._parse(self._run("apt-get", *options, "source", f"{package}={version}"))
 
-    def _source_versions(self, package: str) -> list[str]:
+    def source_versions(self, package: str) -> list[str]:
+        """The versions of a source package that the index has, sorted as text."""
         try:
             text = self._run("apt-cache", "--only-source", "showsrc", package)
         except BuildError:
             return []
-        return re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)
+        return sorted(set(re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)))
 
     def _bases(self) -> dict[Archive, str]:
         bases = {}
         for archive in Archive:
             of_archive = self.mirrors.of_archive(archive)
             if not of_archive:
-                raise UserError(f"no mirror of the {archive} archive is known", hint=REMEDY)
+                raise UserError(unknown(archive), hint=REMEDY)
             bases[archive] = of_archive[0]
         return bases
 
@@ -123,7 +138,7 @@ class Apt:
             "Dir::Etc::main": "/dev/null",
             "Dir::Etc::parts": "/dev/null",
             "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferences": f"{self.folder}/preferences",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::Etc::trusted": "/dev/null",
             "Dir::Etc::trustedparts": "/dev/null",

@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pinned file from a list of places: bounded tries, resumed, hashed on the way, taken only if right."""
 
-import errno
 import os
 import re
-import socket
 import stat
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,36 +14,23 @@ import requests
 import urllib3
 
 from tools.pipeline.base import ambient, ui
-from tools.pipeline.sources.cache import Cache, Partial
-from tools.pipeline.sources.pins import Pin
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.cas import Cas, Partial
+from tools.pipeline.sources import pypi, transport
+from tools.pipeline.sources.pins import Pin, Wheel
+from tools.pipeline.sources.transport import Broken, Limits, Refused
 
 _CHUNK = 256 << 10
 _SLOWEST = 1024  # bytes a second, averaged over the stall time; slower counts as stalled
 _PROGRESS = 1 << 20  # bytes; an attempt that got this much further does not count as a failed round
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds on what a fetch may do. Times are in seconds."""
-
-    jobs: int = 6
-    rounds: int = 5
-    first_pause: float = 0.5
-    longest_pause: float = 8.0
-    connect: float = 10.0
-    stall: float = 20.0
-
-
 class Cancelled(Exception):  # noqa: N818 (not an error: another download failed, or Ctrl-C)
     """Somebody else's failure ends this download."""
 
 
-class _Refused(Exception):  # noqa: N818 (these two are answers of a place, named for what they mean)
-    """This place will not give the file, however often it is asked."""
-
-
-class _Broken(Exception):  # noqa: N818
-    """This attempt failed; a later one may not."""
+class _Unresumed(Exception):  # noqa: N818 (an answer too)
+    """The answer to a request with Range is neither the rest nor the whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +74,7 @@ class Download:
 
     pin: Pin
     places: tuple[str, ...]
-    cache: Cache
+    cache: Cas
     limits: Limits
     stop: threading.Event
     meter: Meter
@@ -114,8 +98,7 @@ class Download:
         pause = self.limits.first_pause
         furthest = part.size
         rounds_left = self.limits.rounds
-        with requests.Session() as session:
-            session.max_redirects = 5
+        with transport.session() as session:
             while rounds_left:
                 rounds_left -= 1
                 for place in self.places:
@@ -123,10 +106,10 @@ class Download:
                         continue
                     try:
                         self._attempt(part, place, session)
-                    except _Refused as answer:
+                    except Refused as answer:
                         answers[place] = str(answer)
                         refused.add(place)
-                    except _Broken as answer:
+                    except Broken as answer:
                         answers[place] = str(answer)
                     else:
                         part.commit()
@@ -153,75 +136,82 @@ class Download:
         part.restart()
         self.meter.at(self.pin, 0)
         if not resumed:
-            raise _Refused("wrong SHA-256")
+            raise Refused("wrong SHA-256")
         # The fault may lie in the bytes that were there before, perhaps from another place.
         self._transfer(part, place, session)
         if not part.right:
             part.restart()
-            raise _Refused("wrong SHA-256")
+            raise Refused("wrong SHA-256")
 
     def _transfer(self, part: Partial, place: str, session: requests.Session) -> None:
-        if urllib.parse.urlsplit(place).scheme == "file":
-            self._copy(part, place)
+        path = transport.local_path(place)
+        if path is not None:
+            self._copy(part, path)
+        elif isinstance(self.pin.origin, Wheel) and place == pypi.place(self.pin.origin):
+            self._ask_pip(part, self.pin.origin)
         else:
             try:
                 self._get(part, place, session)
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                raise _translate(error) from None
+            except _Unresumed:
+                # Whatever such a server does with Range, it may well know how to send a file.
+                part.restart()
+                self._get(part, place, session)
         if not part.complete:
-            raise _Broken(f"the connection ended after {part.size} of {self.pin.size} bytes")
+            raise Broken(f"the connection ended after {part.size} of {self.pin.size} bytes")
 
-    def _copy(self, part: Partial, place: str) -> None:
-        path = _path_of(place)
+    def _ask_pip(self, part: Partial, wheel: Wheel) -> None:
+        with pypi.scratch() as folder:
+            try:
+                path = pypi.download(wheel, folder, sha256=self.pin.sha256)
+            except BuildError as error:
+                # pip has tried again by itself.
+                raise Refused(error.what) from None
+            self._copy(part, path)
+
+    def _copy(self, part: Partial, path: Path) -> None:
         part.restart()
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
-                    raise _Refused("is no file")
+                    raise Refused("is no file")
                 if status.st_size != self.pin.size:
-                    raise _Refused(f"is {status.st_size} bytes long, the pin says {self.pin.size}")
+                    raise Refused(f"is {status.st_size} bytes long, the pin says {self.pin.size}")
                 self._receive(part, iter(lambda: file.read(_CHUNK), b""))
         except OSError as error:
-            raise _Refused(error.strerror or "cannot be read") from None
+            raise Refused(error.strerror or "cannot be read") from None
 
     def _get(self, part: Partial, place: str, session: requests.Session) -> None:
-        # identity: a compressed transfer would make Content-Length and Range mean something else.
-        headers = {"Accept-Encoding": "identity"}
-        if part.size:
-            headers["Range"] = f"bytes={part.size}-"
-        timeout = (self.limits.connect, self.limits.stall)
-        with session.get(place, headers=headers, stream=True, timeout=timeout) as response:
+        headers = {"Range": f"bytes={part.size}-"} if part.size else {}
+        with transport.request(place, session, self.limits, headers=headers) as response:
             self._check_answer(part, response)
             raw = response.raw
             self._receive(part, _chunks(raw, lambda: self.pin.size - part.size))
             if part.complete and raw.read1(1):
                 part.restart()
-                raise _Refused(f"is larger than the pinned {self.pin.size} bytes")
+                raise Refused(f"is larger than the pinned {self.pin.size} bytes")
 
     def _check_answer(self, part: Partial, response: requests.Response) -> None:
-        status = response.status_code
-        if status == 206 and part.size:
+        status, resumed = response.status_code, part.size > 0
+        if status in {408, 425, 429} or status >= 500:
+            raise Broken(f"{status} {response.reason}")
+        if resumed and status == 206:
             found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != part.size or found[3] not in {"*", str(self.pin.size)}:
-                part.restart()
-                raise _Broken("answered with another range than asked for")
-        elif status == 200:
-            part.restart()
-        elif status == 416:
-            part.restart()
-            raise _Broken("416 range not satisfiable")
-        elif status in {408, 425, 429} or status >= 500:
-            raise _Broken(f"{status} {response.reason}")
+                raise _Unresumed
+        elif resumed and (status in {206, 416} or "Content-Range" in response.headers):
+            raise _Unresumed
+        elif status != 200:
+            raise Refused(f"{status} {response.reason}")
         else:
-            raise _Refused(f"{status} {response.reason}")
+            part.restart()
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Refused("sends a transfer encoding that was not asked for")
+            raise Refused("sends a transfer encoding that was not asked for")
         length = response.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit() and int(length) != self.pin.size - part.size:
-            whole = int(length) + part.size
-            part.restart()
-            raise _Refused(f"is {whole} bytes long, the pin says {self.pin.size}")
+            if resumed:
+                raise _Unresumed
+            raise Refused(f"is {length} bytes long, the pin says {self.pin.size}")
 
     def _receive(self, part: Partial, chunks: Iterator[bytes]) -> None:
         mark, since = ambient.monotonic(), 0
@@ -234,7 +224,7 @@ class Download:
             since += len(chunk)
             if ambient.monotonic() - mark > self.limits.stall:
                 if since < _SLOWEST * self.limits.stall:
-                    raise _Broken(f"slower than {_SLOWEST} bytes a second")
+                    raise Broken(f"slower than {_SLOWEST} bytes a second")
                 mark, since = ambient.monotonic(), 0
 
 
@@ -245,69 +235,3 @@ def _chunks(raw: urllib3.response.BaseHTTPResponse, left: Callable[[], int]) -> 
         if not chunk:
             return
         yield chunk
-
-
-_FINAL: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((requests.TooManyRedirects,), "redirects without end"),
-    (
-        (requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema),
-        "redirects to something that is neither http: nor https:",
-    ),
-    ((requests.exceptions.InvalidURL,), "redirects to an invalid URL"),
-    ((requests.exceptions.SSLError,), "its certificate was not accepted"),
-)
-
-
-def _translate(error: Exception) -> _Refused | _Broken:
-    """A few words for what requests and urllib3 say in a paragraph."""
-    for kinds, words in _FINAL:
-        if isinstance(error, kinds):
-            return _Refused(words)
-    causes = list(_causes(error))
-    # What the system said is the most exact; urllib3 counts a refused connection among its timeouts.
-    for cause in causes:
-        if isinstance(cause, socket.gaierror):
-            return _Broken("host name not found")
-        if isinstance(cause, OSError) and cause.errno in errno.errorcode:
-            return _Broken(os.strerror(cause.errno or 0))
-    if any(isinstance(cause, urllib3.exceptions.IncompleteRead) for cause in causes):
-        return _Broken("the connection ended early")
-    if any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError)) for cause in causes):
-        return _Broken("stalled: no data within the time limit")
-    return _Broken(type(error).__name__)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps; requests and urllib3 keep it in arguments, `reason` or the chain."""
-    pending: list[object] = [error]
-    seen: list[int] = []
-    while pending and len(seen) < 20:
-        item = pending.pop(0)
-        if isinstance(item, BaseException) and id(item) not in seen:
-            seen.append(id(item))
-            yield item
-            pending += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
-
-
-def size_at(place: str, session: requests.Session, limits: Limits) -> int | str:
-    """The size in bytes that a place announces, without fetching the file; or why there is none."""
-    if urllib.parse.urlsplit(place).scheme == "file":
-        path = _path_of(place)
-        return path.stat().st_size if path.is_file() else "no such file"
-    try:
-        with session.head(
-            place,
-            headers={"Accept-Encoding": "identity"},
-            timeout=(limits.connect, limits.stall),
-            allow_redirects=True,
-        ) as response:
-            length = response.headers.get("Content-Length", "")
-            if response.status_code != 200 or not length.isdigit():
-                return f"{response.status_code} {response.reason}"
-            return int(length)
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return str(_translate(error))
-
-
-def _path_of(url: str) -> Path:
-    return Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))

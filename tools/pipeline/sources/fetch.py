@@ -15,14 +15,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NoReturn
 
-import requests
-
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.sources.cache import Cache
-from tools.pipeline.sources.download import Download, Failure, Limits, Meter, size_at
+from tools.pipeline.engine.cas import Cas
+from tools.pipeline.sources import transport
+from tools.pipeline.sources.download import Download, Failure, Meter
 from tools.pipeline.sources.mirrors import SETTING, Mirrors
 from tools.pipeline.sources.pins import LocalFile, Pin
+from tools.pipeline.sources.transport import Broken, Limits, Refused
+from tools.pipeline.sources.wanted import Promise
 
 _NAMED = 5  # failed files that an error names besides the first: it is one line
 
@@ -30,7 +31,7 @@ _NAMED = 5  # failed files that an error names besides the first: it is one line
 def ensure(
     pins: Iterable[Pin],
     *,
-    cache: Cache,
+    cache: Cas,
     mirrors: Callable[[], Mirrors],
     root: Path,
     limits: Limits | None = None,
@@ -43,13 +44,14 @@ def ensure(
     limits = limits or Limits()
     wanted = list({pin.sha256: pin for pin in pins}.values())
     with ThreadPoolExecutor(max_workers=ambient.cpu_count()) as pool:
-        there = pool.map(cache.verified_path, wanted)
-        missing = [pin for pin, path in zip(wanted, there, strict=True) if path is None]
+        there = pool.map(lambda pin: cache.verified(pin.sha256, pin.size), wanted)
+        missing = [pin for pin, right in zip(wanted, there, strict=True) if not right]
     if not missing:
         return
     known = mirrors() if any(not isinstance(pin.origin, LocalFile) for pin in missing) else Mirrors(mirrors=())
-    # Places are worked out before the first byte moves: a missing setting is told at once.
+    # Places are worked out before the first byte moves: a missing or wrong setting is told at once.
     places = {pin.sha256: _places(pin, known, root) for pin in missing}
+    transport.check_proxies(place for of_pin in places.values() for place in of_pin)
     stop = threading.Event()
     meter = Meter(missing)
     failures: list[Failure] = []
@@ -73,30 +75,54 @@ def ensure(
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
     if failures:
-        _raise(failures)
+        _raise(failures, "; or pin what the mirrors have now with ./doit lock")
 
 
-def check_available(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> None:
-    """Ask some place for each pin's size without fetching it; BuildError names the pins that none has."""
-    limits = limits or Limits()
+def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> list[Failure]:
+    """Ask some place for each pin's size without fetching it; the pins that none has."""
+    limits, pins = limits or Limits(), list(pins)
+    transport.check_proxies(place for pin in pins for place in _places(pin, mirrors, root))
 
     def one(pin: Pin) -> Failure | None:
         answers = []
-        with requests.Session() as session:
+        with transport.session() as session:
             for place in _places(pin, mirrors, root):
-                size = size_at(place, session, limits)
+                try:
+                    size = transport.size_at(place, session, limits)
+                except (Refused, Broken) as answer:
+                    answers.append((place, str(answer)))
+                    continue
                 if size == pin.size:
                     return None
-                answers.append((place, size if isinstance(size, str) else f"is {size} bytes long"))
+                answers.append((place, f"is {size} bytes long"))
         return Failure(pin=pin, answers=tuple(answers), final=True)
 
     with ThreadPoolExecutor(max_workers=limits.jobs) as pool:
-        failures = [failure for failure in pool.map(one, pins) if failure is not None]
-    if failures:
-        _raise(failures)
+        return [failure for failure in pool.map(one, pins) if failure is not None]
 
 
-def _raise(failures: list[Failure]) -> NoReturn:
+def look(pin: Pin, *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> Promise:
+    """Size and SHA-256 of what the first place has that answers, whatever the pin says; BuildError for none."""
+    answers = []
+    with transport.session() as session:
+        # A bundle's place by digest is for those who know the digest.
+        places = [place for place in _places(pin, mirrors, root) if not place.endswith(pin.sha256)]
+        transport.check_proxies(places)
+        for place in places:
+            try:
+                return transport.measure(place, session, limits or Limits())
+            except (Refused, Broken) as answer:
+                answers.append(f"{place}: {answer}")
+    raise BuildError("; ".join(answers), where=pin.where)
+
+
+def refuse(failures: Iterable[Failure]) -> None:
+    """Raise BuildError that names the pins that could not be had, if there are any."""
+    if listed := list(failures):
+        _raise(listed, "")
+
+
+def _raise(failures: list[Failure], otherwise: str) -> NoReturn:
     failures.sort(key=lambda f: (f.pin.lock, f.pin.name))
     first = failures[0]
     others = [f"{f.pin.name} {f.pin.version}" for f in failures[1 : _NAMED + 1]]
@@ -108,7 +134,7 @@ def _raise(failures: list[Failure]) -> NoReturn:
         f"{first.pin.version} (sha256 {first.pin.sha256}) could not be fetched. Tried {tried}{more}",
         where=first.pin.where,
         hint=f"set {SETTING} to another mirror, to a snapshot mirror of the time of the lock, or to the "
-        "published source bundle; or pin what the mirrors have now with ./doit lock",
+        f"published source bundle{otherwise}",
     )
 
 

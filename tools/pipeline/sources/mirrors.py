@@ -9,11 +9,13 @@ SHA-256 is known.
 import re
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.sources.pins import Archive, LocalFile, Pin, PoolFile, Urls
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import UserError, mask
+from tools.pipeline.sources import pypi
+from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Urls, Wheel
 
 SETTING = "SEV_ARTIFACTS_MIRROR"
 REMEDY = (
@@ -21,6 +23,11 @@ REMEDY = (
     "or to the URL of a source bundle (http:, https: or file:)"
 )
 _SCHEMES = ("http", "https", "file")
+
+
+def unknown(archive: Archive) -> str:
+    """What is wrong when an archive has no mirror."""
+    return f"no mirror of the {archive} archive is known: neither apt's configuration nor {SETTING} names one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +60,21 @@ class Mirrors:
     mirrors: tuple[Mirror, ...]
 
     def urls(self, pin: Pin) -> tuple[str, ...]:
-        """Every place for a pin, in turn. A pin without any is a UserError that says what to set."""
+        """Every place for a pin, in turn. A file of the archive without any is a UserError that says what to set."""
         found: list[str] = []
         for mirror in self.mirrors:
             found += mirror.urls(pin)
+        if isinstance(pin.origin, PoolFile) and pin.origin.archive is Archive.SECURITY:
+            # A point release moves such files into the main archive.
+            moved = PoolFile(archive=Archive.DEBIAN, path=pin.origin.path.replace("pool/updates/", "pool/", 1))
+            for mirror in self.mirrors:
+                found += mirror.urls(replace(pin, origin=moved))
         if isinstance(pin.origin, Urls):
             found += pin.origin.urls
-        if not found and not isinstance(pin.origin, LocalFile):
-            archive = pin.origin.archive if isinstance(pin.origin, PoolFile) else ""
-            raise UserError(f"no mirror of the {archive} archive is known", where=pin.where, hint=REMEDY)
+        if isinstance(pin.origin, Wheel):
+            found.append(pypi.place(pin.origin))
+        if isinstance(pin.origin, PoolFile) and not found:
+            raise UserError(unknown(pin.origin.archive), where=pin.where, hint=REMEDY)
         return tuple(dict.fromkeys(found))
 
     def of_archive(self, archive: Archive) -> tuple[str, ...]:
@@ -82,6 +95,16 @@ def archive_of(url: str) -> Archive | None:
     return None
 
 
+def _usable(url: str) -> bool:
+    """Whether it is a base URL of a scheme that we speak; file:///path has no host, the others need one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:  # an address without its bracket, a port that is none
+        return False
+    return parts.scheme in _SCHEMES and (parts.scheme == "file") == (not parts.hostname) and port != 0
+
+
 def from_setting(words: Sequence[str]) -> Mirrors:
     """The mirrors in SEV_ARTIFACTS_MIRROR: words of the form `URL` or `ARCHIVE=URL`.
 
@@ -93,9 +116,7 @@ def from_setting(words: Sequence[str]) -> Mirrors:
         prefix, equals, rest = word.partition("=")
         named = bool(equals) and (prefix == "bundle" or prefix in set(Archive))
         url = (rest if named else word).rstrip("/")
-        parts = urllib.parse.urlsplit(url)
-        # file:///path has no host, the others need one.
-        if parts.scheme not in _SCHEMES or (parts.scheme == "file") != (not parts.netloc):
+        if not _usable(url):
             says = "a base URL (http://HOST/…, https://HOST/… or file:///…)"
             raise UserError(f"{word!r} is not {says}", where=SETTING, hint=REMEDY)
         archive = archive_of(url)
@@ -111,19 +132,23 @@ def from_apt(folder: Path) -> Mirrors:
     sources.list(5): one-line style in sources.list and sources.list.d/*.list, deb822 style in
     sources.list.d/*.sources. Other archives (a vendor's own repository, another distribution) are left out.
     """
-    urls: list[str] = []
     parts = folder / "sources.list.d"
     extra = sorted(parts.iterdir()) if parts.is_dir() else []
+    mirrors = []
     for path in [folder / "sources.list", *extra]:
         if path.suffix not in {".list", ".sources"} or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        urls += _deb822(text) if path.suffix == ".sources" else _one_line(text)
-    mirrors = []
-    for url in (real for listed in urls for real in _resolve(listed)):
-        base, archive = url.rstrip("/"), archive_of(url)
-        if archive is not None and urllib.parse.urlsplit(base).scheme in _SCHEMES:
-            mirrors.append(Mirror(base=base, archive=archive))
+        urls = _deb822(text) if path.suffix == ".sources" else _one_line(text)
+        for url in (real for listed in urls for real in _resolve(listed)):
+            if not url.startswith(tuple(f"{scheme}:" for scheme in _SCHEMES)):
+                continue  # cdrom:, a method of somebody's own
+            if not _usable(url):
+                hint = f"correct it, or set {SETTING}"
+                raise UserError(f"{url!r} is not the URL of an archive", where=str(path), hint=hint)
+            archive = archive_of(url)
+            if archive is not None:
+                mirrors.append(Mirror(base=url.rstrip("/"), archive=archive))
     return Mirrors(mirrors=tuple(dict.fromkeys(mirrors)))
 
 
@@ -162,8 +187,18 @@ def _resolve(url: str) -> list[str]:
 
 
 def discover(setting: Sequence[str], *, apt: Path = Path("/etc/apt")) -> Mirrors:
-    """The mirrors to use: the setting if there is one, else apt's; neither is a UserError."""
+    """The mirrors to use: the setting if there is one, else apt's, else none.
+
+    Mirrors of the main archive have debian-security beside it more often than not, so where only they are known,
+    that is where it is looked for. A minimal Debian 13 comes without its own entry for it.
+    """
     found = from_setting(setting) if setting else from_apt(apt)
-    if not found.mirrors:
-        raise UserError(f"{apt} names no Debian mirror and {SETTING} is not set", hint=REMEDY)
-    return found
+    if any(m.archive is not Archive.DEBIAN for m in found.mirrors):
+        return found
+    beside = (re.sub(r"/debian(/[^/]*)?$", rf"/{Archive.SECURITY}\1", m.base) for m in found.mirrors)
+    derived = tuple(Mirror(base=base, archive=Archive.SECURITY) for base in beside if archive_of(base))
+    if derived:
+        source = SETTING if setting else str(apt)
+        places = mask(", ".join(m.base for m in derived))
+        ui.line(f"   note: {source} names no mirror of {Archive.SECURITY}; looking for it at {places}")
+    return Mirrors(mirrors=(*found.mirrors, *derived))

@@ -1,32 +1,36 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The pins: sources.lock and toolchain.lock, written by `./doit lock`.
+"""The pins: sources.lock and toolchain.lock, written by `./doit lock`, and whether they answer their .toml.
 
 Everything is parsed once into frozen dataclasses; any doubt is a UserError that names file and key. A lock
-never holds a host: where a file of the Debian archive comes from is decided on the machine that fetches it.
+never holds a host: where a file of the Debian archive or of PyPI comes from is decided on the machine that
+fetches it.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import UserError
+from tools.pipeline.sources import wanted
+from tools.pipeline.sources.wanted import Architecture, Kind, Toolchain, WantedSource
 
 SOURCES_LOCK = "recipes/sources.lock"
 TOOLCHAIN_LOCK = "recipes/toolchain.lock"
 
-SCHEMA = 1
-MAX_SIZE = 4 << 30  # bytes of one pinned file; a larger number is a slip, not an input of this build
-# Debian Policy 5.6.1 (package names) and 5.6.12 (versions).
-PACKAGE = r"[a-z0-9][a-z0-9+.\-]+"
-VERSION = r"[0-9][A-Za-z0-9.+:~\-]*"
-NAME = r"[a-z0-9][a-z0-9+.\-]*"
-FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9.+_~\-]*"
-_HTTPS = r"https://[A-Za-z0-9.\-]+(:[0-9]+)?/[!-~]+"
-_LICENCE_TOKEN = re.compile(r"\s*(\(|\)|[A-Za-z0-9.+\-]+)")
+_HINT = "run ./doit lock"
+_HEADER = """\
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Written by ./doit lock from {origin}; do not edit.
+"""
+
+Fields = Mapping[str, str | int | Sequence[str]]
+"""A pin as the keys and values of its table, in a lock and in a manifest."""
 
 
 class Archive(StrEnum):
@@ -36,27 +40,21 @@ class Archive(StrEnum):
     SECURITY = "debian-security"
 
 
-class Kind(StrEnum):
-    """Where a source comes from."""
-
-    DEBIAN_SOURCE = "debian-source"
-    HTTPS = "https"
-    FILE = "file"
-
-
-class Architecture(StrEnum):
-    """The architectures that a package of the tool tree may have."""
-
-    AMD64 = "amd64"
-    ALL = "all"
-
-
 @dataclass(frozen=True, kw_only=True)
 class PoolFile:
     """A file of the Debian archive: its path below any mirror's base URL."""
 
     archive: Archive
     path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wheel:
+    """A file of PyPI or of another index that the machine's own pip knows."""
+
+    package: str
+    version: str
+    file: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class LocalFile:
     path: str
 
 
-Origin = PoolFile | Urls | LocalFile
+Origin = PoolFile | Wheel | Urls | LocalFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +93,15 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An entry of sources.lock."""
+    """An entry of sources.lock: what was asked for, and the pin that answers it."""
 
+    wanted: WantedSource
     pin: Pin
-    kind: Kind
-    licence: str
-    package: str = ""
-    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One binary package of the tool tree."""
+    """One binary package of the tool trees. Two trees may have two versions of a package."""
 
     pin: Pin
     architecture: Architecture
@@ -126,155 +121,75 @@ class ToolchainLock:
         return tuple(p for p in self.packages if name in p.trees)
 
 
-def check_schema(table: toml_reader.Table) -> None:
-    """The file must be of the version that this code reads."""
-    table.integer("schema", low=SCHEMA, high=SCHEMA)
+def origin_of(source: WantedSource, *, pool: PoolFile | None = None) -> Origin:
+    """Where a source comes from; only for a file of the Debian archive the request does not say it all."""
+    match source.kind:
+        case Kind.PYPI:
+            return Wheel(package=source.package, version=source.version, file=source.file)
+        case Kind.HTTPS:
+            return Urls(urls=source.urls)
+        case Kind.FILE:
+            return LocalFile(path=source.path)
+        case Kind.DEBIAN_SOURCE:
+            assert pool is not None
+            return pool
 
 
-def read_licence(table: toml_reader.Table) -> str:
-    """An SPDX license expression; the grammar (SPDX 2.3, annex D) is checked, the identifiers are not."""
-    text = table.string("licence")
-    tokens: list[str] = []
-    position = 0
-    while position < len(text.rstrip()):
-        match = _LICENCE_TOKEN.match(text, position)
-        if match is None:
-            raise table.error("licence", f"{text!r} is not an SPDX license expression")
-        tokens.append(match[1])
-        position = match.end()
-    # State machine instead of a parser: an operand is wanted, or an operator, and parentheses balance.
-    depth, operand = 0, True
-    for word in tokens:
-        if operand and word == "(":
-            depth += 1
-        elif operand and word not in {")", "AND", "OR", "WITH"}:
-            operand = False
-        elif not operand and word == ")" and depth:
-            depth -= 1
-        elif not operand and word in {"AND", "OR", "WITH"}:
-            operand = True
-        else:
-            raise table.error("licence", f"{text!r} is not an SPDX license expression (at {word!r})")
-    if operand or depth:
-        raise table.error("licence", f"{text!r} is not an SPDX license expression (it ends early)")
-    return text
-
-
-def read_relative(table: toml_reader.Table, key: str, *, start: str = "") -> str:
-    """A clean relative path: no '..', no '.', no '//', nothing absolute."""
-    says = f"a plain relative path{f' that begins with {start}' if start else ''}"
-    text = table.string(key, pattern=r"[A-Za-z0-9._+~/\-]+", says=says)
-    clean = PurePosixPath(text)
-    if clean.is_absolute() or ".." in clean.parts or str(clean) != text or not text.startswith(start):
-        raise table.error(key, f"{text!r} is not {says}")
-    return text
-
-
-def read_urls(table: toml_reader.Table) -> tuple[str, ...]:
-    """The https URLs of a source."""
-    urls = table.strings("urls")
-    for i, url in enumerate(urls):
-        if re.fullmatch(_HTTPS, url) is None:
-            raise table.error(f"urls[{i}]", f"{url!r} is not an https URL")
-    return urls
+# ── reading ──
 
 
 def read_sources_lock(path: Path) -> tuple[Source, ...]:
     """Parse sources.lock; sorted by name."""
     top = toml_reader.load(path, shown_as=SOURCES_LOCK)
-    check_schema(top)
+    wanted.check_schema(top)
     tables = top.tables("source")
     top.close()
     sources = tuple(sorted((read_source(table) for table in tables), key=lambda s: s.pin.name))
-    _no_duplicates((s.pin for s in sources), file=SOURCES_LOCK)
+    _no_contradiction(((s.pin, ("sources",)) for s in sources), file=SOURCES_LOCK)
     return sources
 
 
 def read_source(table: toml_reader.Table) -> Source:
     """A source from its table; every doubt is a UserError."""
-    name = table.string("name", pattern=NAME, says="a name")
-    kind = table.choice("kind", Kind)
-    licence = read_licence(table)
-    package = file = ""
-    origin: Origin
-    if kind is Kind.DEBIAN_SOURCE:
-        package = table.string("package", pattern=PACKAGE, says="a Debian package name")
-        file = table.string("file", pattern=FILE_NAME, says="a plain file name")
-        origin = _pool_file(table)
-        if not origin.path.endswith(f"/{file}"):
-            raise table.error("path", f"does not end in {file!r}")
-    elif kind is Kind.HTTPS:
-        origin = Urls(urls=read_urls(table))
-    else:
-        origin = LocalFile(path=read_relative(table, "path"))
-    pin = _pin(table, name=name, origin=origin, lock=SOURCES_LOCK)
+    name = table.string("name", pattern=wanted.NAME, says="a name")
+    asked = wanted.read_source(table, name)
+    pool = None
+    if asked.kind is Kind.DEBIAN_SOURCE:
+        pool = _pool_file(table)
+        if not pool.path.endswith(f"/{asked.file}"):
+            raise table.error("path", f"does not end in {asked.file!r}")
+    origin = origin_of(asked, pool=pool)
+    pin = _pin(table, name=name, version=asked.version, origin=origin, lock=SOURCES_LOCK)
     table.close()
-    return Source(pin=pin, kind=kind, licence=licence, package=package, file=file)
-
-
-def _pool_file(table: toml_reader.Table) -> PoolFile:
-    return PoolFile(archive=table.choice("archive", Archive), path=read_relative(table, "path", start="pool/"))
-
-
-def _pin(table: toml_reader.Table, *, name: str, origin: Origin, lock: str) -> Pin:
-    return Pin(
-        name=name,
-        version=table.string("version", pattern=VERSION, says="a version"),
-        sha256=table.sha256("sha256"),
-        size=table.integer("size", low=1, high=MAX_SIZE),
-        origin=origin,
-        lock=lock,
-    )
-
-
-def _no_duplicates(pins: Iterable[Pin], *, file: str) -> None:
-    names: set[str] = set()
-    digests: dict[str, Pin] = {}
-    for pin in pins:
-        if pin.name in names:
-            raise UserError("pinned twice", where=f"{file}: {pin.name}", hint="keep one entry or run ./doit lock")
-        names.add(pin.name)
-        other = digests.setdefault(pin.sha256, pin)
-        if other.size != pin.size:
-            raise UserError(f"same sha256 as {other.name} but another size", where=f"{file}: {pin.name}")
-
-
-def read_package_names(table: toml_reader.Table) -> tuple[str, ...]:
-    """The packages that a tree asks for, sorted."""
-    packages = table.strings("packages")
-    for i, package in enumerate(packages):
-        if re.fullmatch(PACKAGE, package) is None:
-            raise table.error(f"packages[{i}]", f"{package!r} is not a Debian package name")
-    if len(set(packages)) != len(packages):
-        raise table.error("packages", "names a package twice")
-    return tuple(sorted(packages))
+    return Source(wanted=asked, pin=pin)
 
 
 def read_toolchain_lock(path: Path) -> ToolchainLock:
-    """Parse toolchain.lock; packages are sorted by name."""
+    """Parse toolchain.lock; packages are sorted by name and version."""
     top = toml_reader.load(path, shown_as=TOOLCHAIN_LOCK)
-    check_schema(top)
-    suite = top.string("suite", pattern=r"[a-z]+", says="a Debian suite")
+    wanted.check_schema(top)
+    suite = top.string("suite", pattern=wanted.SUITE, says="a Debian suite")
     trees = top.table("trees")
-    wanted: list[tuple[str, tuple[str, ...]]] = []
+    asked: list[tuple[str, tuple[str, ...]]] = []
     for name in sorted(trees.keys()):
         table = trees.table(name)
-        wanted.append((name, read_package_names(table)))
+        asked.append((name, wanted.read_package_names(table)))
         table.close()
-    known = tuple(name for name, _ in wanted)
+    known = tuple(name for name, _ in asked)
     tables = top.tables("package")
     top.close()
-    packages = tuple(sorted((read_package(table, known) for table in tables), key=lambda p: p.pin.name))
-    _no_duplicates((p.pin for p in packages), file=TOOLCHAIN_LOCK)
+    packages = tuple(sorted((read_package(table, known) for table in tables), key=package_order))
+    _no_contradiction(((p.pin, p.trees) for p in packages), file=TOOLCHAIN_LOCK)
     for name in known:
         if not any(name in p.trees for p in packages):
-            raise UserError("has no package", where=f"{TOOLCHAIN_LOCK}: trees.{name}", hint="run ./doit lock")
-    return ToolchainLock(suite=suite, wanted=tuple(wanted), packages=packages)
+            raise UserError("has no package", where=f"{TOOLCHAIN_LOCK}: trees.{name}", hint=_HINT)
+    return ToolchainLock(suite=suite, wanted=tuple(asked), packages=packages)
 
 
 def read_package(table: toml_reader.Table, known: Sequence[str]) -> Package:
     """A package from its table; `known` are the trees that it may be in."""
-    name = table.string("name", pattern=PACKAGE, says="a Debian package name")
+    name = table.string("name", pattern=wanted.PACKAGE, says="a Debian package name")
+    version = table.string("version", pattern=wanted.VERSION, says="a version")
     architecture = table.choice("architecture", Architecture)
     trees = table.strings("trees")
     for i, tree in enumerate(trees):
@@ -284,6 +199,137 @@ def read_package(table: toml_reader.Table, known: Sequence[str]) -> Package:
     file = origin.path.rpartition("/")[2]
     if not file.startswith(f"{name}_") or not file.endswith(f"_{architecture}.deb"):
         raise table.error("path", f"{file!r} is not a package file {name}_VERSION_{architecture}.deb")
-    pin = _pin(table, name=name, origin=origin, lock=TOOLCHAIN_LOCK)
+    pin = _pin(table, name=name, version=version, origin=origin, lock=TOOLCHAIN_LOCK)
     table.close()
     return Package(pin=pin, architecture=architecture, trees=trees)
+
+
+def package_order(package: Package) -> tuple[str, str]:
+    """What packages are sorted by."""
+    return package.pin.name, package.pin.version
+
+
+def _pool_file(table: toml_reader.Table) -> PoolFile:
+    path = wanted.read_relative(table, "path", start="pool/")
+    return PoolFile(archive=table.choice("archive", Archive), path=path)
+
+
+def _pin(table: toml_reader.Table, *, name: str, version: str, origin: Origin, lock: str) -> Pin:
+    bytes_ = wanted.read_promise(table)
+    return Pin(name=name, version=version, sha256=bytes_.sha256, size=bytes_.size, origin=origin, lock=lock)
+
+
+def _no_contradiction(pins: Iterable[tuple[Pin, Sequence[str]]], *, file: str) -> None:
+    """One pin a name in each tree, one size a digest."""
+    names: set[tuple[str, str]] = set()
+    digests: dict[str, Pin] = {}
+    for pin, trees in pins:
+        for tree in trees:
+            if (pin.name, tree) in names:
+                raise UserError("pinned twice", where=f"{file}: {pin.name}", hint=f"keep one entry or {_HINT}")
+            names.add((pin.name, tree))
+        other = digests.setdefault(pin.sha256, pin)
+        if other.size != pin.size:
+            raise UserError(f"same sha256 as {other.name} but another size", where=f"{file}: {pin.name}")
+
+
+# ── whether they answer ──
+
+
+def check_fresh(root: Path, *, sources: Sequence[Source], toolchain: Toolchain, locked: ToolchainLock) -> None:
+    """Raise UserError when a lock does not answer the hand-written request any more; reads sources.toml."""
+    by_name = {source.wanted.name: source for source in sources}
+    for want, promise in wanted.read_sources(root / wanted.SOURCES_TOML).items():
+        have = by_name.pop(want.name, None)
+        if have is None:
+            raise UserError("is not locked", where=f"{wanted.SOURCES_TOML}: source.{want.name}", hint=_HINT)
+        _check_answers(want, promise, have)
+    for name in by_name:
+        raise UserError("sources.toml no longer asks for it", where=f"{SOURCES_LOCK}: {name}", hint=_HINT)
+    if toolchain.suite != locked.suite:
+        where = f"{TOOLCHAIN_LOCK}: suite"
+        raise UserError(f"is for {locked.suite}, not {toolchain.suite}", where=where, hint=_HINT)
+    trees = dict(locked.wanted)
+    for tree in toolchain.trees:
+        where = f"{TOOLCHAIN_LOCK}: trees.{tree.name}"
+        packages = trees.pop(tree.name, None)
+        hint = f"{_HINT} --only {tree.name}"
+        if packages is None:
+            raise UserError("toolchain.toml asks for this tree, which is not locked", where=where, hint=hint)
+        if packages != tree.packages:
+            what = "was resolved for other packages than toolchain.toml asks for"
+            raise UserError(what, where=where, hint=hint)
+    for name in trees:
+        where = f"{TOOLCHAIN_LOCK}: trees.{name}"
+        raise UserError("toolchain.toml no longer has this tree", where=where, hint=_HINT)
+
+
+def _check_answers(want: WantedSource, promise: wanted.Promise | None, have: Source) -> None:
+    where, hint = f"{SOURCES_LOCK}: {want.name}", f"{_HINT} --only {want.name}"
+    for field in ("kind", "version", "licence", "package", "file", "urls", "path"):
+        asked, locked = getattr(want, field), getattr(have.wanted, field)
+        if asked != locked:
+            what = f"its {field} is {_shown(locked)}, sources.toml asks for {_shown(asked)}"
+            raise UserError(what, where=where, hint=hint)
+    if promise not in {None, wanted.Promise(sha256=have.pin.sha256, size=have.pin.size)}:
+        raise UserError("has another sha256 or size than sources.toml says", where=where, hint=hint)
+
+
+def _shown(value: str | tuple[str, ...]) -> str:
+    return (value if isinstance(value, str) else " ".join(value)) or "none"
+
+
+# ── writing ──
+
+
+def source_fields(source: Source) -> Fields:
+    """The table of a source."""
+    asked = {key: getattr(source.wanted, key) for key in ("name", "version", "licence")}
+    asked |= {"kind": source.wanted.kind.value}
+    asked |= {key: value for key in ("package", "file", "urls", "path") if (value := getattr(source.wanted, key))}
+    return {**asked, **_pin_fields(source.pin)}
+
+
+def package_fields(package: Package, *, trees: Sequence[str] | None = None) -> Fields:
+    """The table of a package; `trees` in place of those that it is in."""
+    return {
+        "name": package.pin.name,
+        "version": package.pin.version,
+        "architecture": package.architecture.value,
+        "trees": tuple(trees or package.trees),
+        **_pin_fields(package.pin),
+    }
+
+
+def _pin_fields(pin: Pin) -> Fields:
+    place: Fields = {}
+    if isinstance(pin.origin, PoolFile):
+        place = {"archive": pin.origin.archive.value, "path": pin.origin.path}
+    return {**place, "size": pin.size, "sha256": pin.sha256}
+
+
+def render_sources(sources: Iterable[Source]) -> str:
+    """The text of sources.lock: sorted by name, the same for the same pins."""
+    text = _HEADER.format(origin="sources.toml") + f"schema = {wanted.SCHEMA}\n"
+    return text + "".join(_block("[[source]]", source_fields(s)) for s in sorted(sources, key=lambda s: s.pin.name))
+
+
+def render_toolchain(locked: ToolchainLock) -> str:
+    """The text of toolchain.lock: sorted by name, the same for the same pins."""
+    text = _HEADER.format(origin="toolchain.toml")
+    text += f'schema = {wanted.SCHEMA}\nsuite = "{locked.suite}"\n'
+    text += "\n# What the trees were resolved for.\n[trees]\n"
+    for name, names in sorted(locked.wanted):
+        text += _block(f"[trees.{name}]", {"packages": names}).removeprefix("\n")
+    return text + "".join(_block("[[package]]", package_fields(p)) for p in sorted(locked.packages, key=package_order))
+
+
+def _value(value: str | int | Sequence[str]) -> str:
+    """TOML for a value; for the strings that the readers let through, JSON's notation is TOML's."""
+    if isinstance(value, (str, int)):
+        return json.dumps(value, ensure_ascii=False)
+    return "[" + ", ".join(json.dumps(item, ensure_ascii=False) for item in value) + "]"
+
+
+def _block(header: str, fields: Fields) -> str:
+    return f"\n{header}\n" + "".join(f"{key} = {_value(value)}\n" for key, value in fields.items())

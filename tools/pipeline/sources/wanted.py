@@ -1,19 +1,46 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is wanted, written by hand: sources.toml and toolchain.toml; and whether a lock still answers it."""
+"""What is wanted, written by hand: sources.toml and toolchain.toml."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.sources import pins
-from tools.pipeline.sources.pins import Architecture, Kind, LocalFile, Source, ToolchainLock, Urls
 
 SOURCES_TOML = "recipes/sources.toml"
 TOOLCHAIN_TOML = "recipes/toolchain.toml"
+
+SCHEMA = 1
+MAX_SIZE = 4 << 30  # bytes of one pinned file; a larger number is a slip, not an input of this build
+# Debian Policy 5.6.1 (package names) and 5.6.12 (versions).
+PACKAGE = r"[a-z0-9][a-z0-9+.\-]+"
+VERSION = r"[0-9][A-Za-z0-9.+:~\-]*"
+NAME = r"[a-z0-9][a-z0-9+.\-]*"
+SUITE = r"[a-z]+"
+_FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9.+_~\-]*"
+_HTTPS = r"https://[A-Za-z0-9.\-]+(:[0-9]+)?/[!-~]+"
+# PEP 508 (a project's name), and PEP 425 (the tags of a wheel that any Python 3 on any machine can import).
+_PROJECT = r"[A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?"
+_PURE_WHEEL = r"[A-Za-z0-9._+]+-[A-Za-z0-9._+]+-(py3|py2\.py3)-none-any\.whl"
+
+
+class Kind(StrEnum):
+    """Where a source comes from."""
+
+    DEBIAN_SOURCE = "debian-source"
+    PYPI = "pypi"
+    HTTPS = "https"
+    FILE = "file"
+
+
+class Architecture(StrEnum):
+    """The architectures that a package of the tool tree may have."""
+
+    AMD64 = "amd64"
+    ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +55,14 @@ class WantedSource:
     file: str = ""
     urls: tuple[str, ...] = ()
     path: str = ""
-    sha256: str = ""
-    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """The bytes that a person has put into sources.toml for a source; `size` is in bytes."""
+
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,47 +101,88 @@ class Toolchain:
         raise UserError(f"no tree {name!r}", where=TOOLCHAIN_TOML, hint=f"known: {known}")
 
 
-def read_wanted_sources(path: Path) -> tuple[WantedSource, ...]:
-    """Parse sources.toml; sorted by name."""
-    top = toml_reader.load(path, shown_as=SOURCES_TOML)
-    pins.check_schema(top)
-    table = top.table("source")
-    top.close()
-    return tuple(sorted((_wanted_source(table, n) for n in table.keys()), key=lambda s: s.name))  # noqa: SIM118
+def check_schema(table: toml_reader.Table) -> None:
+    """The file must be of the version that this code reads."""
+    table.integer("schema", low=SCHEMA, high=SCHEMA)
 
 
-def _wanted_source(parent: toml_reader.Table, name: str) -> WantedSource:
-    if re.fullmatch(pins.NAME, name) is None:
-        raise parent.error(name, f"{name!r} is not a name (lower case, digits, '+', '-', '.')")
-    table = parent.table(name)
+def read_relative(table: toml_reader.Table, key: str, *, start: str = "") -> str:
+    """A clean relative path: no '..', no '.', no '//', nothing absolute."""
+    says = f"a plain relative path{f' that begins with {start}' if start else ''}"
+    text = table.string(key, pattern=r"[A-Za-z0-9._+~/\-]+", says=says)
+    clean = PurePosixPath(text)
+    if clean.is_absolute() or ".." in clean.parts or str(clean) != text or not text.startswith(start):
+        raise table.error(key, f"{text!r} is not {says}")
+    return text
+
+
+def read_package_names(table: toml_reader.Table) -> tuple[str, ...]:
+    """The packages that a tree asks for, sorted."""
+    packages = table.strings("packages")
+    for i, package in enumerate(packages):
+        if re.fullmatch(PACKAGE, package) is None:
+            raise table.error(f"packages[{i}]", f"{package!r} is not a Debian package name")
+    if len(set(packages)) != len(packages):
+        raise table.error("packages", "names a package twice")
+    return tuple(sorted(packages))
+
+
+def read_source(table: toml_reader.Table, name: str) -> WantedSource:
+    """What a table asks for: a table of sources.toml, or the same keys in one of sources.lock."""
     kind = table.choice("kind", Kind)
-    version = table.string("version", pattern=pins.VERSION, says="a version")
-    licence = pins.read_licence(table)
-    package = file = local = sha256 = ""
+    version = table.string("version", pattern=VERSION, says="a version")
+    package = file = path = ""
     urls: tuple[str, ...] = ()
-    size = 0
-    if kind is Kind.DEBIAN_SOURCE:
-        package = table.string("package", pattern=pins.PACKAGE, says="a Debian package name")
-        file = table.string("file", pattern=pins.FILE_NAME, says="a plain file name")
-    elif kind is Kind.HTTPS:
-        # Nothing vouches for a bare URL: the person who adds it says which bytes are meant.
-        urls = pins.read_urls(table)
-        sha256 = table.sha256("sha256")
-        size = table.integer("size", low=1, high=pins.MAX_SIZE)
-    else:
-        local = pins.read_relative(table, "path")
-    table.close()
+    match kind:
+        case Kind.DEBIAN_SOURCE:
+            package = table.string("package", pattern=PACKAGE, says="a Debian package name")
+            file = table.string("file", pattern=_FILE_NAME, says="a plain file name")
+        case Kind.PYPI:
+            package = table.string("package", pattern=_PROJECT, says="the name of a project on PyPI")
+            # Anything else would be run when it is looked at (a source archive) or differ between machines.
+            file = table.string("file", pattern=_PURE_WHEEL, says="a wheel NAME-VERSION-py3-none-any.whl")
+        case Kind.HTTPS:
+            urls = table.strings("urls")
+            for i, url in enumerate(urls):
+                if re.fullmatch(_HTTPS, url) is None:
+                    raise table.error(f"urls[{i}]", f"{url!r} is not an https URL")
+        case Kind.FILE:
+            path = read_relative(table, "path")
+    licence = table.string("licence")
     # fmt: off
     return WantedSource(name=name, kind=kind, version=version, licence=licence, package=package, file=file,
-                        urls=urls, path=local, sha256=sha256, size=size)
+                        urls=urls, path=path)
     # fmt: on
+
+
+def read_sources(path: Path) -> dict[WantedSource, Promise | None]:
+    """Parse sources.toml, sorted by name: what is wanted, and which bytes where a person has said so."""
+    top = toml_reader.load(path, shown_as=SOURCES_TOML)
+    check_schema(top)
+    parent = top.table("source")
+    top.close()
+    found: dict[WantedSource, Promise | None] = {}
+    for name in sorted(parent.keys()):
+        if re.fullmatch(NAME, name) is None:
+            raise parent.error(name, f"{name!r} is not a name (lower case, digits, '+', '-', '.')")
+        table = parent.table(name)
+        source = read_source(table, name)
+        promised = source.kind is not Kind.FILE and (table.has("sha256") or table.has("size"))
+        found[source] = read_promise(table) if promised else None
+        table.close()
+    return found
+
+
+def read_promise(table: toml_reader.Table) -> Promise:
+    """`sha256` and `size` of a table."""
+    return Promise(sha256=table.sha256("sha256"), size=table.integer("size", low=1, high=MAX_SIZE))
 
 
 def read_toolchain(path: Path) -> Toolchain:
     """Parse toolchain.toml."""
     top = toml_reader.load(path, shown_as=TOOLCHAIN_TOML)
-    pins.check_schema(top)
-    suite = top.string("suite", pattern=r"[a-z]+", says="a Debian suite")
+    check_schema(top)
+    suite = top.string("suite", pattern=SUITE, says="a Debian suite")
     architecture = top.choice("architecture", Architecture)
     table = top.table("layout")
     layout = Layout(merged=_clean(table, "merged"), folders=_clean(table, "folders"), skip=_clean(table, "skip"))
@@ -140,7 +214,7 @@ def _wanted_tree(parent: toml_reader.Table, name: str) -> WantedTree:
     if re.fullmatch(r"[a-z][a-z0-9\-]*", name) is None:
         raise parent.error(name, f"{name!r} is not a tree name (lower case, digits, '-')")
     table = parent.table(name)
-    packages = pins.read_package_names(table)
+    packages = read_package_names(table)
     links: list[tuple[str, str]] = []
     if table.has("links"):
         sub = table.table("links")
@@ -150,49 +224,3 @@ def _wanted_tree(parent: toml_reader.Table, name: str) -> WantedTree:
         sub.close()
     table.close()
     return WantedTree(name=name, packages=packages, links=tuple(links))
-
-
-def check_sources_fresh(wanted: Sequence[WantedSource], locked: Sequence[Source]) -> None:
-    """Refuse a lock that was made for another sources.toml."""
-    hint = "run ./doit lock"
-    by_name = {source.pin.name: source for source in locked}
-    for want in wanted:
-        have = by_name.pop(want.name, None)
-        if have is None:
-            raise UserError("is not locked", where=f"{SOURCES_TOML}: source.{want.name}", hint=hint)
-        asked = (want.kind, want.version, want.licence, want.package, want.file)
-        same = asked == (have.kind, have.pin.version, have.licence, have.package, have.file)
-        if want.kind is Kind.HTTPS:
-            same = same and have.pin.origin == Urls(urls=want.urls)
-            same = same and (want.sha256, want.size) == (have.pin.sha256, have.pin.size)
-        if want.kind is Kind.FILE:
-            same = same and have.pin.origin == LocalFile(path=want.path)
-        if not same:
-            raise UserError(
-                "differs from what sources.toml asks for",
-                where=f"{pins.SOURCES_LOCK}: {want.name}",
-                hint=hint,
-            )
-    for name in by_name:
-        raise UserError("sources.toml no longer asks for it", where=f"{pins.SOURCES_LOCK}: {name}", hint=hint)
-
-
-def check_toolchain_fresh(wanted: Toolchain, locked: ToolchainLock) -> None:
-    """Refuse a lock that was resolved for another toolchain.toml."""
-    hint = "run ./doit lock"
-    if wanted.suite != locked.suite:
-        raise UserError(f"is for {locked.suite}, not {wanted.suite}", where=f"{pins.TOOLCHAIN_LOCK}: suite", hint=hint)
-    have = dict(locked.wanted)
-    for tree in wanted.trees:
-        if have.pop(tree.name, None) != tree.packages:
-            raise UserError(
-                "was resolved for other packages than toolchain.toml asks for",
-                where=f"{pins.TOOLCHAIN_LOCK}: trees.{tree.name}",
-                hint=hint,
-            )
-    for name in have:
-        raise UserError(
-            "toolchain.toml no longer has this tree",
-            where=f"{pins.TOOLCHAIN_LOCK}: trees.{name}",
-            hint=hint,
-        )

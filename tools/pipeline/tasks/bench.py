@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks: tests/bench/ in a process of its own, which runs doit again.
 
-build ─┬─ bench:sizes ─ bench:noop ─ bench:digests ─ bench:boot ─ bench:overhead ── build/bench/results.json
-       └─ (bench_docs: the last results into docs/benchmarks.md)
+build ─┬─ bench (all, one after the other), bench:NAME ── build/bench/results.json
+       └─ bench_docs: the last results into docs/benchmarks.md
 """
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from doit.exceptions import BaseFail
 
@@ -18,86 +19,67 @@ from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 
 _RUNS = {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "measurements of each side"}
-_PAIRS = {"name": "pairs", "long": "pairs", "type": int, "default": 1, "help": "pairs of whole builds"}
+_PAIRS = {"name": "pairs", "long": "pairs", "type": int, "default": 3, "help": "pairs of whole builds"}
+_BOOT = ("toolchain:boot", "toolchain:bench")
 
 
 def bench(project: Project) -> Iterator[Task]:
-    """bench:NAME in the order in which they run; the long one is the last."""
-    yield {
-        "name": "sizes",
-        "doc": "sizes of the artifacts beside their budgets",
-        "actions": [action(partial(_bench, project, "sizes"))],
-        "task_dep": ["build"],
-        "clean": remove(project.build / "bench"),
-        "io": {"capture": False},
-    }
-    yield {
-        "name": "noop",
-        "doc": "a build with nothing to do, beside make's (compiles a kernel for it first)",
-        "actions": [_with_runs(project, "noop")],
-        "params": [_RUNS],
-        "task_dep": ["build"],
-        "io": {"capture": False},
-    }
-    yield {
-        "name": "digests",
-        "doc": "the whole table of launch digests, beside as many calls of sev-snp-measure",
-        "actions": [_with_runs(project, "digests")],
-        "params": [_RUNS],
-        "task_dep": ["build"],
-        "io": {"capture": False},
-    }
-    yield {
-        "name": "boot",
-        "doc": "power-on to agent ready under emulation, beside Debian's cloud kernel",
-        "actions": [_with_runs(project, "boot")],
-        "params": [_RUNS],
-        "task_dep": ["build", "toolchain:boot", "toolchain:bench"],
-        "io": {"capture": False},
-    }
-    yield {
-        "name": "overhead",
-        "doc": "whole builds of kernel and firmware, beside bare make and build (a quarter of an hour)",
-        "actions": [_with_pairs(project)],
-        "params": [_PAIRS],
-        "task_dep": ["build"],
-        "io": {"capture": False},
-    }
-    yield {
-        "name": "repro",
-        "doc": "what the last ./doit repro took, beside one plain build (runs it if there was none)",
-        "actions": [action(partial(_bench, project, "repro"))],
-        "io": {"capture": False},
-    }
+    """Bench for all benchmarks, bench:NAME for one; a process of its own runs them one after the other."""
+    clean = remove(project.build / "bench")
+    yield _task(project, "bench", (), "every benchmark, one after the other (three hours)",
+                needs=_BOOT, params=(_RUNS, _PAIRS), clean=clean)  # fmt: skip
+    one = partial(_one, project)
+    yield one("sizes", "sizes of the artifacts beside their budgets")
+    yield one("noop", "a build with nothing to do, beside make's (compiles a kernel for it first)", params=(_RUNS,))
+    yield one("digests", "the table of launch digests, beside as many calls of sev-snp-measure", params=(_RUNS,))
+    yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
+              needs=_BOOT, params=(_RUNS,))  # fmt: skip
+    yield one("overhead", "builds of kernel and firmware, beside bare make and build (an hour)", params=(_PAIRS,))
+    yield one("profiles", "all profiles from nothing, side by side and one after the other (an hour)")
+    yield one("repro", "./doit repro, beside one plain build (half an hour)")
 
 
 def bench_docs(project: Project) -> Task:
     """The committed table."""
     return {
         "doc": "put the results of the last ./doit bench into docs/benchmarks.md",
-        "actions": [action(partial(_bench, project, "docs"))],
+        "actions": [action(partial(_bench, project, ("docs",)))],
+        "io": {"capture": False},
+    }
+
+
+def _one(project: Project, name: str, doc: str, **more: Any) -> Task:
+    return _task(project, f"bench:{name}", (name,), doc, **more)
+
+
+def _task(
+    project: Project, basename: str, names: Sequence[str], doc: str, *,
+    needs: Sequence[str] = (), params: Sequence[dict[str, Any]] = (), clean: Sequence[Any] = (),
+) -> Task:  # fmt: skip
+    return {
+        "basename": basename,
+        "doc": doc,
+        "actions": [_with_counts(project, names)],
+        "params": list(params),
+        "task_dep": ["build", *needs],
+        "clean": list(clean),
         "io": {"capture": False},
     }
 
 
 # doit hands a task's parameters to arguments of the same name.
-def _with_runs(project: Project, name: str) -> Callable[[int], bool | BaseFail]:
-    def run(runs: int) -> bool | BaseFail:
-        return action(partial(_bench, project, name, "--runs", str(runs)))()
+def _with_counts(project: Project, names: Sequence[str]) -> Callable[..., bool | BaseFail]:
+    def run(runs: int = 0, pairs: int = 0) -> bool | BaseFail:
+        counts = {"--runs": runs, "--pairs": pairs}
+        options = [word for option, count in counts.items() if count for word in (option, str(count))]
+        return action(partial(_bench, project, names, *options))()
 
     return run
 
 
-def _with_pairs(project: Project) -> Callable[[int], bool | BaseFail]:
-    def run(pairs: int) -> bool | BaseFail:
-        return action(partial(_bench, project, "overhead", "--pairs", str(pairs)))()
-
-    return run
-
-
-def _bench(project: Project, name: str, *options: str) -> None:
-    """Run one benchmark; it prints its own error line, and a goal that is missed is no error."""
-    argv = [sys.executable, "-m", "tests.bench", name, *options]
+def _bench(project: Project, names: Sequence[str], *options: str) -> None:
+    """Run benchmarks; they print their own error line, and a goal that is missed is no error."""
+    argv = [sys.executable, "-m", "tests.bench", *names, *options]
     done = subprocess.run(argv, cwd=project.root, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        raise BuildError(f"ended with status {done.returncode}", where=f"tests.bench {name}")
+        raise BuildError(f"ended with status {done.returncode}", where="tests.bench")

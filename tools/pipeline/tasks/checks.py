@@ -4,13 +4,21 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
-from tools.pipeline.base import ambient, ui
-from tools.pipeline.base.errors import BuildError
-from tools.pipeline.sources import mirrors
+from doit.exceptions import BaseFail
+
+from tools.pipeline.base import ambient, children, ui
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
+
+_REQUIREMENTS = "requirements"
+"""What Python's requirements are called in `lock --only`."""
 
 
 def test(project: Project) -> Task:
@@ -39,31 +47,84 @@ def test_fast(project: Project) -> Task:
     }
 
 
+def development_requirements(project: Project) -> None:
+    """Add what tests need to .venv; whoever runs another Python has seen to it himself."""
+    if Path(sys.prefix) != project.root / ".venv":
+        return
+    argv = ["sh", str(project.root / "tools/setup.sh"), str(project.root), "dev"]
+    if children.run(argv, grace=5.0, stdin=subprocess.DEVNULL) != 0:
+        raise BuildError("the packages that tests need are not there", where="requirements-dev.lock")
+
+
 def _pytest(project: Project, *folders: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *folders], cwd=project.root, stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode != 0:
-        raise BuildError(f"pytest ended with status {done.returncode}", where=" ".join(folders))
+    development_requirements(project)
+    # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
+    argv = [sys.executable, "-m", "pytest", *folders]
+    status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)
+    if status != 0:
+        raise BuildError(f"pytest ended with status {status}", where=" ".join(folders))
 
 
 def relock(project: Project) -> Task:
-    """Re-resolve all pins."""
+    """Re-resolve pins."""
+
+    def run(only: str, yes: bool) -> bool | BaseFail:
+        return action(partial(_lock, project, only, yes=yes))()
+
     return {
-        "doc": "resolve the pins anew with apt, rewrite the locks, print what changed",
-        "actions": [action(partial(_lock, project))],
+        "doc": "resolve the pins anew with apt and pip, rewrite the locks, print what changed",
+        "actions": [run],
+        "params": [
+            {
+                "name": "only",
+                "long": "only",
+                "default": "",
+                "help": "names of sources, tool trees and `requirements`, with commas; all else keeps its pins",
+            },
+            {
+                "name": "yes",
+                "long": "yes",
+                "type": bool,
+                "default": False,
+                "help": "pin bytes that nothing vouches for without asking",
+            },
+        ],
         "io": {"capture": False},
     }
 
 
-def _lock(project: Project) -> None:
+def _lock(project: Project, only: str, *, yes: bool) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
-    from tools.pipeline.sources import resolve as lock  # noqa: PLC0415
+    from tools.pipeline.sources import resolve  # noqa: PLC0415
 
-    known = mirrors.discover(ambient.mirror_override())
-    changes = [
-        *lock.lock(root=project.root, folder=project.build / "apt", mirrors=known),
-        *lock.lock_python(root=project.root),
-    ]
+    names = [name for name in only.split(",") if name]
+    rest = [name for name in names if name != _REQUIREMENTS]
+    python = not names or _REQUIREMENTS in names
+    # pip asks its index for half a minute and needs no processor: meanwhile apt answers.
+    with ThreadPoolExecutor() as pool:
+        later = pool.submit(requirements.lock, root=project.root) if python else None
+        changes = []
+        if rest or not names:
+            changes += resolve.lock(
+                root=project.root,
+                folder=project.build / "apt",
+                mirrors=mirrors.discover(ambient.mirror_override()),
+                only=rest,
+                confirm=partial(_confirm, yes=yes),
+            )
+        changes += later.result() if later else []
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
+
+
+def _confirm(lines: Sequence[str], *, yes: bool) -> None:
+    ui.line("   nothing vouches for these bytes but the places that they came from:")
+    for line in lines:
+        ui.line(f"   {line}")
+    if yes:
+        return
+    hint = "compare the digests with what the author published, then add --yes"
+    if not ambient.is_terminal(sys.stdin):
+        raise UserError("new bytes need a person's consent", where="./doit lock", hint=hint)
+    if input("   pin them? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise UserError("not pinned", where="./doit lock", hint=hint)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads and tool trees.
 
-sources.lock ──── fetch:sources ─────────────────────────────── (source:*)
-toolchain.lock ── fetch:TREE ── toolchain:TREE ── build/stamps/tree-TREE
+_locks ── sources.lock ──── fetch:sources ────────── (steps that take a source)
+       └─ toolchain.lock ── fetch:TREE ── toolchain:TREE ── (steps that run on it)
 """
 
 from collections.abc import Iterator
@@ -12,67 +12,77 @@ from pathlib import Path
 
 from doit.tools import config_changed
 
-from tools.pipeline.base import files, ui
+from tools.pipeline.base import ui
 from tools.pipeline.engine import sandbox
 from tools.pipeline.sources.pins import Pin
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 
+LOCKS = "_locks"
+
+
+def locks(project: Project) -> Task:
+    """At the start of every build: locks that answer another request build what nobody asked for."""
+    return {
+        "basename": LOCKS,
+        "doc": "compare the locks with what sources.toml and toolchain.toml ask for",
+        "actions": [action(project.check_locks)],
+        "io": {"capture": False},
+    }
+
 
 def fetch(project: Project) -> Iterator[Task]:
     """fetch:sources and fetch:TREE for each tool tree."""
     yield _fetch(project, "sources", [s.pin for s in project.sources], doc="pinned sources")
-    for wanted in project.toolchain.trees:
-        pins = [p.pin for p in project.toolchain_lock.of_tree(wanted.name)]
-        yield _fetch(project, wanted.name, pins, doc=f"packages of the {wanted.name} tree")
+    for tree in project.toolchain.trees:
+        pins = [p.pin for p in project.toolchain_lock.of_tree(tree.name)]
+        yield _fetch(project, tree.name, pins, doc=f"packages of the {tree.name} tree")
 
 
 def _fetch(project: Project, name: str, pins: list[Pin], *, doc: str) -> Task:
-    def work() -> None:
-        project.check_locks()
-        project.fetch(pins, title=f"fetching {doc}")
-
     return {
         "name": name,
         "doc": f"bring the {doc} into the cache, verified",
-        "actions": [action(work)],
+        "actions": [action(partial(project.fetch, pins, title=f"fetching {doc}"))],
+        "task_dep": [LOCKS],
         "uptodate": [
             config_changed({pin.name: pin.sha256 for pin in pins}),
-            lambda: all(project.cache.path(pin.sha256).is_file() for pin in pins),
+            lambda: all(project.cas.has(pin.sha256, pin.size) for pin in pins),
         ],
         "io": {"capture": False},
     }
 
 
-def stamp(project: Project, tree: str) -> Path:
-    """The file that holds a tree's digest: what tasks depend on in the tree's place."""
-    return project.build / "stamps" / f"tree-{tree}"
-
-
 def toolchain(project: Project) -> Iterator[Task]:
     """toolchain:TREE for each tool tree."""
-    for wanted in project.toolchain.trees:
+    for tree in project.toolchain.trees:
         yield {
-            "name": wanted.name,
-            "doc": f"set up the {wanted.name} tree from toolchain.lock",
-            "actions": [action(partial(_set_up, project, wanted.name))],
-            "task_dep": [f"fetch:{wanted.name}"],
-            "targets": [stamp(project, wanted.name)],
-            "uptodate": [partial(_is_set_up, project, wanted.name)],
-            "clean": remove(stamp(project, wanted.name)),
+            "name": tree.name,
+            "doc": f"set up the {tree.name} tree from toolchain.lock",
+            "actions": [action(partial(_set_up, project, tree.name))],
+            "task_dep": [f"fetch:{tree.name}"],
+            "uptodate": [partial(_is_set_up, project, tree.name)],
+            "clean": remove(_link(project, tree.name)),
             "io": {"capture": False},
         }
+
+
+def _link(project: Project, name: str) -> Path:
+    """For people and tests, who want to look into a tree."""
+    return project.build / "trees" / name
+
+
+def _is_set_up(project: Project, name: str) -> bool:
+    tools, link = project.trees.find(name), _link(project, name)
+    return tools is not None and link.is_symlink() and link.readlink() == tools.path
 
 
 def _set_up(project: Project, name: str) -> None:
     # Told before minutes of downloads and builds are spent, with the remedy.
     sandbox.available()
-    tree = project.tree(name)
-    files.write_if_changed(stamp(project, name), f"{tree.digest}\n".encode())
-    ui.line(f"   {name} tree {tree.digest[:16]}… in {tree.path}")
-
-
-def _is_set_up(project: Project, name: str) -> bool:
-    tree = project.find_tree(name)
-    path = stamp(project, name)
-    return tree is not None and path.is_file() and path.read_text() == f"{tree.digest}\n"
+    tools = project.trees.ensure(name)
+    link = _link(project, name)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tools.path)
+    ui.line(f"   {name} tree {tools.digest[:16]}… in {tools.path}")

@@ -3,24 +3,27 @@
 """Reproducibility: build twice and compare, rebuild from somebody's manifest, accept new bytes.
 
 fetch, toolchain:repro ── repro, repro:PART ── (build/repro/PART/result.json)
+_locks ── rebuild ── (build/rebuild/result.json)
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 
 from doit.exceptions import BaseFail
 
-from tools.pipeline.base import ui
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.publish import expected
+from tools.pipeline.engine.step import Step, closure
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
-from tools.pipeline.repro import check
+from tools.pipeline.repro import check, published
 from tools.pipeline.repro import rebuild as again
-from tools.pipeline.repro.check import Target
+from tools.pipeline.repro.check import Place, Target
 from tools.pipeline.repro.variations import choose
-from tools.pipeline.tasks import guest, outputs
+from tools.pipeline.tasks import outputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.inputs import LOCKS
 from tools.pipeline.tasks.project import Project
 
+_TOOLS = "repro"
 _VARY = {
     "name": "vary",
     "long": "vary",
@@ -31,37 +34,45 @@ _VARY = {
 _WITHOUT = {"name": "without", "long": "without", "type": str, "default": "", "help": "not these variations"}
 
 
-def _relative(project: Project, *paths: object) -> tuple[str, ...]:
-    prefix = f"{project.root}/"
-    return tuple(str(path).removeprefix(prefix) for path in paths)
-
-
 def targets(project: Project) -> dict[str, Target]:
     """What can be checked by itself, cheapest first."""
-    profile = project.recipes.profile(DEFAULT_PROFILE)
-    firmware = profile.firmware
-    found = [
-        Target(name="launcher", tasks=("launcher",), files=(str(outputs.LAUNCHER),), tree=None),
-        Target(name="agent", tasks=("agent",), files=(str(guest.AGENT),)),
-        Target(name="initramfs", tasks=("initramfs",), files=(str(guest.CPIO), str(guest.INITRAMFS))),
-        Target(
-            name="firmware",
-            tasks=(f"firmware:{firmware.name}",),
-            files=_relative(project, guest.firmware_image(project, firmware)),
-        ),
-        Target(
-            name="kernel",
-            tasks=(f"kernel:{profile.name}",),
-            files=_relative(project, guest.bzimage(project, profile)),
-        ),
-        *[_artifacts(project, other) for other in project.recipes.profiles if other is not profile],
-    ]
-    return {target.name: target for target in found}
+    plan, profile = project.plan, project.recipes.profile(DEFAULT_PROFILE)
+    steps = {
+        "launcher": plan.launcher,
+        "agent": plan.agent,
+        "initramfs": plan.initramfs,
+        "firmware": plan.firmware(profile.firmware),
+        "kernel": plan.kernel(profile.kernel, builtin=False),
+    }
+    found = {
+        name: Target(
+            name=name,
+            tasks=(step.name,),
+            files=tuple(f"build/results/{step.name}/{output}" for output in step.outputs),
+            trees=_trees(closure(step)),
+        )
+        for name, step in steps.items()
+    }
+    others = [_artifacts(project, other) for other in project.recipes.profiles if other is not profile]
+    return {**found, **{target.name: target for target in others}}
 
 
 def _artifacts(project: Project, profile: Profile) -> Target:
-    out = _relative(project, project.out(profile))
-    return Target(name=profile.name, tasks=(f"artifacts:{profile.name}",), files=out)
+    return Target(
+        name=profile.name,
+        tasks=(f"artifacts:{profile.name}",),
+        files=(project.out(profile).name,),
+        trees=_trees(project.plan.deliverable(profile).steps),
+    )
+
+
+def _trees(steps: Iterable[Step]) -> tuple[str, ...]:
+    return tuple(sorted({step.tools for step in steps}))
+
+
+def place(project: Project, target: Target) -> Place:
+    """Where everything of a target's check lies until the next one."""
+    return Place(root=project.root, cache=project.cas.root, folder=project.build / "repro" / target.name)
 
 
 def repro(project: Project) -> Iterator[Task]:
@@ -73,13 +84,12 @@ def repro(project: Project) -> Iterator[Task]:
 
 
 def _task(project: Project, target: Target, what: str) -> Task:
-    needed = [] if target.tree is None else ["fetch:sources", f"fetch:{target.tree}"]
     return {
         "doc": f"build twice from nothing in different environments and compare: {what}",
         "actions": [_with_variations(project, target)],
         "params": [_VARY, _WITHOUT],
-        "task_dep": [*needed, "toolchain:repro"],
-        "clean": remove(check.folder_of(project, target)),
+        "task_dep": ["fetch:sources", *(f"fetch:{tree}" for tree in target.trees), f"toolchain:{_TOOLS}"],
+        "clean": remove(project.build / "repro" / target.name),
         "io": {"capture": False},
     }
 
@@ -88,7 +98,9 @@ def _task(project: Project, target: Target, what: str) -> Task:
 def _with_variations(project: Project, target: Target) -> Callable[[str, str], bool | BaseFail]:
     def run(vary: str, without: str) -> bool | BaseFail:
         def work() -> None:
-            check.run(project, target, chosen=choose(vary=vary, without=without))
+            chosen = choose(vary=vary, without=without)
+            tree = project.trees.checked(_TOOLS).path
+            check.run(target, place(project, target), tree=tree, chosen=chosen)
 
         return action(work)()
 
@@ -119,31 +131,32 @@ def rebuild(project: Project) -> Task:
         def work() -> None:
             if not manifest:
                 raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
-            again.run(project, project.root / manifest, cached=cached, json_wanted=as_json)
+            _rebuild(project, manifest, as_json=as_json, cached=cached)
 
         return action(work)()
 
     return {
-        "doc": "rebuild from the pins of a published manifest, say of each artifact if it was reproduced",
+        "doc": "rebuild what a published manifest lists, say of each artifact if it was reproduced",
         "actions": [run],
         "params": [_MANIFEST, _JSON, _CACHED],
+        "task_dep": [LOCKS],
         "clean": remove(project.build / "rebuild"),
         "io": {"capture": False},
     }
 
 
-def accept(project: Project) -> Task:
-    """Write recipes/expected.sha256."""
-    folders = [project.out(profile) for profile in project.recipes.profiles]
-
-    def work() -> None:
-        changes = expected.accept(project.root, folders)
-        for line in changes or ["nothing changed"]:
-            ui.line(f"   {line}")
-
-    return {
-        "doc": f"write the digests of all profiles' artifacts into {expected.EXPECTED}, print what changed",
-        "actions": [action(work)],
-        "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.profiles],
-        "io": {"capture": False},
-    }
+def _rebuild(project: Project, file: str, *, as_json: bool, cached: bool) -> None:
+    found = published.load(project.root / file)
+    profile = next((profile for profile in project.recipes.profiles if profile.name == found.profile), None)
+    if profile is None:
+        raise UserError(f"this checkout has no profile {found.profile!r}", where=f"{found.path}: profile")
+    deliverable = project.plan.deliverable(profile)
+    order = [step.name for step in deliverable.steps]
+    # As JSON has it: lists in place of tuples.
+    own = json.loads(json.dumps(outputs.declared(project, profile)))
+    published.check(found, published.entries(own, steps=order, outputs=deliverable.outputs))
+    target = _artifacts(project, profile)
+    packages = [package.pin for tree in target.trees for package in project.toolchain_lock.of_tree(tree)]
+    project.fetch([*(source.pin for source in project.sources), *packages], title="fetching what the manifest pins")
+    where = Place(root=project.root, cache=project.cas.root, folder=project.build / "rebuild")
+    again.run(found, target, where, order=order, cached=cached, json_wanted=as_json)

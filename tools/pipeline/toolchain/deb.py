@@ -20,6 +20,7 @@ from libarchive import ffi
 from libarchive.exception import ArchiveError
 
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.merkle import Digest, File, Link
 
 MTIME = 1735689600
 """Seconds; the same instant as SOURCE_DATE_EPOCH in sandbox.py."""
@@ -36,14 +37,10 @@ _AR_HEADER = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One path in the tree. `kind`: d folder, f file, x executable file, l link.
-
-    `value` is the SHA-256 in hex of a file, the target of a link, empty for a folder.
-    """
+    """One path in the tree, and what is there: None for a folder."""
 
     path: bytes
-    kind: bytes
-    value: bytes
+    node: File | Link | None
 
 
 def data_member(deb: bytes) -> memoryview:
@@ -112,6 +109,10 @@ class Unpacker:
             # Only between members, when no descriptor is in use; rare, as archives come folder by folder.
             self._close_folders()
         path = self._clean(ffi.entry_pathname(entry))
+        # Before the first byte, a claim is cheaper than what it claims; and what is skipped must be unpacked, too.
+        self._unpacked += ffi.entry_size(entry)
+        if self._unpacked > _MAX_UNPACKED:
+            raise ValueError(f"unpacks to more than {_MAX_UNPACKED} bytes at {_shown(path)}")
         if not path or self._skipped(path):
             return
         hard = ffi.entry_hardlink(entry)
@@ -121,14 +122,10 @@ class Unpacker:
         elif kind == stat.S_IFDIR:
             if path not in self._merged:
                 self._folder(path)
-                self._note(path, b"d", b"")
+                self._note(path, None)
         elif kind == stat.S_IFLNK:
             self._link(path, ffi.entry_symlink(entry) or b"")
         elif kind == stat.S_IFREG:
-            # Before the first byte: a claim is cheaper than what it claims.
-            self._unpacked += ffi.entry_size(entry)
-            if self._unpacked > _MAX_UNPACKED:
-                raise ValueError(f"unpacks to more than {_MAX_UNPACKED} bytes at {_shown(path)}")
             self._file(path, archive, executable=bool(ffi.entry_perm(entry) & 0o111), buffer=buffer)
         else:
             raise ValueError(f"holds {_shown(path)}, which is neither file, folder nor link")
@@ -147,8 +144,8 @@ class Unpacker:
     def _skipped(self, path: bytes) -> bool:
         return any(path == skip or path.startswith(skip + b"/") for skip in self._skip)
 
-    def _note(self, path: bytes, kind: bytes, value: bytes) -> None:
-        self._members[path] = Member(path=path, kind=kind, value=value)
+    def _note(self, path: bytes, node: File | Link | None) -> None:
+        self._members[path] = Member(path=path, node=node)
 
     def _folder(self, path: bytes) -> int:
         """A descriptor of the folder, which is made if need be; a link on the way is an error."""
@@ -161,7 +158,7 @@ class Unpacker:
         above = self._folder(parent)
         try:
             os.mkdir(name, FOLDER_MODE, dir_fd=above)
-            self._note(path, b"d", b"")
+            self._note(path, None)
         except FileExistsError:
             pass
         try:
@@ -183,20 +180,21 @@ class Unpacker:
             file = os.open(name, flags, mode, dir_fd=self._folder(parent))
         except FileExistsError:
             raise ValueError(f"holds {_shown(path)}, which is there already") from None
-        content = hashlib.sha256()
+        content, length = hashlib.sha256(), 0
         try:
             while size := ffi.read_data(archive, buffer, _BUFFER):
                 if size < 0:
                     raise ValueError(f"is damaged at {_shown(path)}")
                 view = memoryview(buffer)[:size]
                 content.update(view)
+                length += size
                 while view:
                     view = view[os.write(file, view) :]
             os.fchmod(file, mode)
             os.utime(file, (MTIME, MTIME))
         finally:
             os.close(file)
-        self._note(path, b"x" if executable else b"f", content.hexdigest().encode())
+        self._note(path, File(digest=Digest(sha256=content.hexdigest(), size=length), executable=executable))
 
     def _link(self, path: bytes, target: bytes) -> None:
         # Targets are not judged: nothing here follows a link, and in the sandbox the tree is the root.
@@ -211,12 +209,12 @@ class Unpacker:
         except FileExistsError:
             raise ValueError(f"holds {_shown(path)}, which is there already") from None
         os.utime(name, (MTIME, MTIME), dir_fd=folder, follow_symlinks=False)
-        self._note(path, b"l", target)
+        self._note(path, Link(target=target))
 
     def _hard_link(self, path: bytes, target: bytes) -> None:
         source = self._members.get(target)
         # Only to a file that this very package brought: nothing else can be reached through a hard link.
-        if source is None or source.kind not in {b"f", b"x"}:
+        if source is None or not isinstance(source.node, File):
             raise ValueError(f"holds a hard link {_shown(path)} to {_shown(target)}, which it did not bring")
         source_parent, _, source_name = target.rpartition(b"/")
         parent, _, name = path.rpartition(b"/")
@@ -231,7 +229,7 @@ class Unpacker:
             )
         except FileExistsError:
             raise ValueError(f"holds {_shown(path)}, which is there already") from None
-        self._note(path, source.kind, source.value)
+        self._note(path, source.node)
 
 
 def _shown(path: bytes) -> str:

@@ -6,41 +6,47 @@
     toolchain.toml ── merged-/usr links, links, mount points ────────┴─ TREES/NAME-KEY/root
                                                                                       /tree.json
 
-KEY is the digest of everything that decides the bytes: the packages' digests, the layout and this code. A
+KEY is the digest of everything that decides the bytes: the packages' digests, the layout and TREE_VERSION. A
 tree is made under a temporary name and renamed when it is complete. Its record is sealed (seal.py), and the
-whole tree is hashed again before a step runs in it.
+whole tree is hashed again before a step runs in it. All of it lies where only we and root can write: what was
+hashed is what a step sees.
 """
 
 import fcntl
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
-from tools.pipeline.base import files, ui
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base import ambient, files, ui
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine import merkle
+from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.merkle import Folder, Link
 from tools.pipeline.engine.seal import Seal
-from tools.pipeline.sources.cache import Cache
 from tools.pipeline.sources.pins import Package, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb
 from tools.pipeline.toolchain.deb import Member
 
-_OWN_CODE = ("deb.py", "tool_tree.py")
+TREE_VERSION = 1
+"""Raised when the same packages and layout give another tree: trees that are there are then made again."""
+
 _RECORD = "tree.json"
+_KIND = "tool tree"
 _KEY = 32  # hex digits of the key in the folder's name
 _KEEP = 3  # trees of a name that stay
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """A complete tool tree: the folder to mount as root, and the digest of all that is in it."""
+    """A complete tool tree: the folder to mount as root, and the SHA-256 of all that is in it (merkle.py)."""
 
     path: Path
     digest: str
@@ -48,79 +54,85 @@ class Tree:
 
 def key(wanted: WantedTree, layout: Layout, packages: Iterable[Package]) -> str:
     """SHA-256 over all that decides the tree's bytes."""
-    here = Path(__file__).parent
     description = {
         "packages": sorted((p.pin.name, p.pin.version, p.pin.sha256) for p in packages),
         "layout": asdict(layout),
         "links": wanted.links,
-        "code": {name: files.of_file(here / name) for name in _OWN_CODE},
+        "version": TREE_VERSION,
     }
     return files.of_bytes(json.dumps(description, sort_keys=True).encode())
 
 
 def ensure_tree(
-    name: str, *, toolchain: Toolchain, lock: ToolchainLock, cache: Cache, trees: Path, seal: Seal, jobs: int
+    name: str, *, toolchain: Toolchain, lock: ToolchainLock, cache: Cas, trees: Path, seal: Seal, jobs: int
 ) -> Tree:
     """The named tree below `trees`, made now unless it is there; the packages must be in the cache.
 
-    Raises BuildError for a package that is missing, damaged, or would leave the tree.
+    Raises BuildError for a package that is missing, damaged, or would leave the tree; UserError where others can
+    write to `trees`.
     """
     wanted = toolchain.tree(name)
     packages = lock.of_tree(name)
-    final = _folder(name, toolchain=toolchain, lock=lock, trees=trees)
-    found = _load(final, seal)
+    whole = key(wanted, toolchain.layout, packages)
+    found = _load(trees, name, whole, seal)
     if found is not None:
         return found
-    trees.mkdir(parents=True, exist_ok=True)
-    with (trees / f".lock-{name}").open("ab") as guard:
+    os.close(files.open_folder(trees.parent, trees.name, make=True))
+    _check_place(trees)
+    guard = files.open_lock(trees / f".lock-{name}")
+    try:
         # The kernel's lock: whoever waits finds the tree made, and what a killed process left is nobody's.
         fcntl.flock(guard, fcntl.LOCK_EX)
-        found = _load(final, seal)
+        found = _load(trees, name, whole, seal)
         if found is not None:
             return found
         for rest in trees.glob(f".{name}.*"):
             remove(rest)
-        _make(final, wanted, toolchain.layout, packages=packages, cache=cache, seal=seal, jobs=jobs)
+        _make(trees, wanted, toolchain.layout, whole, packages=packages, cache=cache, seal=seal, jobs=jobs)
         _prune(trees, name)
-    made = _load(final, seal)
+    finally:
+        os.close(guard)
+    made = _load(trees, name, whole, seal)
     assert made is not None
     return made
 
 
 def find_tree(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path, seal: Seal) -> Tree | None:
     """The named tree if it has been made."""
-    return _load(_folder(name, toolchain=toolchain, lock=lock, trees=trees), seal)
+    return _load(trees, name, key(toolchain.tree(name), toolchain.layout, lock.of_tree(name)), seal)
 
 
-def _folder(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) -> Path:
-    return trees / f"{name}-{key(toolchain.tree(name), toolchain.layout, lock.of_tree(name))[:_KEY]}"
+def _folder(trees: Path, name: str, whole: str) -> Path:
+    return trees / f"{name}-{whole[:_KEY]}"
+
+
+def _check_place(trees: Path) -> None:
+    files.check_unshared(trees.parent, sticky=True)
+    files.check_unshared(trees)
 
 
 def _make(
-    final: Path,
+    trees: Path,
     wanted: WantedTree,
     layout: Layout,
+    whole: str,
     *,
     packages: tuple[Package, ...],
-    cache: Cache,
+    cache: Cas,
     seal: Seal,
     jobs: int,
 ) -> None:
     """Set the tree up under a temporary name and rename it."""
     name = wanted.name
-    scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{name}."))
+    final = _folder(trees, name, whole)
+    scratch = Path(tempfile.mkdtemp(dir=trees, prefix=f".{name}."))
     try:
         with ui.working(f"setting up the {name} tree ({len(packages)} packages)"):
             members = _fill(scratch / "root", wanted, layout, packages=packages, cache=cache, jobs=jobs)
-        record = {
-            "digest": _digest(members),
-            "members": len(members),
-            "packages": len(packages),
-            "tree": name,
-        }
-        seal.write(scratch / _RECORD, record)
+        record = {"digest": _digest(members), "members": len(members), "packages": len(packages)}
+        seal.write(scratch / _RECORD, record, kind=_KIND, key=_sealed_as(name, whole))
         scratch.chmod(0o755)
-        if final.exists():
+        if os.path.lexists(final):
             remove(final)  # incomplete, or it would have been used
         scratch.rename(final)
     except OSError as error:
@@ -138,20 +150,48 @@ def _prune(trees: Path, name: str) -> None:
 
 
 def is_intact(tree: Tree) -> bool:
-    """Hash the whole tree again (about 2 s): whether it is what was set up."""
-    return tree.path.is_dir() and files.of_folder(tree.path) == tree.digest
+    """Hash the whole tree again (about 2 s): whether it is what was set up, and nobody else can change it."""
+    return tree.path.is_dir() and _is_unshared(tree.path) and merkle.read(tree.path).digest().sha256 == tree.digest
+
+
+def _is_unshared(root: Path) -> bool:
+    """Whether all that is in the folder is ours or root's, and nobody else's to write."""
+    us = {0, ambient.effective_uid()}
+
+    def good(path: str) -> bool:
+        status = os.lstat(path)
+        return status.st_uid in us and (stat.S_ISLNK(status.st_mode) or not status.st_mode & 0o022)
+
+    walk = os.walk(root)
+    return good(os.fspath(root)) and all(
+        good(f"{folder}/{name}") for folder, folders, names in walk for name in (*folders, *names)
+    )
 
 
 def remove(folder: Path) -> None:
     """Delete a tree, complete or not; the record goes first, so that a rest is never taken for a tree."""
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink()
+        return
     (folder / _RECORD).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(folder: Path, seal: Seal) -> Tree | None:
-    record = seal.read(folder / _RECORD)
+def _sealed_as(name: str, whole: str) -> str:
+    return f"{name}-{whole}"
+
+
+def _load(trees: Path, name: str, whole: str, seal: Seal) -> Tree | None:
+    folder = _folder(trees, name, whole)
+    record = seal.read(folder / _RECORD, kind=_KIND, key=_sealed_as(name, whole))
     if record is None:
         return None
+    _check_place(trees)
+    try:
+        files.check_unshared(folder)
+        files.check_unshared(folder / "root")
+    except UserError:
+        return None  # set up before its place was made safe
     tree_digest = record.get("digest")
     if not isinstance(tree_digest, str) or not (folder / "root" / "usr").is_dir():
         return None
@@ -166,7 +206,7 @@ def _fill(
     layout: Layout,
     *,
     packages: tuple[Package, ...],
-    cache: Cache,
+    cache: Cas,
     jobs: int,
 ) -> dict[bytes, Member]:
     root.mkdir()
@@ -177,14 +217,14 @@ def _fill(
     for name in layout.merged:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
-        _add(members, Member(path=os.fsencode(name), kind=b"l", value=os.fsencode(f"usr/{name}")), "the layout")
+        _add(members, Member(path=os.fsencode(name), node=Link(target=os.fsencode(f"usr/{name}"))), "the layout")
         _add_folder(members, f"usr/{name}")
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     # The modes below are explicit; only a folder that mkdir makes would feel the umask, so it is set last.
     try:
 
         def one(package: Package) -> list[Member]:
-            data = cache.read_verified(package.pin)
+            data = cache.read(package.pin.sha256, package.pin.size)
             if data is None:
                 raise BuildError("is not in the cache", where=package.pin.where, hint="run ./doit build")
             return deb.Unpacker(descriptor, merged=merged, skip=skip).unpack(data, name=package.pin.where)
@@ -210,9 +250,9 @@ def _fill(
     # Deepest first: making a member changes the time of the folder that holds it.
     for member in sorted(members.values(), key=lambda m: m.path, reverse=True):
         path = os.path.join(os.fsencode(root), member.path)  # noqa: PTH118 (bytes, 10,000 times)
-        if member.kind == b"d":
+        if member.node is None:
             os.chmod(path, deb.FOLDER_MODE)  # noqa: PTH101
-        if member.kind in {b"d", b"l"}:
+        if member.node is None or isinstance(member.node, Link):
             os.utime(path, (deb.MTIME, deb.MTIME), follow_symlinks=False)
     root.chmod(deb.FOLDER_MODE)
     os.utime(root, (deb.MTIME, deb.MTIME))
@@ -227,7 +267,7 @@ def _make_link(root: Path, members: dict[bytes, Member], name: str, target: str)
         path.symlink_to(target)
     except FileExistsError:
         raise BuildError("a package brings this path already", where=f"recipes/toolchain.toml: {name}") from None
-    _add(members, Member(path=os.fsencode(name), kind=b"l", value=os.fsencode(target)), "the layout")
+    _add(members, Member(path=os.fsencode(name), node=Link(target=os.fsencode(target))), "the layout")
 
 
 def _add_folder(members: dict[bytes, Member], name: str) -> None:
@@ -235,23 +275,22 @@ def _add_folder(members: dict[bytes, Member], name: str) -> None:
     for i in range(len(parts)):
         path = os.fsencode("/".join(parts[: i + 1]))
         if path not in members:
-            _add(members, Member(path=path, kind=b"d", value=b""), "the layout")
+            _add(members, Member(path=path, node=None), "the layout")
 
 
 def _add(members: dict[bytes, Member], member: Member, origin: str) -> None:
     """Folders may come from several packages; anything else twice would make the result depend on order."""
     known = members.setdefault(member.path, member)
-    if known is not member and (known.kind, member.kind) != (b"d", b"d"):
+    if known is not member and (known.node, member.node) != (None, None):
         raise BuildError(f"brings {member.path!r}, which another package has too", where=origin)
 
 
 def _digest(members: dict[bytes, Member]) -> str:
-    """The same as files.of_folder over the tree, without reading it again; a test compares them."""
-    total = sha256()
-    lines = (
-        member.kind + b" " + member.path + (b"" if member.kind == b"d" else b"\0" + member.value)
-        for member in members.values()
-    )
-    for line in sorted(lines):
-        total.update(line + b"\0\n")
-    return total.hexdigest()
+    """The same as merkle.read of the tree, without reading it again; a test compares them."""
+    root = Folder()
+    for path, member in members.items():
+        if member.node is None:
+            root.folder(path)
+        else:
+            root.add(path, member.node)
+    return root.digest().sha256

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""One budget of jobs: steps side by side, and the programs in them, never run more than there are CPUs."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.engine.workshop import Workshop, shell
+from tools.pipeline.engine.executor import Engine
+from tools.pipeline.engine.jobs import Jobs
+from tools.pipeline.engine.step import Step
+from tools.pipeline.tasks.project import Project
+
+# Each line is a begin or an end with its time; overlapping ones are counted.
+_WORK = "echo b $(date +%s%N) >>/out/out; sleep 0.3; echo e $(date +%s%N) >>/out/out"
+
+
+def most_at_once(logs: list[str]) -> int:
+    """The largest number of intervals that overlap."""
+    events = sorted((int(line.split()[1]), line.startswith("b")) for log in logs for line in log.splitlines())
+    running = most = 0
+    for _, begins in events:
+        running += 1 if begins else -1
+        most = max(most, running)
+    return most
+
+
+def at_once(engine: Engine, steps: list[Step]) -> None:
+    threads = [threading.Thread(target=engine.ensure, args=(step,)) for step in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_steps_take_a_token_each(workshop: Workshop, cores: int) -> None:
+    workshop.cores = cores
+    engine = workshop.engine()
+    steps = [shell(f"{_WORK} # {number}", name=f"step-{number}") for number in range(5)]
+    at_once(engine, steps)
+    logs = [(workshop.root / f"build/results/{step.name}/out").read_text() for step in steps]
+    assert most_at_once(logs) == cores
+
+
+_MAKEFILE = """
+all: 1 2 3 4 5 6
+%:
+	@echo b $$(date +%s%N) >>/out/out; sleep 0.3; echo e $$(date +%s%N) >>/out/out
+"""
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_makes_in_two_steps_share_the_tokens(workshop: Workshop, project: Project, cores: int) -> None:
+    """GNU make of the build tree takes part: together never more, and more than one step's share while there is."""
+    workshop.cores = cores
+    workshop.tools = project.trees.ensure("build")
+    engine = workshop.engine()
+    script = "printf '%s' \"$0\" >/build/Makefile; exec make -C /build all"
+    steps = [
+        Step(
+            name=f"step-{number}",
+            title=f"step {number}",
+            argv=("/bin/sh", "-euc", f"{script} # {number}", _MAKEFILE),
+            tools="python",
+            inputs={},
+            outputs=("out",),
+            parallel=True,
+        )
+        for number in range(2)
+    ]
+    at_once(engine, steps)
+    logs = [(workshop.root / f"build/results/{step.name}/out").read_text() for step in steps]
+    assert most_at_once(logs) == cores
+    if cores > 2:
+        assert max(most_at_once([log]) for log in logs) > 1
+
+
+def test_tokens_of_a_killed_step_come_back(tmp_path: Path) -> None:
+    """What it held is lost with it; when nothing runs any more, all are there again."""
+    jobs = Jobs(2)
+    with jobs.slot(tmp_path):
+        fifo = jobs.mount().host
+        with fifo.open("rb+", buffering=0) as taken:
+            assert taken.read(1) == b"+"
+    with jobs.slot(tmp_path), jobs.slot(tmp_path):
+        pass

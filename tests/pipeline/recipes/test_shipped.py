@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped defaults, in one place: who changes a recipe on purpose changes this test with it, and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.pipeline.recipes import load
+from tools.pipeline.recipes.firmwares import FirmwareSize, FirmwareTarget
+from tools.pipeline.recipes.load import Recipes
+from tools.pipeline.recipes.profiles import Carry
+from tools.pipeline.sources import wanted
+from tools.sev.modes import Console, Mode, ProfileKind
+
+
+@pytest.fixture(scope="module")
+def shipped(repository: Path) -> Recipes:
+    """The checkout's own recipes."""
+    sources = wanted.read_wanted_sources(repository / wanted.SOURCES_TOML)
+    return load.recipes(repository, sources=[s.name for s in sources])
+
+
+def test_the_guest(shipped: Recipes) -> None:
+    guest = shipped.guest
+    assert (guest.machine, guest.cpu, guest.vcpus, guest.memory) == ("q35", "EPYC-v4", 1, "512M")
+    assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (Mode.SNP, 1, True)
+    assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x5, 0x1)
+    assert guest.sev_es_legacy_vm_type is False
+    assert guest.identity.family_id == b"sev-artifacts\0\0\0"
+    assert (guest.identity.image_id, guest.identity.svn) == (b"guest".ljust(16, b"\0"), 0)
+
+
+def test_the_profiles(shipped: Recipes) -> None:
+    assert {p.name: (p.kind, p.kernel.name, p.firmware.name, p.carry, p.console) for p in shipped.profiles} == {
+        "builtin": (ProfileKind.PRODUCTION, "linux-6.12", "ovmf", Carry.BUILTIN, Console.NONE),
+        "debug": (ProfileKind.DEBUG, "linux-6.12-debug", "ovmf", Carry.BESIDE, Console.SERIAL),
+        "production": (ProfileKind.PRODUCTION, "linux-6.12", "ovmf", Carry.BESIDE, Console.NONE),
+    }
+    cmdlines = {p.name: p.cmdline for p in shipped.profiles}
+    assert cmdlines["production"] == "panic=-1 quiet loglevel=1 sev_agent.profile=production"
+    assert cmdlines["builtin"] == cmdlines["production"]
+    assert cmdlines["debug"] == "panic=-1 console=ttyS0 sev_agent.profile=debug sev_agent.log=1"
+
+
+def test_kernels_and_firmware(shipped: Recipes) -> None:
+    shared = ["base", "sev", "secrets", "virtio", "filesystems", "storage", "container", "network", "hardening"]
+    for kernel, own in zip(shipped.kernels, ("production", "debug"), strict=True):
+        assert kernel.fragments == tuple(f"recipes/kernel/fragments/{name}.config" for name in (*shared, own))
+        assert (kernel.source, kernel.series) == ("linux", "6.12")
+    (firmware,) = shipped.firmwares
+    assert firmware.sources == ("edk2", "edk2-debian")
+    assert (firmware.target, firmware.size) == (FirmwareTarget.RELEASE, FirmwareSize.MIB_1)
+
+
+def test_a_production_profile_has_no_debug_interface(shipped: Recipes) -> None:
+    """Whatever else is changed."""
+    for profile in shipped.profiles:
+        if profile.kind is ProfileKind.PRODUCTION:
+            assert "recipes/kernel/fragments/debug.config" not in profile.kernel.fragments
+            assert not re.search(r"console=ttyS|earlyprintk|sev_agent\.log", profile.cmdline)
+            assert profile.firmware.target is FirmwareTarget.RELEASE

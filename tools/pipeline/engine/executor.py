@@ -1,0 +1,267 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Gives the results of steps: from the cache by their keys, else by running them in the sandbox.
+
+    inputs ── digests ── key ─┬─ results.py has it, cas.py has the outputs ────────────────── result
+                              └─ private copies in a scratch folder ── sandbox ── checks ─┬─ cas.py
+                                                                                          └─ results.py
+    build/results/NAME.json    what this checkout has last taken for the step NAME: key and outputs
+    build/results/NAME/OUTPUT  links to the outputs, for people
+
+An interrupted build loses only the steps that were running. Nothing that others can write to is believed: inputs
+are copied to where only this user can write, and hashed on the way; outputs are hashed before they leave it.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tools.pipeline.base import ambient, files, ui
+from tools.pipeline.base.errors import BuildError, SevArtifactsError
+from tools.pipeline.engine import failure, key, locks, merkle, sandbox
+from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.jobs import Jobs
+from tools.pipeline.engine.results import Result, Results
+from tools.pipeline.engine.scratch import Scratch
+from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """A tool tree: the folder that becomes the root, and its Merkle digest."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(kw_only=True)
+class Engine:
+    """Runs the steps of one checkout at `root`, whose intermediate files lie in `build`.
+
+    `find_tools` gives a tool tree if it is set up; `check_tools` makes sure, before a step runs on it, that it is
+    what its digest says, or raises.
+    """
+
+    root: Path
+    build: Path
+    cas: Cas
+    results: Results
+    jobs: Jobs
+    find_tools: Callable[[str], Tools | None]
+    check_tools: Callable[[str], Tools]
+    _known: dict[str, Result] = field(default_factory=dict, repr=False)
+    _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def key(self, step: Step) -> str | None:
+        """The step's key, or None while a tool tree or an input from another step is not there yet."""
+        tools = self.find_tools(step.tools)
+        inputs = self._inputs(step)
+        if tools is None or inputs is None:
+            return None
+        return key.of(key.describe(step, tools=tools.digest, inputs=inputs))
+
+    def find(self, step: Step) -> Result | None:
+        """The step's result if it is there; nothing runs."""
+        with self._lock:
+            known = self._known.get(step.name)
+            if known is not None:
+                return known
+            found = self.key(step)
+            result = None if found is None else self.results.read(found)
+            if result is None or sorted(result.outputs) != sorted(step.outputs):
+                return None
+            if not all(self.cas.has(node.digest.sha256, node.digest.size) for node in result.outputs.values()):
+                return None
+            self._known[step.name] = result
+            return result
+
+    def is_current(self, step: Step) -> bool:
+        """Whether this checkout has taken the step's result before, checks passed, and it is still there."""
+        result = self.find(step)
+        return result is not None and self._taken(step) == _summary(result)
+
+    def ensure(self, step: Step) -> Result:
+        """The step's result, made now if it is not there; what it needs must be there or is made first.
+
+        Raises BuildError when the step fails, UserError when it says that an input is at fault.
+        """
+        sandbox.check_clock(self.cas.root)
+        for needed in step.needs:
+            self.ensure(needed)
+        result = self.find(step)
+        if result is None:
+            result = self._make(step)
+        elif step.checks:
+            self._check_again(step, result)
+        self._take(step, result)
+        return result
+
+    def copy(self, step: Step, name: str, target: Path) -> None:
+        """A private, verified copy of an output of a step that has been made.
+
+        What the cache has lost, or holds with other bytes, is made again; BuildError when that gives something else.
+        """
+        result = self.find(step)
+        assert result is not None
+        node = result.outputs[name]
+        if self.cas.copy_to(node.digest.sha256, node.digest.size, target):
+            return
+        ui.line(f"   note: the cache has lost {name} of {step.name}; making it again")
+        with self._lock:
+            self._known.pop(step.name, None)
+        again = self._make(step)
+        if again.outputs[name] != node or not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
+            raise BuildError(f"made another {name} from the same inputs", where=step.title)
+
+    def log(self, step: Step) -> Path:
+        """Where the step's output was written when it last ran here."""
+        return self.build / "log" / f"{step.name}.log"
+
+    # ---- inputs
+
+    def inputs(self, step: Step) -> Mapping[str, merkle.File]:
+        """What lies at each inside path; what the step needs must have been made."""
+        found = self._inputs(step)
+        assert found is not None
+        return found
+
+    def _inputs(self, step: Step) -> dict[str, merkle.File] | None:
+        found: dict[str, merkle.File] = {}
+        for inside, reference in step.inputs.items():
+            node = self._node(reference)
+            if node is None:
+                return None
+            found[inside] = node
+        return found
+
+    def _node(self, reference: Reference) -> merkle.File | None:
+        match reference:
+            case Blob(sha256=sha256, size=size):
+                return merkle.File(digest=merkle.Digest(sha256=sha256, size=size))
+            case Literal(data=data):
+                return merkle.File(digest=merkle.Digest.of(data))
+            case CheckoutFile(path=path):
+                return self.checkout_file(path)
+            case Output(step=step, name=name):
+                result = self.find(step)
+                return None if result is None else result.outputs[name]
+
+    def checkout_file(self, path: str) -> merkle.File:
+        """A file of the checkout, hashed once a process: what is edited meanwhile is found out when it is copied."""
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = merkle.file(self.root / path, shown_as=path)
+            return self._files[path]
+
+    def _stage(self, step: Step, scratch: Scratch) -> None:
+        """Private copies of the inputs, each compared with the digest that is in the key."""
+        for inside, reference in step.inputs.items():
+            node = self._node(reference)
+            assert node is not None
+            target = scratch.inputs / inside.removeprefix("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            match reference:
+                case Literal(data=data):
+                    target.write_bytes(data)
+                case CheckoutFile(path=path):
+                    if merkle.copy(self.root / path, target) != node.digest:
+                        raise BuildError("was changed while the build ran", where=path, hint="build again")
+                case Blob(where=where):
+                    if not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
+                        raise BuildError("is not in the cache", where=where, hint="./doit fetch")
+                case Output(step=needed, name=name):
+                    self.copy(needed, name, target)
+            target.chmod(0o755 if node.executable else 0o644)
+
+    # ---- running
+
+    def _make(self, step: Step) -> Result:
+        """Run the step, unless another process that holds its lock has done so meanwhile."""
+        tools = self.check_tools(step.tools)
+        found = self.key(step)
+        assert found is not None
+        folder = (ambient.state_dir() or self.build) / "locks"
+        with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
+            return self.find(step) or self._run(step, found, tools)
+
+    def _run(self, step: Step, found: str, tools: Tools) -> Result:
+        started = ambient.monotonic()
+        with Scratch(self.build / "scratch", step.name) as scratch:
+            self._stage(step, scratch)
+            log, replay = self.log(step), self.build / "replay" / f"{step.name}.sh"
+            with self.jobs.slot(locks.private_folder(self.build / "jobs")):
+                command = self._command(step, tools, scratch)
+                outcome = sandbox.run(command, title=step.title, log=log, replay=replay)
+            failure.check(outcome, title=step.title, mistakes=step.mistakes)
+            outputs = {name: scratch.take(name, where=step.title) for name in sorted(step.outputs)}
+            run_checks(step, {name: scratch.out / name for name in outputs})
+            for name, node in outputs.items():
+                self.cas.put_file(scratch.out / name)
+        result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
+        self.results.write(result)
+        with self._lock:
+            self._known[step.name] = result
+        return result
+
+    def _command(self, step: Step, tools: Tools, scratch: Scratch) -> sandbox.Command:
+        mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(scratch.inputs.iterdir())]
+        environment = dict(step.environment)
+        if step.parallel:
+            mounts.append(self.jobs.mount())
+            environment |= self.jobs.environment()
+        return sandbox.Command(
+            argv=step.argv,
+            tree=tools.path,
+            mounts=(
+                *mounts,
+                sandbox.Mount(host=scratch.build, inside="/build", writable=True),
+                sandbox.Mount(host=scratch.out, inside="/out", writable=True),
+            ),
+            environment=environment,
+            personality=sandbox.PERSONALITY,
+        )
+
+    def _check_again(self, step: Step, result: Result) -> None:
+        """A result from the cache passed the checks of whoever made it; these are this checkout's."""
+        with Scratch(self.build / "scratch", f"{step.name}-checks") as scratch:
+            for name in result.outputs:
+                self.copy(step, name, scratch.out / name)
+            run_checks(step, {name: scratch.out / name for name in result.outputs})
+
+    # ---- what this checkout has taken
+
+    def _record(self, step: Step) -> Path:
+        return self.build / "results" / f"{step.name}.json"
+
+    def _taken(self, step: Step) -> Any:
+        try:
+            return json.loads(self._record(step).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _take(self, step: Step, result: Result) -> None:
+        folder = self.build / "results" / step.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, node in result.outputs.items():
+            (folder / name).symlink_to(self.cas.path(node.digest.sha256))
+        files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    return {"key": result.key, "outputs": {name: node.digest.sha256 for name, node in result.outputs.items()}}
+
+
+def run_checks(step: Step, outputs: Mapping[str, Path]) -> None:
+    """Let the step's checks look at its outputs; the first that finds fault raises."""
+    for check in step.checks:
+        try:
+            check(outputs)
+        except SevArtifactsError as error:
+            ui.line(f"   {ui.paint('check failed', '31')}: {step.title}")
+            raise error from None

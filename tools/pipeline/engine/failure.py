@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a failed program in the sandbox is told: the end of its log, and one line."""
+
+import signal
+from pathlib import Path
+
+from tools.pipeline.base import ui
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.sandbox import Outcome
+
+_TAIL = 20  # lines of a failed program's log that are shown
+_READ = 64 << 10  # bytes of the log's end in which they are looked for
+_MISTAKE = 2  # exit status of a program that says that its input is at fault
+
+
+def check(outcome: Outcome, *, title: str, mistakes: bool = False) -> None:
+    """Show the end of the log and raise BuildError unless the program ended well.
+
+    With `mistakes`, exit status 2 is a UserError, told by the program's last line.
+    """
+    status = outcome.status
+    if status == 0:
+        return
+    lines = _tail(outcome.log)
+    if mistakes and status == _MISTAKE and lines:
+        raise UserError(lines[-1])
+    for text in lines:
+        ui.line(ui.paint(f"   | {text}", "2"))
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    reason = f": {lines[-1]}" if mistakes and lines else ""
+    hint = f"whole log: {outcome.log}; run it again: sh {outcome.replay}"
+    raise BuildError(f"the step {how}{reason}", where=title, hint=hint)
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines of a log, which may be as long as the disk is large."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _READ))
+        return file.read().decode(errors="replace").splitlines()[-_TAIL:]

@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What steps gave, by their keys: sealed records beside the content-addressed store.
+
+    CACHE/results/ab/abcdef….json   key of a step → digest, size and executable bit of each output, and seconds
+    CACHE/sha256/…                  the outputs themselves (cas.py)
+
+A record is this user's word (seal.py) for one key: under another name it is no record.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.pipeline.engine import merkle
+from tools.pipeline.engine.seal import Seal
+
+_KIND = "result"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished step: its key, its outputs by name, and how long it ran, in seconds."""
+
+    key: str
+    outputs: Mapping[str, merkle.File]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The records below `root`."""
+
+    root: Path
+    seal: Seal
+
+    def read(self, key: str) -> Result | None:
+        """The record of that key; None when there is none that this user wrote for it."""
+        record = self.seal.read(self._path(key), kind=_KIND, key=key)
+        return None if record is None else _parse(key, record)
+
+    def write(self, result: Result) -> None:
+        """Keep a result."""
+        outputs = {
+            name: {"sha256": node.digest.sha256, "size": node.digest.size, "executable": node.executable}
+            for name, node in result.outputs.items()
+        }
+        record = {"outputs": outputs, "seconds": round(result.seconds, 1)}
+        self.seal.write(self._path(result.key), record, kind=_KIND, key=result.key)
+
+    def _path(self, key: str) -> Path:
+        return self.root / key[:2] / f"{key}.json"
+
+
+def _parse(key: str, record: Mapping[str, Any]) -> Result | None:
+    """The record as a result. Only its form can be wrong, by another version of this code."""
+    try:
+        outputs = {
+            str(name): merkle.File(
+                digest=merkle.Digest(sha256=str(entry["sha256"]), size=int(entry["size"])),
+                executable=bool(entry["executable"]),
+            )
+            for name, entry in record["outputs"].items()
+        }
+        return Result(key=key, outputs=outputs, seconds=float(record["seconds"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

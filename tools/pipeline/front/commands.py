@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of `./doit`: doit's own, with our runner, our state and words that a user understands."""
+
+import os
+import shutil
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doit import cmd_clean, cmd_forget, cmd_help, cmd_info, cmd_list, cmd_run
+from doit.cmd_base import check_tasks_exist
+from doit.control import TaskControl
+from doit.task import Stream
+
+from tools.pipeline.base import ui
+from tools.pipeline.front.reporter import Reporter
+from tools.pipeline.front.runner import Runner
+from tools.pipeline.front.state import State
+
+_COLUMNS = 100
+_FEW = 8  # subtasks that `list` names; more of them are counted
+
+
+class _Ours:
+    """What all commands have in common."""
+
+    def get_backends(self) -> dict[str, type]:
+        """One state, and no search for plugins of others."""
+        return {"state": State}
+
+    def get_reporters(self) -> dict[str, type]:
+        """One reporter."""
+        return {"console": Reporter}
+
+
+class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type information
+    """`./doit TASK…`, the command that needs no name."""
+
+    doc_usage = "[TASK ...]"
+    cmd_options = (cmd_run.opt_always, cmd_run.opt_continue, cmd_run.opt_num_process, cmd_run.opt_single)
+
+    def _execute(self, always: bool, continue_: bool, num_process: int, single: bool) -> int:
+        control = TaskControl(self.task_list)
+        control.process(self.sel_tasks)
+        if single:
+            for name in control.selected_tasks:
+                task = control.tasks[name]
+                for alone in task.task_dep if task.has_subtask else [name]:
+                    control.tasks[alone].task_dep = []
+        runner = Runner(
+            self.dep_manager,
+            Reporter(self.outstream, {}),
+            continue_,
+            always,
+            Stream(2),
+            max(1, num_process),
+        )
+        status: int = runner.run_all(control.task_dispatcher())
+        return status
+
+
+class List(_Ours, cmd_list.List):  # type: ignore[misc]  # doit has no type information
+    """`./doit list`."""
+
+    def _execute(  # noqa: PLR0917 (doit's interface)
+        self,
+        subtasks: bool,
+        quiet: bool,
+        status: bool,
+        private: bool,
+        list_deps: bool,
+        template: str | None,
+        sort: str,
+        pos_args: list[str],
+    ) -> int:
+        if subtasks or quiet or status or private or list_deps or template or pos_args:
+            done: int = super()._execute(subtasks, quiet, status, private, list_deps, template, sort, pos_args)
+            return done
+        # In the order of dodo.py, which puts first what people type; a task's variants stand below it.
+        names = {task.name for task in self.task_list}
+        shown = [t for t in self.task_list if t.name.partition(":")[0] not in names - {t.name} and t.name[0] != "_"]
+        width = max((len(task.name) for task in shown), default=0) + 2
+        for task in shown:
+            variants = [other.name for other in self.task_list if other.name.startswith(f"{task.name}:")]
+            words = "  ".join(variants)
+            if len(variants) > _FEW:
+                words = f"{task.name}:NAME, {len(variants)} of them; ./doit list --all {task.name} names them"
+            lines = textwrap.wrap(words, _COLUMNS - width, break_on_hyphens=False, break_long_words=False)
+            first, *rest = [task.doc, *lines]
+            self.outstream.write(f"{task.name:<{width}}{first}\n")
+            self.outstream.writelines(f"{'':<{width}}{line}\n" for line in rest)
+        return 0
+
+
+class Info(_Ours, cmd_info.Info):  # type: ignore[misc]  # doit has no type information
+    """`./doit info TASK`."""
+
+    def _execute(self, pos_args: list[str], hide_status: bool = False) -> int:
+        check_tasks_exist({task.name: task for task in self.task_list}, pos_args)
+        status: int = super()._execute(pos_args, hide_status)
+        return status
+
+
+class Forget(_Ours, cmd_forget.Forget):  # type: ignore[misc]  # doit has no type information
+    """`./doit forget`."""
+
+    doc_purpose = "take tasks for not done yet"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The `clean` of a task: whole folders too, which doit's own clean leaves alone when not empty."""
+
+    paths: tuple[Path, ...]
+
+    def __call__(self, dryrun: bool) -> list[Path]:
+        """Remove what is there; returns it."""
+        found = [path for path in self.paths if os.path.lexists(path)]
+        for path in found if not dryrun else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        return found
+
+
+class Clean(_Ours, cmd_clean.Clean):  # type: ignore[misc]  # doit has no type information
+    """`./doit clean`."""
+
+    doc_purpose = "remove what tasks made in this checkout"
+
+    def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
+        """Remove what the tasks made, each once, and say what was removed."""
+        word = "would remove" if dryrun else "removed"
+        removed = set()
+        for task in {task.name: task for task in tasks}.values():
+            for action in task.clean_actions:
+                for path in action.py_callable(dryrun):
+                    if path not in removed:
+                        removed.add(path)
+                        ui.result(f"{word}  {os.path.relpath(path)}\n", self.outstream)
+            if cleanforget and not dryrun:
+                self.dep_manager.remove(task.name)
+        if not removed:
+            ui.result("nothing to remove\n", self.outstream)
+        self.dep_manager.close()
+
+
+class Help(_Ours, cmd_help.Help):  # type: ignore[misc]  # doit has no type information
+    """`./doit help`."""
+
+    def print_usage(self, cmds: dict[str, Any]) -> None:
+        """What can be typed."""
+        lines = ["./doit [TASK ...]      run tasks; without one: build"]
+        lines += [f"./doit {name:<15} {cmds[name].doc_purpose}" for name in sorted(cmds) if name != "run"]
+        lines += ["./doit help NAME       options of a command or of a task"]
+        self.outstream.write("".join(f"{line}\n" for line in lines))
+
+
+COMMANDS: tuple[type, ...] = (Help, Run, List, Info, Clean, Forget)

@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""From recipes and pins to steps: the whole graph of a checkout as data. Nothing runs and nothing is hashed here.
+
+source-LINUX ── kernel-config-K ── kernel-K ─────────────┬─ digests-P ── runtime-P ─┐
+source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
+agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘    kata-P, launcher ─────┘
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
+from tools.pipeline.guest import agent, firmware, initramfs, initramfs_image, kernel
+from tools.pipeline.measure import launch_digests
+from tools.pipeline.publish import launcher, templates
+from tools.pipeline.recipes import guest, kernels
+from tools.pipeline.recipes.firmwares import FirmwareRecipe
+from tools.pipeline.recipes.kernels import KernelRecipe
+from tools.pipeline.recipes.load import Recipes
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
+from tools.pipeline.sources import pins, wanted
+from tools.pipeline.sources.pins import Source
+from tools.sev.formats import DIGESTS_NAME
+
+WHEEL = "sev-snp-measure"
+"""The pin of the library that computes launch digests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deliverable:
+    """What a profile ships: file name in the output folder → output of a step, and the steps behind them all."""
+
+    profile: Profile
+    outputs: Mapping[str, Output]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every step that an output depends on, needed ones first."""
+        return closure(*(output.step for output in self.outputs.values()))
+
+
+class Plan:
+    """The steps of one checkout."""
+
+    def __init__(self, root: Path, recipes: Recipes, sources: Mapping[str, Source], *, version: str) -> None:
+        self._root = root
+        self._recipes = recipes
+        self._sources = sources
+        self._version = version
+        # One step for one recipe: profiles share what they can.
+        self.kernel_source = cache(self._kernel_source)
+        self.kernel = cache(self._kernel)
+        self.firmware = cache(self._firmware)
+        self.deliverable = cache(self._deliverable)
+
+    @property
+    def deliverables(self) -> tuple[Deliverable, ...]:
+        """Those of every profile."""
+        return tuple(self.deliverable(profile) for profile in self._recipes.profiles)
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Every step that a profile needs."""
+        return closure(*(step for deliverable in self.deliverables for step in deliverable.steps))
+
+    @cached_property
+    def whole_kernels(self) -> Mapping[str, tuple[Step, Step]]:
+        """Profile → the kernel that is linked from another's objects, and the same compiled whole."""
+        return {
+            profile.name: (self.kernel(profile.kernel, builtin=True), self._whole(profile.kernel))
+            for profile in self._recipes.profiles
+            if profile.carry is Carry.BUILTIN
+        }
+
+    @cached_property
+    def agent(self) -> Step:
+        """The guest agent."""
+        return agent.step(self._root)
+
+    @cached_property
+    def initramfs(self) -> Step:
+        """The initramfs; its packer is of the default profile's kernel source, whatever kernel it is used with."""
+        packer = self.kernel_source(self._recipes.profile(DEFAULT_PROFILE).kernel).output(kernel.GEN_INIT_CPIO)
+        return initramfs_image.step(self._root, built=self.agent.output(agent.NAME), packer=packer)
+
+    @cached_property
+    def launcher(self) -> Step:
+        """sev-launch."""
+        return launcher.step(self._root)
+
+    def _blob(self, name: str) -> Blob:
+        pin = self._source(name).pin
+        return Blob(sha256=pin.sha256, size=pin.size, where=pin.where)
+
+    def _source(self, name: str) -> Source:
+        if name not in self._sources:
+            raise UserError(f"{name!r} is not pinned", where=pins.SOURCES_LOCK, hint="run ./doit lock")
+        return self._sources[name]
+
+    def _kernel_source(self, recipe: KernelRecipe) -> Step:
+        version = self._source(recipe.source).pin.version
+        return kernel.source(self._root, recipe, archive=self._blob(recipe.source), version=version)
+
+    def _config(self, recipe: KernelRecipe, *, builtin: bool) -> Step:
+        return kernel.config(recipe, source=self.kernel_source(recipe), root=self._root, builtin=builtin)
+
+    def _kernel(self, recipe: KernelRecipe, *, builtin: bool) -> Step:
+        source, config = self.kernel_source(recipe), self._config(recipe, builtin=builtin)
+        if not builtin:
+            return kernel.compiled(recipe, source=source, config=config)
+        return kernel.linked(
+            recipe,
+            source=source,
+            config=config,
+            plain=self.kernel(recipe, builtin=False),
+            cpio=self.initramfs.output(initramfs.CPIO),
+        )
+
+    def _whole(self, recipe: KernelRecipe) -> Step:
+        source, config = self.kernel_source(recipe), self._config(recipe, builtin=True)
+        return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs.CPIO))
+
+    def _firmware(self, recipe: FirmwareRecipe) -> Step:
+        source = firmware.source(
+            self._root,
+            recipe,
+            archive=self._blob(recipe.source),
+            debian=self._blob(recipe.debian_source),
+            version=self._source(recipe.source).pin.version,
+        )
+        return firmware.step(recipe, source=source)
+
+    def _deliverable(self, profile: Profile) -> Deliverable:
+        machine = self._recipes.guest
+        builtin = profile.carry is Carry.BUILTIN
+        # Measured artifacts: role in runtime.toml → file name in the output folder, and output.
+        measured = {"kernel": ("vmlinuz", self.kernel(profile.kernel, builtin=builtin).output(kernel.IMAGE))}
+        if not builtin:
+            measured["initramfs"] = (initramfs.COMPRESSED, self.initramfs.output(initramfs.COMPRESSED))
+        measured["firmware"] = (firmware.IMAGE, self.firmware(profile.firmware).output(firmware.IMAGE))
+        files = {role: name for role, (name, _) in measured.items()}
+        artifacts: dict[str, Reference] = {role: output for role, (_, output) in measured.items()}
+        digests = launch_digests.step(
+            profile, machine, root=self._root, files=files, artifacts=artifacts, wheel=self._blob(WHEEL),
+            version=self._version,
+        )  # fmt: skip
+        runtime = templates.runtime(
+            profile,
+            machine,
+            files=files,
+            artifacts=artifacts,
+            digests=digests.output(DIGESTS_NAME),
+            version=self._version,
+        )
+        outputs = {
+            **dict(measured.values()),
+            launcher.NAME: self.launcher.output(launcher.NAME),
+            DIGESTS_NAME: digests.output(DIGESTS_NAME),
+            templates.CONFIG: runtime.output(templates.CONFIG),
+        }
+        if not builtin:
+            # A kernel that brings an agent of its own is none for Kata.
+            kata = templates.kata(profile, machine, kernel=files["kernel"], firmware=files["firmware"])
+            outputs |= {f"kata/{name}": kata.output(name) for name in kata.outputs}
+        return Deliverable(profile=profile, outputs=outputs)
+
+
+def recipe_files(profile: Profile) -> tuple[str, ...]:
+    """Files of the checkout that a profile's steps were made from without being inputs of one, sorted."""
+    return tuple(
+        sorted(
+            {
+                guest.FILE,
+                kernels.LISTS,
+                profile.file,
+                profile.kernel.file,
+                profile.firmware.file,
+                profile.firmware.debian_patches,
+                f"{profile.firmware.patches}/series",
+                f"{profile.kernel.patches}/series",
+                initramfs.FILE,
+                pins.SOURCES_LOCK,
+                pins.TOOLCHAIN_LOCK,
+                wanted.SOURCES_TOML,
+                wanted.TOOLCHAIN_TOML,
+                "pyproject.toml",
+            }
+        )
+    )
