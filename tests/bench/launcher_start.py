@@ -35,18 +35,18 @@ def measure(project: Project, *, runs: int) -> Part:
     shutil.copytree(out, packed)
     program = project.root / "tools/pipeline/publish/pack_launcher.py"
     subprocess.run([python, program, project.root, packed / "sev-launch"], check=True)
-    commands = {
+    commands: dict[str, list[str]] = {
         _PASS: _PASS.split(),
-        "--help": [packed / "sev-launch", "--help"],
-        "policy": [packed / "sev-launch", "policy", "0x30000"],
-        "digest": [packed / "sev-launch", "digest"],
-        "built --help": [out / "sev-launch", "--help"],
+        "--help": [f"{packed}/sev-launch", "--help"],
+        "policy": [f"{packed}/sev-launch", "policy", "0x30000"],
+        "digest": [f"{packed}/sev-launch", "digest"],
+        "built --help": [f"{out}/sev-launch", "--help"],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     # Turn 0 brings the files into memory.
     for number in range(_STARTS * runs + 1):
         for name, argv in commands.items():
-            took = _cpu([os.fspath(word) for word in argv])
+            took = _cpu(argv)
             if number:
                 times[name].append(took)
     medians = {name: statistics.median(found) for name, found in times.items()}
