@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tools.pipeline.base import children
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import confine, sandbox, seccomp
 from tools.pipeline.engine.sandbox import Command, Mount
@@ -222,6 +224,29 @@ def test_nothing_survives(
         process.send_signal(moment)
         assert process.wait() != 0
     wait_until(lambda: processes(word) == [])
+
+
+def test_nothing_survives_a_stop_from_another_thread(build_tree: Tree, tmp_path: Path) -> None:
+    word = f"# {tmp_path}"
+    command = Command(argv=("sh", "-c", f"echo ready; exec sleep 1000 {word}"), tree=build_tree.path, chdir="/")
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            sandbox.run(command, title="t", log=tmp_path / "log", replay=tmp_path / "replay")
+        except children.Interrupted as stopped:
+            ended.append(stopped)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        wait_until(lambda: len(processes(word)) >= 2)
+        children.stop()
+        thread.join(20)
+    finally:
+        children.resume()
+    assert len(ended) == 1
+    assert processes(word) == []
 
 
 REFUSING = """
