@@ -48,6 +48,7 @@ class Engine:
     check_tools: Callable[[str], Tree]
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
+    _prepared: bool = field(default=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def key(self, step: Step) -> str | None:
@@ -175,6 +176,13 @@ class Engine:
 
     def _make(self, step: Step) -> Result:
         """Run the step, unless another process that holds its lock has done so meanwhile."""
+        with self._lock:
+            if not self._prepared:
+                # Before the first step, not at every start: a build with nothing to do runs none.
+                sandbox.available()
+                scratch.sweep(self.build / "scratch")
+                self.cas.sweep()
+                self._prepared = True
         tools = self.check_tools(step.tools)
         found = self.key(step)
         assert found is not None
