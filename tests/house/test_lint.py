@@ -13,8 +13,8 @@ import pytest
 
 from tools.pipeline.engine import sandbox
 from tools.pipeline.engine.sandbox import Command, Mount
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 MAX_LINES = 500
 # The launcher runs with nothing but Python; the pipeline has what requirements.lock brings.
@@ -29,7 +29,7 @@ Linter = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def linter(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Linter:
     """linter(checkout, program, arguments…): shellcheck, reuse and git of the pinned tree."""
-    tree = project.tree("lint")
+    tree = project.trees.ensure("lint")
     # reuse is a large Python program: without a place for its byte code each start takes seconds.
     byte_code = Mount(host=tmp_path_factory.mktemp("byte-code"), inside="/build", writable=True)
     return lambda checkout, *argv: in_checkout(tree, byte_code, checkout, argv)

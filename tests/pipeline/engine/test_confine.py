@@ -19,7 +19,7 @@ import pytest
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import confine, sandbox, seccomp
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.toolchain.tool_tree import Tree
+from tools.pipeline.engine.tree import Tree
 
 Inside = Callable[..., str]
 ORDINARY = 54321  # no account of that number is needed
@@ -236,6 +236,19 @@ def refusal(repository: Path, *before: str, mode: str = "") -> str:
 
 def test_available_where_it_is(repository: Path) -> None:
     assert refusal(repository) == ""
+
+
+def test_bubblewrap_itself_may_lie_where_only_we_may_enter(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(sandbox.bwrap_program(), tmp_path / "private/bwrap")
+    monkeypatch.setenv("PATH", str(tmp_path / "private"))
+    assert inside("id -u") == "1000\n"
+
+
+def test_what_cannot_be_set_up_is_one_line(inside: Inside, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"ended with status \d+: (sandbox|bwrap): .*none: No such file or directory"):
+        inside("true", Mount(host=tmp_path / "none", inside="/src"))
 
 
 def test_available_names_the_setting_that_forbids(repository: Path) -> None:

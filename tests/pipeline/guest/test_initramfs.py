@@ -16,10 +16,10 @@ import pytest
 from tools.pipeline.base import checkout_copy
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.sandbox import EPOCH, Command, Mount, bwrap_argv
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import initramfs
 from tools.pipeline.guest.initramfs import Manifest
 from tools.pipeline.tasks.project import Project
-from tools.pipeline.toolchain.tool_tree import Tree
 
 MANIFEST = """
 schema = 2

@@ -53,6 +53,10 @@ def task_user():
     return {"actions": [doit_glue.action(raises(UserError("bad\\nkey", where="f.toml: k", hint="fix it")))]}
 
 
+def task_several():
+    return {"actions": [doit_glue.action(raises(UserError("2 things", details=["f:1: one", "f:2: two"])))]}
+
+
 def task_build():
     return {"actions": [doit_glue.action(raises(BuildError("broke", where="kernel")))]}
 
@@ -230,3 +234,9 @@ def test_content_checker(tmp_path: Path) -> None:
     path.write_text("b")
     assert checker.check_modified(str(path), path.stat(), state)
     assert checker.get_state(str(path), state) not in {None, state}
+
+
+def test_details_are_lines_below_the_error(doit: Doit) -> None:
+    assert doit("several") == Done(
+        returncode=2, stdout="", stderr="error: several: 2 things\n   f:1: one\n   f:2: two\n"
+    )
