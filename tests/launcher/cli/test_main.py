@@ -360,9 +360,10 @@ def test_doctor_says_what_is_missing(out: Out, call: Call, standin: Path, monkey
     monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: bare)
     answer = call("doctor", "--config", out.config, "--qemu", standin)
     assert answer.status == 1
-    last = answer.out.splitlines()[-1]
-    assert last.startswith("no  verdict")
-    assert "/dev/sev: No such device" in last
+    lines = answer.out.splitlines()
+    verdict = next(i for i, line in enumerate(lines) if line.startswith("no  verdict"))
+    assert lines[verdict].endswith("mode snp: no guest can run here")
+    assert "/dev/sev: No such device" in [line.strip() for line in lines[verdict + 1 :]]  # each on its own line
     answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
     assert answer.status == 0
     assert "reached its agent in" in answer.out
