@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.engine.executor import Tools
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
 
@@ -38,13 +38,13 @@ def project(repository: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def build_tree(project: Project) -> Tools:
+def build_tree(project: Project) -> Tree:
     """Compilers and build tools."""
     return project.trees.ensure("build")
 
 
 @pytest.fixture(scope="session")
-def boot_tree(project: Project) -> Tools:
+def boot_tree(project: Project) -> Tree:
     """QEMU, erofs-utils, veritysetup, busybox, strace."""
     return project.trees.ensure("boot")
 
@@ -56,7 +56,7 @@ def repro_tree(project: Project) -> Path:
 
 
 @pytest.fixture(scope="session")
-def host_tool(boot_tree: Tools, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def host_tool(boot_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Wrappers that run a program of the pinned boot tree on host files: host_tool("mkfs.erofs").
 
     The host's file system with the tree's /usr on top: works because both are merged-/usr systems, and
@@ -112,6 +112,6 @@ def firmware_path(artifacts: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def busybox(boot_tree: Tools) -> Path:
+def busybox(boot_tree: Tree) -> Path:
     """The static busybox of the pinned tree, for making container roots."""
     return boot_tree.path / "usr/bin/busybox"

@@ -12,7 +12,7 @@ import pytest
 
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import failure, sandbox
-from tools.pipeline.engine.executor import Tools
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import agent
 from tools.pipeline.tasks.project import Project
 
@@ -25,7 +25,7 @@ PT_INTERP = 3
 """ELF specification, "Program Header": the path of a dynamic loader."""
 
 
-def run_checks(crate: Path, scratch: Path, tree: Tools) -> str:
+def run_checks(crate: Path, scratch: Path, tree: Tree) -> str:
     build = scratch / "build"
     build.mkdir()
     command = sandbox.Command(
@@ -65,7 +65,7 @@ def built(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_format_lints_unit_tests_and_fuzzing(crate: Path, build_tree: Tools, tmp_path: Path) -> None:
+def test_format_lints_unit_tests_and_fuzzing(crate: Path, build_tree: Tree, tmp_path: Path) -> None:
     log = run_checks(crate, tmp_path, build_tree)
     summary = re.findall(r"test result: ok\. (\d+) passed; 0 failed; 0 ignored", log)
     assert summary
@@ -81,7 +81,7 @@ def test_format_lints_unit_tests_and_fuzzing(crate: Path, build_tree: Tools, tmp
         ("\npub fn lint() -> bool {\n    return true;\n}\n", "needless_return"),
     ],
 )
-def test_checks_fail_on_a_flaw(crate: Path, build_tree: Tools, tmp_path: Path, flaw: str, reason: str) -> None:
+def test_checks_fail_on_a_flaw(crate: Path, build_tree: Tree, tmp_path: Path, flaw: str, reason: str) -> None:
     copy = tmp_path / "crate"
     shutil.copytree(crate, copy, ignore=shutil.ignore_patterns("target"))
     with (copy / "src/failure.rs").open("a") as file:
@@ -148,7 +148,7 @@ def test_agent_refuses_to_run_as_an_ordinary_process(built: Path) -> None:
     assert done.stderr == "agent: not PID 1; it is meant to be the first process of a guest\n"
 
 
-def test_agent_refuses_to_be_pid_1_of_a_container(built: Path, build_tree: Tools) -> None:
+def test_agent_refuses_to_be_pid_1_of_a_container(built: Path, build_tree: Tree) -> None:
     # fmt: off
     command = [
         "bwrap",

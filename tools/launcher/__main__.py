@@ -4,6 +4,10 @@
 
 import sys
 
-from tools.launcher.cli.main import main
+from tools.launcher.base import descriptors
+
+descriptors.fill()
+
+from tools.launcher.cli.main import main  # noqa: E402  nothing else may be opened before
 
 sys.exit(main())

@@ -8,10 +8,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def mask(text: str) -> str:
+    """The text with *** in place of user and password of each URL in it."""
+    if "@" not in text:
+        return text
+    import re  # noqa: PLC0415 (most programs start without it)
+
+    # RFC 3986: user information ends at the last '@' before the authority's end. Also inside somebody else's
+    # sentence, so blanks and quotes end it too.
+    return re.sub(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^\s/?#'\"<>]*@", r"\1***@", text)
+
+
 def one_line(what: str, *, where: str | None, hint: str | None) -> str:
-    """`where: what; hint`, safe to show."""
+    """`where: what; hint`, safe to show: no control characters, no passwords in URLs."""
     line = f"{where}: {what}" if where else what
-    return printable(f"{line}; {hint}" if hint else line)
+    return printable(mask(f"{line}; {hint}" if hint else line))
 
 
 class FormatError(ValueError):

@@ -8,8 +8,9 @@ import struct
 import pytest
 
 from tests.launcher.standin import frame, hello
+from tools.launcher.channel import link as link_module
 from tools.launcher.channel import protocol
-from tools.launcher.channel.link import Link, Request, Stage
+from tools.launcher.channel.link import Container, Life, Link, NoVerityError, Stage
 from tools.launcher.channel.protocol import (
     Decoder,
     Exited,
@@ -84,28 +85,32 @@ def test_no_bytes_raise_anything_else() -> None:
         length = generator.choice([0, 1, 4, 6, 8, 17, 21, generator.randrange(64)])
         payload = generator.choice([generator.randbytes(length), bytes(length), b"SEVA" + bytes(length)])
         data = struct.pack("<BBHII", generator.choice(kinds), 0, 0, generator.randrange(3), len(payload)) + payload
-        link = Link(request())
+        link = ready()
+        link.spawn(Process(argv=[b"x"]))
         try:
-            link.feed(hello() + frame(0x31, 0, bytes(4)) + data)
+            list(link.feed(data))
         except ProtocolError:
             refused += 1
     assert 10_000 < refused < 20_000
 
 
 def test_every_changed_byte_of_a_conversation_is_survived() -> None:
-    good = hello() + frame(0x31, 0, bytes(4)) + frame(0x32, 1, bytes(4)) + frame(0x33, 1, b"hello")
-    good += frame(0x20, 1, struct.pack("<B3xI", 0, 9)) + frame(0x35, 1, bytes(8))
+    created = hello() + frame(0x31, 0, bytes(4))
+    ran = frame(0x32, 1, bytes(4)) + frame(0x33, 1, b"hello")
+    ran += frame(0x20, 1, struct.pack("<B3xI", 0, 9)) + frame(0x35, 1, bytes(8))
     ended = 0
-    for position in range(len(good)):
+    for position in range(len(created + ran)):
         for value in (0x00, 0x01, 0x7F, 0xFF):
-            data = bytearray(good)
+            data = bytearray(created + ran)
             data[position] = value
-            link = Link(request())
+            link = Link(CONTAINER)
             try:
-                link.feed(bytes(data))
-            except ProtocolError:
+                list(link.feed(bytes(data[: len(created)])))
+                process = link.spawn(Process(argv=[b"x"]))
+                list(link.feed(bytes(data[len(created) :])))
+            except (ProtocolError, ValueError):  # ValueError: no READY, so nothing can be spawned
                 continue
-            ended += link.stage is Stage.ENDED
+            ended += process.life is Life.ENDED
     assert ended
 
 
@@ -141,57 +146,126 @@ def test_spawn_in_parts() -> None:
     assert struct.unpack_from("<BBHII", whole)[1] == 0
 
 
-def request() -> Request:
-    return Request(root_kind=protocol.RootKind.TAR, root_length=512, process=Process(argv=[b"x"]))
+CONTAINER = Container(root_kind=protocol.RootKind.TAR, root_length=512)
 
 
-def running() -> Link:
-    link = Link(request())
-    link.feed(hello() + frame(0x31, 0, bytes(4)) + frame(0x32, 1, bytes(4)))
+def ready(container: Container = CONTAINER, *, verity: int = 0) -> Link:
+    link = Link(container)
+    list(link.feed(hello() + frame(0x31, 0, bytes([verity, 0, 0, 0]))))
     link.outgoing.clear()
     return link
 
 
-def test_stdin_keeps_to_the_window() -> None:
-    link = running()
-    link.send_stdin(bytes(262_144))
-    assert link.stdin_credit == 0
+def running() -> tuple[Link, link_module.Process]:
+    link = ready()
+    process = link.spawn(Process(argv=[b"x"]))
+    list(link.feed(frame(0x32, 1, bytes(4))))
+    link.outgoing.clear()
+    return link, process
+
+
+def test_a_guest_is_created_before_anything_is_started_in_it() -> None:
+    link = Link(CONTAINER)
+    with pytest.raises(ValueError, match="no container"):
+        link.spawn(Process(argv=[b"x"]))
+    list(link.feed(hello()))
+    assert bytes(link.outgoing[:1]) == b"\x01"
+    assert b"\x11\0\0\0" not in bytes(link.outgoing)
+    link.outgoing.clear()
+    list(link.feed(frame(0x31, 0, bytes(4))))
+    assert link.stage is Stage.READY
+    assert not link.outgoing  # created, and nothing has been asked to run
+    link.spawn(Process(argv=[b"x"]))
+    assert bytes(link.outgoing) == protocol.spawn(1, Process(argv=[b"x"]))
+
+
+@pytest.mark.parametrize("verity", [0, 1])
+def test_nothing_after_a_ready_without_verity_is_given_on(verity: int) -> None:
+    """HELLO, READY, STARTED, output, EXITED in one burst."""
+    link = Link(Container(root_kind=protocol.RootKind.EROFS, root_length=512, verity=True))
+    burst = hello() + frame(0x31, 0, bytes([verity, 0, 0, 0])) + frame(0x32, 1, bytes(4)) + frame(0x33, 1, b"x")
+    seen = []
+    with pytest.raises(ProtocolError) as refusal:
+        seen.extend(type(message) for message in link.feed(burst))  # what came before the refusal is kept
+    assert isinstance(refusal.value, NoVerityError) is (verity == 0)
+    assert Output not in seen
+    # A guest that says it, and waits until it is asked, is heard.
+    link = ready(Container(root_kind=protocol.RootKind.EROFS, root_length=512, verity=True), verity=1)
+    link.spawn(Process(argv=[b"x"]))
+    heard = [type(message) for message in link.feed(frame(0x32, 1, bytes(4)) + frame(0x33, 1, b"x"))]
+    assert heard == [Started, Output]
+
+
+def test_processes_have_windows_streams_and_ends_of_their_own() -> None:
+    link = ready()
+    first, second = link.spawn(Process(argv=[b"a"])), link.spawn(Process(argv=[b"b"], stdin_at_end=True))
+    assert (first.number, second.number) == (1, 2)
+    assert bytes(link.outgoing).endswith(protocol.spawn(2, Process(argv=[b"b"], stdin_at_end=True)))
+    list(link.feed(frame(0x32, 2, bytes(4)) + frame(0x32, 1, bytes(4))))
+    list(link.feed(frame(0x33, 1, bytes(65536)) * 4))
+    assert first.output_credit[Stream.STDOUT] == 0
+    assert second.output_credit[Stream.STDOUT] == first.output_credit[Stream.STDERR] == 262_144
+    assert list(link.feed(frame(0x33, 2, b"x")))
+    link.outgoing.clear()
+    link.send_stdin(first, b"abc")
+    assert bytes(link.outgoing) == frame(0x12, 1, b"abc")
     with pytest.raises(ValueError, match="window"):
-        link.send_stdin(b"x")
-    link.feed(frame(0x20, 1, struct.pack("<B3xI", 0, 1)))
-    link.send_stdin(b"x")
-    link.end_stdin()
+        link.send_stdin(second, b"abc")
+    list(link.feed(frame(0x35, 2, struct.pack("<BBHI", 0, 0, 0, 3))))
+    assert isinstance(second.ending, Exited)
+    assert (second.ending.code, first.life) == (3, Life.RUNNING)
+    link.outgoing.clear()
+    link.send_signal(second, 15)
+    assert not link.outgoing
+    link.send_signal(first, 15)
+    assert bytes(link.outgoing) == frame(0x14, 1, struct.pack("<I", 15))
+    third = link.spawn(Process(argv=[b"c"]))
+    assert third.number == 3
+    list(link.feed(frame(0x3F, 3, struct.pack("<HI", 5, 4) + b"nope")))
+    assert third.ending == Failure(process=3, code=5, message="nope")
+    assert list(link.feed(frame(0x33, 1, b"")))  # the others go on
+    for late in (frame(0x33, 2, b"x"), frame(0x33, 3, b"x"), frame(0x32, 2, bytes(4)), frame(0x33, 4, b"x")):
+        with pytest.raises(ProtocolError):
+            list(link.feed(late))
+
+
+def test_stdin_keeps_to_the_window() -> None:
+    link, process = running()
+    link.send_stdin(process, bytes(262_144))
+    assert process.stdin_credit == 0
+    with pytest.raises(ValueError, match="window"):
+        link.send_stdin(process, b"x")
+    list(link.feed(frame(0x20, 1, struct.pack("<B3xI", 0, 1))))
+    link.send_stdin(process, b"x")
+    link.end_stdin(process)
     before = bytes(link.outgoing)
-    link.end_stdin()
+    link.end_stdin(process)
     assert bytes(link.outgoing) == before
     assert before.endswith(frame(0x13, 1))
 
 
 def test_closed_stdin_of_the_workload() -> None:
-    link = running()
-    link.feed(frame(0x20, 1, struct.pack("<B3xI", 0, 0)))
-    assert not link.stdin_open
-    link.end_stdin()
+    link, process = running()
+    list(link.feed(frame(0x20, 1, struct.pack("<B3xI", 0, 0))))
+    assert not process.stdin_open
+    link.end_stdin(process)
     assert not link.outgoing
 
 
 def test_output_window_is_given_back() -> None:
-    link = running()
-    link.feed(frame(0x33, 1, bytes(65536)) * 4)
+    link, process = running()
+    list(link.feed(frame(0x33, 1, bytes(65536)) * 4))
     with pytest.raises(ProtocolError, match="beyond its window"):
-        link.feed(frame(0x33, 1, b"x"))
-    link = running()
-    link.feed(frame(0x33, 1, bytes(65536)) * 4)
-    link.grant(Stream.STDOUT, 1)
+        list(link.feed(frame(0x33, 1, b"x")))
+    link, process = running()
+    list(link.feed(frame(0x33, 1, bytes(65536)) * 4))
+    link.grant(process, Stream.STDOUT, 1)
     assert bytes(link.outgoing) == frame(0x20, 1, struct.pack("<B3xI", 1, 1))
-    assert link.feed(frame(0x33, 1, b"x"))
+    assert list(link.feed(frame(0x33, 1, b"x")))
 
 
-def test_signals_wait_for_the_workload() -> None:
-    link = Link(request())
-    link.feed(hello())
-    link.outgoing.clear()
-    link.send_signal(10)
-    assert not link.outgoing
-    link.feed(frame(0x31, 0, bytes(4)))
+def test_a_signal_before_the_start_goes_out_behind_spawn() -> None:
+    link = ready()
+    process = link.spawn(Process(argv=[b"x"]))
+    link.send_signal(process, 10)
     assert bytes(link.outgoing).endswith(frame(0x14, 1, struct.pack("<I", 10)))

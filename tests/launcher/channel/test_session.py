@@ -306,11 +306,21 @@ def test_container_request(run: Run, tmp_path: Path, tar: Path) -> None:
     assert container == {"kind": 1, "length": tar.stat().st_size, "limit": 0, "host": "box-1"}
 
 
-def test_verity_that_the_agent_did_not_use_is_refused(run: Run, tmp_path: Path) -> None:
-    # --verity needs an image; the session's own check is reached through the option alone.
+@pytest.mark.parametrize("behaviour", ["agent", "raw:burst"])
+def test_verity_that_the_agent_did_not_use_is_refused(run: Run, tmp_path: Path, behaviour: str) -> None:
+    """Also when the guest says everything at once, its output included."""
     image = erofs_with_verity(tmp_path / "image")
     options = ["--accel", "tcg", "--rootfs", str(image), "--verity", "a" * 64]
-    done = run("true", options=options)
+    done = run("true", options=options, STANDIN=behaviour)
     assert done.returncode == 125
     assert b"without dm-verity" in done.stderr
-    assert run("true", options=options, STANDIN="verity").returncode == 0
+    assert done.stdout == b""
+    done = run("echo", "hi", options=options, STANDIN="verity")
+    assert (done.returncode, done.stdout) == (0, b"hi\n")
+
+
+def test_a_guest_that_starts_what_nobody_asked_for_is_refused(run: Run) -> None:
+    done = run("true", STANDIN="raw:burst")
+    assert done.returncode == 125
+    assert b"process 1, which does not exist" in done.stderr
+    assert done.stdout == b""

@@ -192,7 +192,7 @@ def test_a_config_with_the_hosts_cpu_needs_a_signature(out: Out, call: Call) -> 
     out.write()
     for command in ("digest", "check"):
         answer = call(command, "--config", out.config)
-        assert answer.status == 2
+        assert answer.status == (1 if command == "check" else 2)
         assert "CPU model 'host'" in answer.one_line()
     answer = call("digest", "--config", out.config, "--cpu-signature", "0xa00f11", "--quiet")
     assert answer.out[:96] == expected
@@ -225,7 +225,7 @@ def test_no_digest_from_unsuitable_firmware(tmp_path: Path, call: Call, firmware
     out = Out(tmp_path / "other", firmware=firmware)
     for words in (["digest"], ["digest", "--mode", "all", "--json"], ["check"]):
         answer = call(*words, "--config", out.config)
-        assert answer.status == 2
+        assert answer.status == (1 if words == ["check"] else 2)
         assert "OVMF.fd: " in answer.one_line()
         assert answer.out == ""
     assert call("digest", "--config", Out(tmp_path / "good").config).status == 0
@@ -238,7 +238,7 @@ def test_an_edited_config_is_noticed(out: Out, call: Call) -> None:
     assert answer.status == 0
     assert "says another digest; was it edited?" in answer.one_line()
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert f"{out.config}: launch-digest.snp: says {out.data['launch-digest']['snp']}" in answer.one_line()
 
 
@@ -248,7 +248,7 @@ def test_check_refuses_another_summary(out: Out, call: Call, mode: str) -> None:
     out.data["launch-digest"][mode] = ("1" if text[0] == "0" else "0") + text[1:]
     out.write()
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert f"launch-digest.{mode}: says" in answer.one_line()
     assert text in answer.err
 
@@ -302,7 +302,7 @@ def test_check_refuses_another_table(
         inner[key] = value
     out.digests.write_text(launch_digests.serialise(table))
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert f"{out.digests}: " in answer.one_line()
     assert said in answer.err
     assert "rebuild with ./doit build" in answer.err
@@ -316,14 +316,14 @@ def test_check_refuses_another_table(
 def test_check_refuses_files_that_are_no_table(out: Out, call: Call, content: bytes) -> None:
     out.digests.write_bytes(content)
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert "launch-digests.json: is no JSON object" in answer.one_line()
 
 
 def test_check_needs_the_file(out: Out, call: Call) -> None:
     out.digests.unlink()
     answer = call("check", "--config", out.config)
-    assert answer.status == 2
+    assert answer.status == 1
     assert "launch-digests.json: No such file or directory" in answer.one_line()
     # The command computes; it does not look anything up.
     assert call("digest", "--config", out.config).status == 0

@@ -94,7 +94,7 @@ def test_reserved_bits_are_refused_after_what_could_be_decoded(call: Call, words
         (["smt=1"], "smt is true or false, not '1'"),
         (["smt=True"], "smt is true or false, not 'True'"),
         (["smt=true", "smt=true"], "'smt' stands twice"),
-        (["nodbg=true"], "'nodbg' is no name of mode snp; known: min-abi, smt"),
+        (["nodbg=true"], "'nodbg' is no name of mode snp, did you mean debug?; known: min-abi, smt"),
         (["min-api=1.0"], "'min-api' is no name of mode snp"),
         (["--mode", "sev", "smt=true"], "'smt' is no name of mode sev; known: min-api, debug"),
         (["min-abi=1"], "min-abi is a version from 0.0 to 255.255, not '1'"),

@@ -4,26 +4,30 @@
 """What the owner gives at launch: exact command lines, refusals, and QEMU that reads all of it."""
 
 import base64
+import contextlib
 import dataclasses
 import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.launcher.conftest import Answer
+from tests.launcher.conftest import REPOSITORY, Answer
 from tests.launcher.launcher_kit import Out
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.owner import Owner, Wish, read
 from tools.launcher.config.runtime_config import load_config
-from tools.launcher.guest import launch
-from tools.launcher.guest.command_line import Accel, QemuProgram, argv, build
+from tools.launcher.guest.command_line import argv, build
+from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.guest.staging import Staging
 from tools.launcher.host.cpuid import MemoryEncryption
 from tools.launcher.host.facts import HostFacts
+from tools.launcher.host.qemu_program import QemuProgram
 from tools.launcher.measure import digest_file
 from tools.pipeline.measure.id_keys import SigningKey
 from tools.sev import id_block as idblock
@@ -137,6 +141,29 @@ def test_id_block_in_base64_is_the_same(
     assert sev_object(shown(*given.pair)) == wanted
 
 
+def test_people_are_spared_the_base64(out: Out, standin: Path, given: Given) -> None:
+    """On a terminal; a pipe or a file gets what can be pasted into a shell."""
+    words = ["show", "--config", str(out.config), "--qemu", str(standin), "--cbit", "51", *given.pair]
+    command = [sys.executable, "-m", "tools.launcher", *words]
+    whole = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert b64(given.auth) in whole
+    master, terminal = os.openpty()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=terminal)
+    os.close(terminal)
+    seen = b""
+    # EIO: the program has ended, and with it the terminal's other end.
+    with contextlib.suppress(OSError):
+        while piece := os.read(master, 65536):
+            seen += piece
+    os.close(master)
+    assert process.wait(60) == 0
+    text = seen.decode().replace("\r\n", "\n")
+    assert f"id-auth={b64(given.auth)[:16]}…{len(b64(given.auth))} characters" in text
+    assert b64(given.block) in text  # 128 characters are still shown
+    assert max(map(len, text.splitlines())) < 500
+    assert len(text.splitlines()) == len(whole.splitlines())
+
+
 def test_host_data(shown: Callable[..., Answer], given: Given) -> None:
     wanted = f"{SNP},host-data={b64(HOST_DATA)}"
     answer = shown("--host-data", HOST_DATA.hex())
@@ -170,7 +197,7 @@ def test_a_run_stages_what_was_checked(out: Out, given: Given, tmp_path: Path) -
     given.write("godh.b64", b"changed afterwards")
     folder = tmp_path / "private"
     folder.mkdir()
-    guest = launch.Guest(
+    guest = Spec(
         config=config,
         qemu=QemuProgram(path="/usr/bin/qemu", version=(10, 0, 13), sandbox=True),
         firmware=Footer(hashes=Area(name="x", base=1, size=176), sev_es_reset=1, secret=None, sections=()),
@@ -179,8 +206,8 @@ def test_a_run_stages_what_was_checked(out: Out, given: Given, tmp_path: Path) -
         cmdline="x",
         owner=checked,
     )
-    staging = launch.Staging(guest, folder)
-    words = argv(build(launch.plan_for(guest, accel=Accel.KVM, files=staging.files)))
+    staging = Staging(guest, folder)
+    words = argv(build(guest, accel=Accel.KVM, files=staging.files))
     assert f"{ES},dh-cert-file=dh-cert.b64,session-file=session.b64" in words
     # As QEMU reads them: the whole file, decoded.
     assert base64.b64decode((folder / "dh-cert.b64").read_bytes(), validate=True) == DH_CERT
@@ -350,7 +377,7 @@ def test_a_protected_run_hands_it_to_qemu(
     encryption = MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1)
     everything = {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"}
     facts = HostFacts(kvm_error=None, sev_error=None, encryption=encryption, parameters=everything)
-    monkeypatch.setattr("tools.launcher.cli.main.gather", lambda: facts)
+    monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: facts)
     log = out.folder / "log"
     monkeypatch.setenv("STANDIN_LOG", str(log))
     words = given.pair if mode is Mode.SNP else given.legacy

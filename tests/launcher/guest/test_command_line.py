@@ -14,8 +14,11 @@ import pytest
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import CMDLINE, Out
+from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import load_config
-from tools.launcher.guest.command_line import Accel, Files, Option, Plan, QemuProgram, argv, build, shell
+from tools.launcher.guest.command_line import Files, Option, argv, build, shell
+from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.host.qemu_program import QemuProgram
 from tools.sev.modes import Mode
 
 Call = Callable[..., Answer]
@@ -79,23 +82,29 @@ GOLDEN: dict[Mode, list[Option]] = {
 }
 
 
-def plan(out: Out, *, mode: Mode | None, accel: Accel = Accel.KVM, qemu: QemuProgram = QEMU10) -> Plan:
-    files = FILES if mode is not None else dataclasses.replace(FILES, hashes="hashes.bin")
-    return Plan(
-        config=load_config(out.config),
+def spec(out: Out, *, mode: Mode | None, qemu: QemuProgram = QEMU10) -> Spec:
+    config = load_config(out.config)
+    return Spec(
+        config=config,
         qemu=qemu,
-        files=files,
-        accel=accel,
-        cmdline=CMDLINE,
+        firmware=artifacts.read_firmware(config),
         protection=mode,
         cbit=None if mode is None else 47,
-        hashes_addr=0x810C00 if mode is None else None,
+        cmdline=CMDLINE,
     )
+
+
+def options(
+    out: Out, *, mode: Mode | None, accel: Accel = Accel.KVM, qemu: QemuProgram = QEMU10, files: Files = FILES
+) -> list[Option]:
+    if mode is None:
+        files = dataclasses.replace(files, hashes="hashes.bin")
+    return build(spec(out, mode=mode, qemu=qemu), accel=accel, files=files)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_protected(out: Out, mode: Mode) -> None:
-    assert build(plan(out, mode=mode)) == BASE + GOLDEN[mode] + BOOT + DEVICES
+    assert options(out, mode=mode) == BASE + GOLDEN[mode] + BOOT + DEVICES
 
 
 @pytest.mark.parametrize(("accel", "cpu"), [(Accel.TCG, "max"), (Accel.KVM, "host")])
@@ -109,20 +118,20 @@ def test_unprotected(out: Out, accel: Accel, cpu: str) -> None:
         ("-bios", "OVMF.fd"),
     ]
     table: list[Option] = [("-device", "loader,file=hashes.bin,addr=0x810c00,force-raw=on")]
-    assert build(plan(out, mode=None, accel=accel)) == BASE + machine + BOOT + table + DEVICES
+    assert options(out, mode=None, accel=accel) == BASE + machine + BOOT + table + DEVICES
 
 
 def test_older_qemu_gets_the_kernel_as_a_named_blob(out: Out) -> None:
     old = QemuProgram(path="/usr/bin/qemu", version=(7, 2, 22), sandbox=False)
-    words = argv(build(plan(out, mode=None, accel=Accel.TCG, qemu=old)))
+    words = argv(options(out, mode=None, accel=Accel.TCG, qemu=old))
     assert words[words.index("-fw_cfg") + 1] == "name=etc/boot/kernel,file=vmlinuz"
     assert "-sandbox" not in words
-    assert "-fw_cfg" not in argv(build(plan(out, mode=None)))
+    assert "-fw_cfg" not in argv(options(out, mode=None))
 
 
 def test_every_virtio_device_is_told_to_use_the_iommu_platform(out: Out) -> None:
     for mode in (None, *Mode):
-        devices = [o[1] for o in build(plan(out, mode=mode)) if o[0] == "-device" and o[1].startswith("virtio-")]
+        devices = [o[1] for o in options(out, mode=mode) if o[0] == "-device" and o[1].startswith("virtio-")]
         assert len(devices) == 3
         assert all(device.endswith(f",{VIRTIO}") for device in devices)
 
@@ -130,16 +139,16 @@ def test_every_virtio_device_is_told_to_use_the_iommu_platform(out: Out) -> None
 def test_legacy_vm_type_is_pinned_either_way(out: Out) -> None:
     out.data["sev"]["sev-es"]["legacy-vm-type"] = True
     out.write()
-    assert any("legacy-vm-type=on" in word for word in argv(build(plan(out, mode=Mode.SEV_ES))))
+    assert any("legacy-vm-type=on" in word for word in argv(options(out, mode=Mode.SEV_ES)))
 
 
 def test_built_in_initramfs_no_rng_and_commas_in_paths(tmp_path: Path) -> None:
     bare = Out(tmp_path / "bare", initramfs=False)
     bare.data["devices"]["rng"] = False
     bare.write()
-    files = Files(kernel="a,b/vmlinuz", initramfs=None, firmware="a,b/OVMF.fd", hashes="a,b/h", rootfs="a,b/r")
+    files = Files(kernel="a,b/vmlinuz", initramfs=None, firmware="a,b/OVMF.fd", rootfs="a,b/r")
     for mode in (None, Mode.SEV):
-        words = argv(build(dataclasses.replace(plan(bare, mode=mode), files=files)))
+        words = argv(options(bare, mode=mode, files=files))
         assert "-initrd" not in words
         assert not any("rng" in word for word in words)
         assert any(word.endswith("file.filename=a,,b/r") for word in words)
@@ -170,14 +179,14 @@ def test_qemu_reads_all_of_it_up_to_the_missing_device(
     ]
     answer = call(*words)
     assert answer.status == 0, answer.err
-    options = json.loads(answer.out)["argv"]
+    argument = json.loads(answer.out)["argv"]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "agent.sock"))
         server.listen(1)
-        done = run_qemu(options, tmp_path)
+        done = run_qemu(argument, tmp_path)
         # Control: the same words with one property misspelt are refused for that, so QEMU does check them.
-        spoilt = run_qemu([word.replace("kernel-hashes=on", "kernel-hashs=on") for word in options], tmp_path)
-        without = run_qemu([word.replace("disable-legacy=on", "disable-legacy=maybe") for word in options], tmp_path)
+        spoilt = run_qemu([word.replace("kernel-hashes=on", "kernel-hashs=on") for word in argument], tmp_path)
+        without = run_qemu([word.replace("disable-legacy=on", "disable-legacy=maybe") for word in argument], tmp_path)
     assert done.returncode not in (0, None)
     assert any(word in done.stderr for word in MISSING_HARDWARE), done.stderr
     for complaint in (
@@ -235,7 +244,7 @@ def test_show_needs_a_c_bit(out: Out, call: Call, standin: Path, monkeypatch: py
 
 def test_show_without_qemu(out: Out, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("tools.launcher.host.facts._QEMU_EXTRA", ())
+    monkeypatch.setattr("tools.launcher.host.qemu_program._QEMU_EXTRA", ())
     answer = call("show", "--config", out.config, "--cbit", "47")
     assert answer.status == 0
     assert "showing what QEMU 10.0 would be given" in answer.one_line()

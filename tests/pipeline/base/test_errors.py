@@ -31,5 +31,10 @@ def test_quoted_input_cannot_break_the_line_or_reach_the_terminal() -> None:
     assert len(line.splitlines()) == 1
 
 
+def test_details_are_indented_lines_below() -> None:
+    error = UserError("two things", where="f", hint="look", details=["k: first", "l: sec\nond"])
+    assert str(error).splitlines() == ["f: two things; look", "   k: first", "   l: sec\\nond"]
+
+
 def test_prose_stays_as_it_is() -> None:
     assert str(UserError("größer als 1…2 — “x”")) == "größer als 1…2 — “x”"

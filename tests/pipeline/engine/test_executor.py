@@ -134,26 +134,26 @@ def test_what_is_edited_while_it_is_copied_is_no_input(workshop: Workshop) -> No
     engine = workshop.engine()
     assert engine.key(step) is not None
     file.write_text("two")
-    with pytest.raises(BuildError, match="^file: was changed while the build ran; build again"):
+    with pytest.raises(BuildError, match=r"^file: was changed while the build ran; build again"):
         engine.ensure(step)
     assert runs(workshop, step)
 
 
 def test_a_file_that_is_not_there(workshop: Workshop) -> None:
     step = shell("true", inputs={"/inputs/x": CheckoutFile(path="gone")})
-    with pytest.raises(UserError, match="^gone: No such file or directory"):
+    with pytest.raises(UserError, match=r"^gone: No such file or directory"):
         workshop.engine().ensure(step)
 
 
 def test_a_pin_that_was_not_fetched(workshop: Workshop) -> None:
     step = shell("true", inputs={"/inputs/x": Blob(sha256="0" * 64, size=3, where="lock: pin")})
-    with pytest.raises(BuildError, match="^lock: pin: is not in the cache; ./doit fetch"):
+    with pytest.raises(BuildError, match=r"^lock: pin: is not in the cache; ./doit fetch"):
         workshop.engine().ensure(step)
 
 
 def test_a_failure_leaves_nothing_but_its_log(workshop: Workshop, capfd: pytest.CaptureFixture[str]) -> None:
     step = shell("echo the reason; echo half >/out/out; exit 3")
-    with pytest.raises(BuildError, match="the step: the step ended with status 3; whole log: .*run it again: sh "):
+    with pytest.raises(BuildError, match=r"the step: the step ended with status 3; whole log: .*run it again: sh "):
         workshop.engine().ensure(step)
     assert "| the reason" in capfd.readouterr().err
     assert workshop.engine().find(step) is None
@@ -162,7 +162,7 @@ def test_a_failure_leaves_nothing_but_its_log(workshop: Workshop, capfd: pytest.
 
 def test_a_step_may_say_that_its_input_is_at_fault(workshop: Workshop) -> None:
     script = "echo noise; echo 'recipes/x.j2:3: unexpected end' >&2; exit 2"
-    with pytest.raises(UserError, match="^recipes/x.j2:3: unexpected end$"):
+    with pytest.raises(UserError, match=r"^recipes/x.j2:3: unexpected end$"):
         workshop.engine().ensure(shell(script, mistakes=True))
     with pytest.raises(BuildError, match="ended with status 2"):
         workshop.engine().ensure(shell(script))
@@ -207,7 +207,7 @@ def test_checks_look_at_every_result(workshop: Workshop) -> None:
     for script in ("echo made >/out/out", "echo new >/out/out"):
         engine = workshop.engine(checkout="third")
         step = shell(script, checks=(look, refuse))
-        with pytest.raises(BuildError, match="^out: is too large"):
+        with pytest.raises(BuildError, match=r"^out: is too large"):
             engine.ensure(step)
         assert not engine.is_current(step)
     assert workshop.engine().find(shell("echo new >/out/out")) is None, "nothing is kept of what was refused"

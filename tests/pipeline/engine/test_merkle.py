@@ -111,9 +111,9 @@ def test_a_file_is_hashed_and_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"hello\n")
     (tmp_path / "link").symlink_to("file")
     assert merkle.file(tmp_path / "file", shown_as="f") == File(digest=HELLO)
-    with pytest.raises(UserError, match="^l: is no regular file"):
+    with pytest.raises(UserError, match=r"^l: is no regular file"):
         merkle.file(tmp_path / "link", shown_as="l")
-    with pytest.raises(UserError, match="^n: No such file"):
+    with pytest.raises(UserError, match=r"^n: No such file"):
         merkle.file(tmp_path / "none", shown_as="n")
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.toolchain.tool_tree import Tree
+from tools.pipeline.engine.tree import Tree
 
 Inside = Callable[..., str]
 
@@ -252,3 +252,20 @@ def test_the_replay_script_opens_a_shell(build_tree: Tree, folders: tuple[Mount,
         check=True,
     )
     assert done.stdout == "w vt100\n1000\nleft by the step"
+
+
+def test_a_shifted_clock_is_for_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEV_ARTIFACTS_CLOCK", raising=False)
+    sandbox.check_clock(tmp_path)
+    monkeypatch.setenv("SEV_ARTIFACTS_CLOCK", "/somebody/s/library.so +210d")
+    with pytest.raises(UserError, match=r"SEV_ARTIFACTS_CLOCK: is for the reproducibility check alone.*; unset it"):
+        sandbox.check_clock(tmp_path)
+    (tmp_path / sandbox.CLOCK_MARK).touch()
+    sandbox.check_clock(tmp_path)
+
+
+def test_available_needs_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.available()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"bubblewrap \(bwrap\) is not installed; apt-get install"):
+        sandbox.available()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tools.pipeline.engine import seal
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.executor import Engine, Tools
+from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.results import Results
 from tools.pipeline.engine.step import Check, Reference, Step
+from tools.pipeline.engine.tree import Tree
 
 TREE = "python"
 
@@ -21,7 +22,7 @@ class Workshop:
     """A checkout, a cache and a seal of its own; engines over them are new processes, as far as they know."""
 
     folder: Path
-    tools: Tools
+    tools: Tree
     cores: int = 2
     checked: list[str] = field(default_factory=list)
 
@@ -37,7 +38,7 @@ class Workshop:
         root = self.folder / checkout
         root.mkdir(parents=True, exist_ok=True)
 
-        def check(name: str) -> Tools:
+        def check(name: str) -> Tree:
             self.checked.append(name)
             return self.tools
 

@@ -12,9 +12,9 @@ import pytest
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.sandbox import Command, Mount, bwrap_argv
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import patches
 from tools.pipeline.guest.patches import Patch
-from tools.pipeline.toolchain.tool_tree import Tree
 
 ROOT = Path(__file__).parents[3]
 FOLDER = "kernel-patches/1.0"

@@ -57,7 +57,7 @@ def test_every_input_is_listed(project: Project, profile: str) -> None:
     assert {s["name"]: s["sha256"] for s in inputs["sources"]} == {s.pin.name: s.pin.sha256 for s in project.sources}
     packages = project.toolchain_lock.of_tree("build")
     assert {p["name"]: p["sha256"] for p in inputs["tools"]["packages"]} == {p.pin.name: p.pin.sha256 for p in packages}
-    assert inputs["tools"]["digest"] == project.tree("build").digest
+    assert inputs["tools"]["digest"] == project.trees.ensure("build").digest
 
 
 @pytest.mark.parametrize("profile", PROFILES)

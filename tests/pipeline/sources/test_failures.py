@@ -9,11 +9,12 @@ import pytest
 
 from tests.pipeline.sources.loopback import Reply, Site, pin_for
 from tests.pipeline.sources.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, run
-from tools.pipeline.base.errors import BuildError, UserError, mask
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import fetch, mirrors
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive, PoolFile, Urls
+from tools.sev.errors import mask
 
 FIX = replace(pin_for(b"a fix", archive=Archive.SECURITY), name="fix")
 

@@ -23,7 +23,7 @@ def test_same_as_dpkg_deb(name: str, project: Project, host_tool: Callable[[str]
     package = next(p for p in project.toolchain_lock.packages if p.pin.name == name)
     project.fetch([package.pin], title=f"fetching {name}")
     archive = tmp_path / "package.deb"
-    assert project.cache.copy_to(package.pin.sha256, package.pin.size, archive)
+    assert project.cas.copy_to(package.pin.sha256, package.pin.size, archive)
     reference = tmp_path / "reference"
     subprocess.run([host_tool("dpkg-deb"), "-x", archive, reference], check=True)
     wanted = WantedTree(name="one", packages=(name,), links=())
@@ -39,7 +39,7 @@ def test_same_as_dpkg_deb(name: str, project: Project, host_tool: Callable[[str]
         "one",
         toolchain=bare,
         lock=lock,
-        cache=project.cache,
+        cache=project.cas,
         trees=tmp_path / "trees",
         seal=project.seal,
         jobs=1,
@@ -50,4 +50,4 @@ def test_same_as_dpkg_deb(name: str, project: Project, host_tool: Callable[[str]
 
 def test_the_trees_are_what_was_set_up(project: Project) -> None:
     """The digest that steps are keyed by is the digest of what lies on the disk."""
-    assert tool_tree.is_intact(project.tree("boot"))
+    assert tool_tree.is_intact(project.trees.ensure("boot"))

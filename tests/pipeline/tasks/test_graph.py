@@ -133,7 +133,7 @@ def test_a_comment_in_our_code_moves_nothing(checkout: Checkout) -> None:
     for name in [*rest, "dodo.py", "requirements.in"]:
         (checkout.root / name).write_bytes((checkout.root / name).read_bytes() + b"# a comment\n")
     assert checkout.moved() == set()
-    assert checkout.append("tools/launcher/base/units.py", "# a comment\n") == {"launcher"}
+    assert checkout.append("tools/launcher/base/ui.py", "# a comment\n") == {"launcher"}
     assert checkout.append(rendered, "# a comment\n") == {"launcher"} | _RUNTIME | _KATA
 
 

@@ -83,7 +83,7 @@ class Checkout:
 def checkout(repository: Path, project: Project, artifacts: Path, tmp_path: Path) -> Iterator[Checkout]:
     """A copy with a copy of the cache; hard links, for a kernel tree has 85,000 files."""
     assert artifacts.is_dir()
-    real = project.cache.root
+    real = project.cas.root
     # Beside the real one, where hard links are possible.
     with tempfile.TemporaryDirectory(dir=real.parent, prefix=f".{real.name}-test-") as name:
         cache = Path(name)

@@ -25,6 +25,7 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import merkle
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import Archive, Package, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb, tool_tree
@@ -105,7 +106,7 @@ class Workshop:
         )
         self.packages.append(Package(pin=pin, architecture=Architecture.ALL, trees=("t",)))
 
-    def ensure(self, layout: Layout = LAYOUT, jobs: int = 2, name: str = "t") -> tool_tree.Tree:
+    def ensure(self, layout: Layout = LAYOUT, jobs: int = 2, name: str = "t") -> Tree:
         wanted = WantedTree(name=name, packages=("a",), links=self.links)
         toolchain = Toolchain(suite="s", architecture=Architecture.AMD64, layout=layout, trees=(wanted,))
         packages = tuple(replace(package, trees=(name,)) for package in self.packages)
@@ -505,7 +506,7 @@ def test_killed_set_up_leaves_nothing_that_counts(shop: Workshop, tmp_path: Path
 
 def test_concurrent_set_ups_agree(shop: Workshop) -> None:
     big(shop)
-    results: list[tool_tree.Tree] = []
+    results: list[Tree] = []
     threads = [threading.Thread(target=lambda: results.append(shop.ensure())) for _ in range(3)]
     for thread in threads:
         thread.start()

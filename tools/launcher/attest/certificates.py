@@ -3,6 +3,8 @@
 """Who signed a report, as far as Python alone can tell; signature.py tells the rest if importable."""
 
 import importlib
+import site
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,6 +87,9 @@ def _nothing(make: Callable[[str, str], Check], why: str) -> list[Check]:
 
 
 def _signature_module() -> ModuleType | None:
+    if sys.flags.no_site:
+        # So does out/sev-launch start Python: nothing else needs what the distribution's packages bring.
+        site.main()
     try:
         return importlib.import_module(".signature", __package__)
     except ImportError:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What both forms of `sev-launch verify` are given, and the check that both make."""
 
-import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from tools.launcher.attest.expected import Entry, read_expected, select
 from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
-from tools.launcher.cli.arguments import default_config
+from tools.launcher.base.values import Values
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.sev.formats import DIGESTS_NAME
 from tools.sev.modes import Mode
@@ -20,19 +19,19 @@ from tools.sev.modes import Mode
 _FILE_MAX = 1 << 20
 
 
-def config_reader(options: argparse.Namespace) -> Callable[[], RuntimeConfig]:
+def config_reader(options: Values) -> Callable[[], RuntimeConfig]:
     """The config, read when something needs it: a relying party may have nothing but a digest."""
-    return lambda: load_config(options.config or default_config())
+    return lambda: load_config(options.config)
 
 
-def expected_digests(options: argparse.Namespace, mode: Mode) -> tuple[Entry, ...]:
+def expected_digests(options: Values, mode: Mode) -> tuple[Entry, ...]:
     """The launch digests of `mode` to compare with: --digest, or those of the file, filtered."""
     if options.digest is not None:
         digits = 2 * mode.digest_size
         if re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", options.digest) is None:
             raise UserError(f"--digest: a launch digest of {mode} has {digits} hexadecimal digits")
         return (Entry(digest=bytes.fromhex(options.digest), variant="the one given with --digest"),)
-    path: Path = options.digests or (options.config or default_config()).parent / DIGESTS_NAME
+    path: Path = options.digests or options.config.parent / DIGESTS_NAME
     return select(read_expected(path, mode), cpu=options.cpu, vcpus=options.cpus, where=str(path))
 
 

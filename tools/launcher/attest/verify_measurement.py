@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch verify --measurement`: the launch measurement of an SEV or SEV-ES guest."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from tools.launcher.attest.inputs import check_debug, config_reader, expected_di
 from tools.launcher.attest.measurement import Measurement, Platform
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
+from tools.launcher.base.values import Values
 from tools.sev import policy as policies
 from tools.sev.modes import Mode
 
 _POLICY_MAX = (1 << 32) - 1
 
 
-def verify_measurement(options: argparse.Namespace, ui: Ui) -> int:
+def verify_measurement(options: Values, ui: Ui) -> int:
     """Print the lines and the verdict; returns the exit status."""
     missing = [name for name in ("tik", "api_major", "api_minor", "build") if getattr(options, name) is None]
     if missing:
@@ -59,7 +59,7 @@ def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int) -> Check:
     )
 
 
-def _mode_and_policy(options: argparse.Namespace) -> tuple[Mode, int]:
+def _mode_and_policy(options: Values) -> tuple[Mode, int]:
     """What --mode and --policy say, the rest from the config."""
     config = config_reader(options)
     policy: int | None = options.policy

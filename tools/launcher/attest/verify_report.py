@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch verify REPORT`: an SNP attestation report, check by check."""
 
-import argparse
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -26,10 +25,11 @@ from tools.launcher.attest.report import (
 from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
+from tools.launcher.base.values import Values
 from tools.sev.modes import Mode
 
 
-def verify_report(options: argparse.Namespace, ui: Ui) -> int:
+def verify_report(options: Values, ui: Ui) -> int:
     """Print the lines and the verdict; returns the exit status."""
     data = read_file(options.report)
     report = parse_report(encodings.decode(data, size=REPORT_SIZE) or data, where=str(options.report))
@@ -51,7 +51,7 @@ def verify_report(options: argparse.Namespace, ui: Ui) -> int:
     return show(checks, {"report": _facts(report)}, as_json=options.json)
 
 
-def _given(options: argparse.Namespace) -> Given:
+def _given(options: Values) -> Given:
     files: dict[Role, File] = {}
     for role, path in (
         (Role.LEAF, options.vcek or options.vlek),
@@ -89,7 +89,7 @@ def _vmpl(report: Report, vmpl: int) -> Check:
     return passed("VMPL", report.vmpl == vmpl, str(vmpl), otherwise=f"{report.vmpl}{host}, expected {vmpl}")
 
 
-def _report_data(report: Report, options: argparse.Namespace) -> Check:
+def _report_data(report: Report, options: Values) -> Check:
     name, said = "report data", report.report_data.hex()
     if options.report_data is not None:
         wanted: bytes = options.report_data
@@ -118,7 +118,7 @@ def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:
     return passed(name, not low, str(report.reported_tcb), otherwise=low)
 
 
-def _identity(report: Report, options: argparse.Namespace) -> list[Check]:
+def _identity(report: Report, options: Values) -> list[Check]:
     """What only some verifiers know to expect: not mandatory, but shown."""
     pairs = [
         ("host data", report.host_data, options.host_data),

@@ -2,18 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong, by exit status; anything else that escapes is a bug."""
 
-from typing import Self
-
 from tools.sev.errors import FormatError, one_line, printable
 
 
 class LauncherError(Exception):
-    """One line: where, what, what to do next. `exit_status` is what the command ends with."""
+    """One line: where, what, what to do next. `exit_status` is what the command ends with.
+
+    `details` are lines shown after it: several reasons, QEMU's own words, the end of the guest's console.
+    """
 
     exit_status = 125
 
-    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, details: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(one_line(what, where=where, hint=hint))
+        self.details = tuple(printable(line) for line in details)
 
 
 class UserError(LauncherError):
@@ -22,20 +26,19 @@ class UserError(LauncherError):
     exit_status = 2
 
     @classmethod
-    def of(cls, error: FormatError) -> Self:
+    def of(cls, error: FormatError) -> "UserError":
         """What tools/sev found wrong with a file."""
         return cls(error.what, where=error.where, hint=error.hint)
 
 
+class CheckError(LauncherError):
+    """A check of what was built found something wrong. Exit status 1."""
+
+    exit_status = 1
+
+
 class GuestError(LauncherError):
-    """The guest itself failed: never came up, broke the protocol, died. Exit status 125.
-
-    `details` are lines shown after the error: QEMU's own words, the end of the guest's console.
-    """
-
-    def __init__(self, what: str, *, hint: str | None = None, details: tuple[str, ...] = ()) -> None:
-        super().__init__(what, hint=hint)
-        self.details = tuple(printable(line) for line in details)
+    """The guest itself failed: never came up, broke the protocol, died. Exit status 125."""
 
 
 class WorkloadError(LauncherError):

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the launcher itself says: on stderr, one line each, prefixed. Stdout belongs to the workload."""
 
-import os
+import io
 import sys
 
+from tools.launcher.base.errors import LauncherError
 from tools.sev.errors import printable
 
 NAME = "sev-launch"
@@ -20,8 +21,7 @@ class Ui:
 
     def __init__(self, *, quiet: bool = False) -> None:
         stream = sys.stderr
-        terminal = stream is not None and stream.isatty()
-        self._colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._colour = stream is not None and stream.isatty() and colour_wanted()
         self._quiet = quiet
 
     def note(self, text: str) -> None:
@@ -52,18 +52,42 @@ class Ui:
         write_stderr(text + "\n")
 
 
+def colour_wanted() -> bool:
+    """Whether a terminal may be coloured (no-color.org)."""
+    # Slow to import, and without a terminal nobody asks.
+    import os  # noqa: PLC0415
+
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def write_stderr(text: str) -> None:
     """Write to fd 2 past Python's buffers; a closed stderr is no reason to fail."""
-    data = text.encode("utf-8", "backslashreplace")
     try:
-        while data:
-            data = data[os.write(2, data) :]
+        _write(2, text)
     except OSError:
-        pass
+        return  # there is nowhere to say so
 
 
 def write_stdout(text: str) -> None:
-    """Write a command's answer to fd 1; BrokenPipeError passes to the caller."""
+    """Write a command's answer to fd 1; BrokenPipeError passes to the caller, LauncherError when it is lost."""
+    try:
+        _write(1, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise LauncherError(f"{error.strerror}; output was lost", where="stdout") from None
+
+
+def _write(descriptor: int, text: str) -> None:
     data = text.encode("utf-8", "backslashreplace")
-    while data:
-        data = data[os.write(1, data) :]
+    with io.FileIO(descriptor, "w", closefd=False) as stream:
+        while data:
+            data = data[stream.write(data) or 0 :]
+
+
+def write_json(document: object) -> None:
+    """Write a command's answer as one JSON document."""
+    # Slow to import, and most answers are text.
+    import json  # noqa: PLC0415
+
+    write_stdout(json.dumps(document, indent=2) + "\n")

@@ -1,102 +1,134 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""One connection to the agent as a state machine without I/O: bytes in, events out, bytes to send.
+"""One connection to the agent as a state machine without I/O: bytes in, messages out, bytes to send.
 
-Runs one workload (process id 1). Enforces order and windows on what the guest sends.
+HELLO and CONTAINER make the guest; spawn() starts a process in it, as often as the caller likes. Order, process
+ids and windows are enforced on what the guest sends, frame by frame.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
 from tools.launcher.channel import protocol
-from tools.launcher.channel.protocol import Failure, Output, ProtocolError, Stream
-
-WORKLOAD = 1
+from tools.launcher.channel.protocol import Exited, Failure, Output, ProtocolError, Stream
 
 
 class Stage(IntEnum):
-    """How far the conversation is; only ever grows."""
+    """How far the connection is; only ever grows."""
 
     CONNECTED = 0
     GREETED = 1
     READY = 2
-    RUNNING = 3
-    ENDED = 4
+    ENDED = 3
+
+
+class Life(IntEnum):
+    """How far a process is; only ever grows."""
+
+    SPAWNED = 0
+    RUNNING = 1
+    ENDED = 2
+
+
+class NoVerityError(ProtocolError):
+    """The root file system is not behind dm-verity, which was demanded."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the host wants of the guest."""
+class Container:
+    """What the host wants of the guest before anything runs in it; `verity`: READY must say so.
+
+    Lengths in bytes; `writable_limit` 0 is the agent's default.
+    """
 
     root_kind: protocol.RootKind
     root_length: int
-    process: protocol.Process
     hostname: bytes = b""
     writable_limit: int = 0
+    verity: bool = False
+
+
+class Process:
+    """A process in the guest. `ending` says how it ended; `stdin_credit` are bytes that it takes now."""
+
+    def __init__(self, number: int, *, stdin_credit: int, stdin_open: bool) -> None:
+        self.number = number
+        self.life = Life.SPAWNED
+        self.stdin_credit = stdin_credit
+        self.stdin_open = stdin_open
+        self.ending: Exited | Failure | None = None
+        self.output_credit = {Stream.STDOUT: protocol.DEFAULT_WINDOW, Stream.STDERR: protocol.DEFAULT_WINDOW}
 
 
 class Link:
     """State of the connection. `outgoing` is what must be written next; the owner empties it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, container: Container) -> None:
         self.stage = Stage.CONNECTED
         self.outgoing = bytearray()
         self.hello: protocol.Hello | None = None
-        self.verity = False
-        self.stdin_credit = 0
-        self.stdin_open = not request.process.stdin_at_end
-        self.exited: protocol.Exited | None = None
         self.failure: Failure | None = None
-        self._request = request
-        # Encoded at once: a request beyond the protocol's limits fails before a guest is started.
-        self._spawn = protocol.spawn(WORKLOAD, request.process)
+        self.processes: dict[int, Process] = {}
+        self.container = container
+        # Encoded at once: a container beyond the protocol's limits fails before a guest is started.
+        self._request = protocol.container(
+            kind=container.root_kind,
+            length=container.root_length,
+            writable_limit=container.writable_limit,
+            hostname=container.hostname,
+        )
         self._decoder = protocol.Decoder()
-        self._output_credit = {Stream.STDOUT: protocol.DEFAULT_WINDOW, Stream.STDERR: protocol.DEFAULT_WINDOW}
-        self._pending_signals: list[int] = []
 
-    def feed(self, data: bytes) -> list[Output]:
-        """Bytes from the guest; returns output to relay, in order. ProtocolError is final."""
-        outputs = []
+    def feed(self, data: bytes) -> Iterator[protocol.Message]:
+        """Bytes from the guest; gives each message once it is known to be allowed. ProtocolError is final.
+
+        A message has taken effect when it is given, and the next one is not even decoded: whoever has heard
+        enough stops.
+        """
         for message in self._decoder.feed(data):
-            if isinstance(message, Output):
-                self._on_output(message)
-                outputs.append(message)
-            else:
-                _HANDLERS[type(message)](self, message)
+            _HANDLERS[type(message)](self, message)
+            yield message
             if self.stage is Stage.ENDED:
-                break  # the answer is known; nothing that follows is even decoded
-        return outputs
+                break
 
-    def send_stdin(self, data: bytes) -> None:
-        """Queue stdin bytes; the caller keeps within `stdin_credit`."""
-        if len(data) > self.stdin_credit or not self.stdin_open:
+    def spawn(self, what: protocol.Process) -> Process:
+        """Ask for a process, from READY on; ValueError when a limit of the protocol is exceeded."""
+        if self.stage is not Stage.READY or self.hello is None:
+            raise ValueError("there is no container to run a process in")
+        # Ids only ever grow on a connection.
+        process = Process(
+            len(self.processes) + 1, stdin_credit=self.hello.stdin_window, stdin_open=not what.stdin_at_end
+        )
+        self.outgoing += protocol.spawn(process.number, what)
+        self.processes[process.number] = process
+        return process
+
+    def send_stdin(self, process: Process, data: bytes) -> None:
+        """Queue stdin bytes; the caller keeps within `process.stdin_credit`."""
+        if len(data) > process.stdin_credit or not process.stdin_open:
             raise ValueError("stdin beyond the window")
-        self.stdin_credit -= len(data)
+        process.stdin_credit -= len(data)
         for start in range(0, len(data), protocol.PAYLOAD_MAX):
             part = data[start : start + protocol.PAYLOAD_MAX]
-            self.outgoing += protocol.frame(protocol.Kind.STDIN, process=WORKLOAD, payload=part)
+            self.outgoing += protocol.frame(protocol.Kind.STDIN, process=process.number, payload=part)
 
-    def end_stdin(self) -> None:
-        """The host's stdin is at its end."""
-        if self.stdin_open:
-            self.stdin_open = False
-            self.outgoing += protocol.frame(protocol.Kind.STDIN_EOF, process=WORKLOAD)
+    def end_stdin(self, process: Process) -> None:
+        """The host has no more stdin for the process."""
+        if process.stdin_open:
+            process.stdin_open = False
+            self.outgoing += protocol.frame(protocol.Kind.STDIN_EOF, process=process.number)
 
-    def grant(self, stream: Stream, size: int) -> None:
+    def grant(self, process: Process, stream: Stream, size: int) -> None:
         """`size` bytes of output have been passed on: the guest may send as many again."""
-        self._output_credit[stream] += size
-        if self.stage < Stage.ENDED:
-            self.outgoing += protocol.window_frame(WORKLOAD, stream, size)
+        process.output_credit[stream] += size
+        if process.life < Life.ENDED:
+            self.outgoing += protocol.window_frame(process.number, stream, size)
 
-    def send_signal(self, number: int) -> None:
-        """Forward a signal; before the workload exists it is kept until SPAWN."""
-        if self.stage >= Stage.ENDED:
-            return
-        if self.stage < Stage.READY:
-            self._pending_signals.append(number)
-        else:
-            self.outgoing += protocol.signal_frame(WORKLOAD, number)
+    def send_signal(self, process: Process, number: int) -> None:
+        """Forward a signal; the agent keeps it until the process exists."""
+        if process.life < Life.ENDED:
+            self.outgoing += protocol.signal_frame(process.number, number)
 
     def shut_down(self) -> None:
         """Ask the guest to power off."""
@@ -107,9 +139,13 @@ class Link:
         if self.stage is not stage:
             raise ProtocolError(f"{name} at the wrong time")
 
-    def _own(self, process: int) -> None:
-        if process != WORKLOAD or self.stage < Stage.READY:
-            raise ProtocolError(f"message for process {process}, which does not exist")
+    def _process(self, number: int, name: str, *lives: Life) -> Process:
+        process = self.processes.get(number)
+        if process is None:
+            raise ProtocolError(f"message for process {number}, which does not exist")
+        if process.life not in lives:
+            raise ProtocolError(f"{name} at the wrong time")
+        return process
 
     def _on_hello(self, message: protocol.Hello) -> None:
         self._expect(Stage.CONNECTED, "HELLO")
@@ -118,56 +154,42 @@ class Link:
                 f"the agent speaks versions {message.lowest} to {message.highest}, not {protocol.VERSION}"
             )
         self.hello = message
-        self.stdin_credit = message.stdin_window
         self.stage = Stage.GREETED
-        request = self._request
-        self.outgoing += protocol.host_hello()
-        self.outgoing += protocol.container(
-            kind=request.root_kind,
-            length=request.root_length,
-            writable_limit=request.writable_limit,
-            hostname=request.hostname,
-        )
+        self.outgoing += protocol.host_hello() + self._request
 
     def _on_ready(self, message: protocol.Ready) -> None:
         self._expect(Stage.GREETED, "READY")
-        self.verity = message.verity
+        if self.container.verity and not message.verity:
+            raise NoVerityError("the agent opened the root file system without dm-verity although --verity was given")
         self.stage = Stage.READY
-        self.outgoing += self._spawn
-        for number in self._pending_signals:
-            self.send_signal(number)
 
     def _on_started(self, message: protocol.Started) -> None:
-        self._own(message.process)
-        self._expect(Stage.READY, "STARTED")
-        self.stage = Stage.RUNNING
+        self._process(message.process, "STARTED", Life.SPAWNED).life = Life.RUNNING
 
     def _on_output(self, message: Output) -> None:
-        self._own(message.process)
-        self._expect(Stage.RUNNING, "output")
-        if len(message.data) > self._output_credit[message.stream]:
+        process = self._process(message.process, "output", Life.RUNNING)
+        if len(message.data) > process.output_credit[message.stream]:
             raise ProtocolError(f"{message.stream.name.lower()} beyond its window")
-        self._output_credit[message.stream] -= len(message.data)
+        process.output_credit[message.stream] -= len(message.data)
 
     def _on_window(self, message: protocol.Window) -> None:
-        self._own(message.process)
-        if self.stdin_credit + message.more > protocol.WINDOW_MAX:
+        process = self._process(message.process, "WINDOW", Life.SPAWNED, Life.RUNNING)
+        if process.stdin_credit + message.more > protocol.WINDOW_MAX:
             raise ProtocolError("stdin window beyond 2 GiB")
-        self.stdin_credit += message.more
+        process.stdin_credit += message.more
         if message.more == 0:
             # The process closed its stdin: nothing more will be taken, and no end need be sent.
-            self.stdin_open = False
+            process.stdin_open = False
 
-    def _on_exited(self, message: protocol.Exited) -> None:
-        self._own(message.process)
-        self._expect(Stage.RUNNING, "EXITED")
-        self.exited = message
-        self.stage = Stage.ENDED
+    def _on_exited(self, message: Exited) -> None:
+        process = self._process(message.process, "EXITED", Life.RUNNING)
+        process.life, process.ending = Life.ENDED, message
 
     def _on_failure(self, message: Failure) -> None:
         if message.process:
-            self._own(message.process)
-            self._expect(Stage.READY, "ERROR for a process")
+            process = self._process(message.process, "ERROR for a process", Life.SPAWNED)
+            process.life, process.ending = Life.ENDED, message
+            return
         self.failure = message
         self.stage = Stage.ENDED
 
@@ -177,7 +199,8 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     protocol.Hello: Link._on_hello,  # noqa: SLF001
     protocol.Ready: Link._on_ready,  # noqa: SLF001
     protocol.Started: Link._on_started,  # noqa: SLF001
+    Output: Link._on_output,  # noqa: SLF001
     protocol.Window: Link._on_window,  # noqa: SLF001
-    protocol.Exited: Link._on_exited,  # noqa: SLF001
+    Exited: Link._on_exited,  # noqa: SLF001
     Failure: Link._on_failure,  # noqa: SLF001
 }

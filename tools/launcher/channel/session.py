@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The event loop between the standard streams, the agent's socket, signals and QEMU."""
 
+import functools
+import operator
 import os
 import select
 import signal
@@ -9,12 +11,13 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Protocol
 
 from tools.launcher.base.errors import GuestError, Interrupted, LauncherError, WorkloadError
-from tools.launcher.channel.link import Link, Stage
-from tools.launcher.channel.protocol import ErrorCode, ProtocolError, Stream
-from tools.launcher.channel.streams import TERMINATING, Signals, Sink, read_piece
-from tools.launcher.guest.qemu import Qemu
+from tools.launcher.channel import protocol
+from tools.launcher.channel.link import Life, Link, NoVerityError, Process, Stage
+from tools.launcher.channel.protocol import ErrorCode, Failure, Output, ProtocolError, Stream
+from tools.launcher.channel.streams import TERMINATING, Signals, Sink, Streams, read_piece
 
 _READ = 1 << 16
 # Stop reading stdin while this much waits for the guest, so that signals do not queue behind it for long.
@@ -23,10 +26,37 @@ _OUTGOING_MAX = 1 << 18
 _PATIENCE = 3
 _SHUTDOWN_GRACE = 5.0
 _FLUSH_GRACE = 2.0
+# What poll() reports unasked.
+_ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
+Handler = Callable[[], None]
 
 
 class NoHelloError(GuestError):
     """The agent never said HELLO: the guest did not come up."""
+
+
+class Machine(Protocol):
+    """What a session needs of the process that runs the guest (guest/qemu.py)."""
+
+    stderr_open: bool
+
+    @property
+    def stderr(self) -> IO[bytes]:
+        """Its messages."""
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The last of them."""
+
+    @property
+    def ended(self) -> int | None:
+        """Exit status (negative: signal), None while it runs."""
+
+    def drain(self) -> None:
+        """Take what it wrote to stderr, without waiting."""
+
+    def stop(self, *, grace: float = 0.0) -> None:
+        """Wait up to `grace` seconds for its end, then kill it."""
 
 
 def listen(folder: Path, name: str) -> socket.socket:
@@ -45,47 +75,108 @@ def listen(folder: Path, name: str) -> socket.socket:
     return server
 
 
-class Session:
-    """One guest, one workload."""
+class Relay:
+    """A process in the guest and the descriptors here that its standard streams go through."""
 
-    def __init__(self, *, link: Link, qemu: Qemu, listener: socket.socket, signals: Signals) -> None:
+    def __init__(self, process: Process, streams: Streams) -> None:
+        self.process = process
+        self.stdin = streams.stdin
+        self.sinks = {Stream.STDOUT: Sink(streams.stdout), Stream.STDERR: Sink(streams.stderr)}
+        self.pipe_signal_sent = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended and all its output is written."""
+        return self.process.life is Life.ENDED and not any(sink.pending for sink in self.sinks.values())
+
+    def status(self) -> int:
+        """The exit status as shells give it, once it has finished; WorkloadError when it never ran.
+
+        LauncherError when some of its output could not be written.
+        """
+        ending = self.process.ending
+        if isinstance(ending, Failure):
+            status = 127 if ending.code == ErrorCode.NOT_FOUND else 126
+            raise WorkloadError(f"cannot run the command: {_reason(ending)}", exit_status=status)
+        assert ending is not None
+        for stream, sink in self.sinks.items():
+            if sink.error is not None:
+                raise LauncherError(f"{stream.name.lower()}: {sink.error}; output was lost")
+        return 128 + ending.code if ending.signalled else ending.code
+
+
+class Session:
+    """One guest and the processes in it. Signals that come here go to the first of them."""
+
+    def __init__(self, *, link: Link, machine: Machine, listener: socket.socket, signals: Signals) -> None:
         self.link = link
-        self._qemu = qemu
+        self.relays: list[Relay] = []
+        self._machine = machine
         self._listener: socket.socket | None = listener
         self._connection: socket.socket | None = None
         self._signals = signals
-        self._sinks = {Stream.STDOUT: Sink(1), Stream.STDERR: Sink(2)}
-        self._pipe_signal_sent = False
+        self._watched: dict[int, Handler] = {}
+        self._early_signals: list[int] = []
         self._unanswered = 0
-        self._want_verity = False
+        self._closing = False
 
     def wait_hello(self, timeout: float) -> None:
         """Return once the agent has spoken; NoHelloError after `timeout` seconds or when QEMU ends."""
         deadline = time.monotonic() + timeout
         if not self._loop(until=lambda: self.link.stage >= Stage.GREETED, deadline=deadline):
-            raise NoHelloError(f"no word from the guest's agent within {timeout:g} s", details=self._qemu.said)
+            raise NoHelloError(f"no word from the guest's agent within {timeout:g} s", details=self._machine.said)
 
-    def run(self, timeout: float, *, verity: bool = False) -> int:
-        """Relay until the workload ends; its exit status. `timeout` seconds for the root file system.
+    def wait_ready(self, timeout: float) -> None:
+        """Return once the root file system is in place; GuestError after `timeout` seconds."""
+        self._in_time(lambda: self.link.stage >= Stage.READY, timeout, timeout)
 
-        With `verity` the workload's output is not relayed unless the agent says that dm-verity is active.
+    def start(self, what: protocol.Process, streams: Streams) -> Relay:
+        """Ask for a process; ValueError when a limit of the protocol is exceeded."""
+        relay = Relay(self.link.spawn(what), streams)
+        self.relays.append(relay)
+        for number in self._early_signals:
+            self.link.send_signal(relay.process, number)
+        self._early_signals.clear()
+        return relay
+
+    def run(self, what: protocol.Process, streams: Streams, timeout: float) -> int:
+        """Start one process, relay until it ends, shut the guest down: the process's exit status.
+
+        `timeout` seconds for the root file system and the start.
         """
-        self._want_verity = verity
-        link = self.link
-        deadline = time.monotonic() + timeout
-        if not self._loop(until=lambda: link.stage >= Stage.RUNNING, deadline=deadline):
+        begun = time.monotonic()
+        self.wait_ready(timeout)
+        relay = self.start(what, streams)
+        self._in_time(lambda: relay.process.life > Life.SPAWNED, timeout, timeout - (time.monotonic() - begun))
+        self.serve(lambda: relay.finished)
+        self.shut_down()
+        return relay.status()
+
+    def serve(self, until: Callable[[], bool]) -> None:
+        """Relay, and answer what is watched, until `until()` holds."""
+        self._loop(until=until, deadline=None)
+
+    def watch(self, descriptor: int, handler: Handler | None) -> None:
+        """Have `handler` called whenever the descriptor can be read; None ends that."""
+        self._watched.pop(descriptor, None)
+        if handler is not None:
+            self._watched[descriptor] = handler
+
+    def shut_down(self) -> None:
+        """Ask for power-off and wait a little; the caller kills what remains."""
+        self._closing = True
+        self.link.shut_down()
+        self._loop(until=lambda: not self.link.outgoing, deadline=time.monotonic() + _FLUSH_GRACE)
+        self.close()
+        self._loop(until=lambda: self._machine.ended is not None, deadline=time.monotonic() + _SHUTDOWN_GRACE)
+
+    def _in_time(self, until: Callable[[], bool], timeout: float, left: float) -> None:
+        if not self._loop(until=until, deadline=time.monotonic() + left):
             raise GuestError(
                 f"the workload did not start within {timeout:g} s",
                 hint="a large root file system takes longer: --timeout",
-                details=self._qemu.said,
+                details=self._machine.said,
             )
-        self._loop(until=lambda: link.stage is Stage.ENDED and not self._has_output(), deadline=None)
-        self._shut_down()
-        status = self._status()
-        for stream, sink in self._sinks.items():
-            if sink.error is not None:
-                raise LauncherError(f"{stream.name.lower()}: {sink.error}; output was lost")
-        return status
 
     def close(self) -> None:
         """Hang up."""
@@ -93,27 +184,10 @@ class Session:
             self._connection.close()
             self._connection = None
 
-    def _has_output(self) -> bool:
-        return any(sink.pending for sink in self._sinks.values())
-
-    def _status(self) -> int:
-        failure, exited = self.link.failure, self.link.exited
-        if failure is not None:
-            message = failure.message or "no reason given"
-            if failure.process == 0:
-                name = ErrorCode(failure.code).name.lower().replace("_", " ")
-                raise GuestError(f"the guest's agent gave up ({name}): {message}", details=self._qemu.said)
-            status = 127 if failure.code == ErrorCode.NOT_FOUND else 126
-            raise WorkloadError(f"cannot run the command: {message}", exit_status=status)
-        assert exited is not None
-        return 128 + exited.code if exited.signalled else exited.code
-
-    def _shut_down(self) -> None:
-        """Ask for power-off and wait a little; the caller kills what remains."""
-        self.link.shut_down()
-        self._loop(until=lambda: not self.link.outgoing, deadline=time.monotonic() + _FLUSH_GRACE)
-        self.close()
-        self._loop(until=lambda: self._qemu.ended is not None, deadline=time.monotonic() + _SHUTDOWN_GRACE)
+    @property
+    def _over(self) -> bool:
+        """Nothing that the guest may still say matters."""
+        return self._closing or (bool(self.relays) and all(relay.process.life is Life.ENDED for relay in self.relays))
 
     def _loop(self, *, until: Callable[[], bool], deadline: float | None) -> bool:
         """Serve events until `until()` holds (True) or the deadline passes (False)."""
@@ -127,50 +201,59 @@ class Session:
                     return False
                 wait = left * 1000
             poller = select.poll()
-            handlers = self._interests()
-            for descriptor, (events, _) in handlers.items():
-                poller.register(descriptor, events)
-            for descriptor, _ in poller.poll(wait):
-                # A handler may have ended what a later one belongs to.
-                if descriptor in handlers:
-                    handlers[descriptor][1]()
+            interests = self._interests()
+            for descriptor, wants in interests.items():
+                poller.register(descriptor, functools.reduce(operator.or_, (events for events, _ in wants)))
+            for descriptor, happened in poller.poll(wait):
+                for events, handler in interests[descriptor]:
+                    if happened & (events | _ALWAYS):
+                        handler()
         return True
 
-    def _interests(self) -> dict[int, tuple[int, Callable[[], None]]]:
-        link = self.link
-        table: dict[int, tuple[int, Callable[[], None]]] = {
-            self._signals.descriptor: (select.POLLIN, self._on_signals),
-        }
-        if self._qemu.stderr_open:
-            table[self._qemu.stderr.fileno()] = (select.POLLIN, self._qemu.drain)
+    def _interests(self) -> dict[int, list[tuple[int, Handler]]]:
+        """For each descriptor the events to wait for, and whom to call: a terminal may be stdin and stdout."""
+        table: dict[int, list[tuple[int, Handler]]] = {}
+
+        def add(descriptor: int, events: int, handler: Handler) -> None:
+            table.setdefault(descriptor, []).append((events, handler))
+
+        add(self._signals.descriptor, select.POLLIN, self._on_signals)
+        if self._machine.stderr_open:
+            add(self._machine.stderr.fileno(), select.POLLIN, self._machine.drain)
         if self._listener is not None:
-            table[self._listener.fileno()] = (select.POLLIN, self._on_connect)
+            add(self._listener.fileno(), select.POLLIN, self._on_connect)
         if self._connection is not None:
-            events = 0 if link.stage is Stage.ENDED else select.POLLIN
-            events |= select.POLLOUT if link.outgoing else 0
+            events = 0 if self._over else select.POLLIN
+            events |= select.POLLOUT if self.link.outgoing else 0
             if events:
-                table[self._connection.fileno()] = (events, self._on_connection)
-        for stream, sink in self._sinks.items():
-            if sink.pending:
-                table[sink.descriptor] = (select.POLLOUT, lambda stream=stream: self._on_writable(stream))  # type: ignore[misc]
-        wants_stdin = link.stage is Stage.RUNNING and link.stdin_open and link.stdin_credit > 0
-        # When fd 0 is also 1 or 2 (a terminal), those are other descriptors: no clash.
-        if wants_stdin and len(link.outgoing) < _OUTGOING_MAX:
-            table[0] = (select.POLLIN, self._on_stdin)
+                add(self._connection.fileno(), events, self._on_connection)
+        for descriptor, handler in self._watched.items():
+            add(descriptor, select.POLLIN, handler)
+        for relay in self.relays:
+            self._add_streams(relay, add)
         return table
 
+    def _add_streams(self, relay: Relay, add: Callable[[int, int, Handler], None]) -> None:
+        for stream, sink in relay.sinks.items():
+            if sink.pending:
+                add(sink.descriptor, select.POLLOUT, lambda stream=stream: self._on_writable(relay, stream))  # type: ignore[misc]
+        process = relay.process
+        wants = process.life is Life.RUNNING and process.stdin_open and process.stdin_credit > 0
+        if wants and relay.stdin is not None and len(self.link.outgoing) < _OUTGOING_MAX:
+            add(relay.stdin, select.POLLIN, lambda: self._on_stdin(relay))
+
     def _check_alive(self) -> None:
-        ended = self._qemu.ended
-        if ended is None or self.link.stage is Stage.ENDED:
+        ended = self._machine.ended
+        if ended is None or self._over:
             return
         # What the guest sent before it went may still lie in the socket.
         while self._receive():
-            if self.link.exited is not None or self.link.failure is not None:
+            if self._over:
                 return
         how = f"signal {-ended}" if ended < 0 else f"status {ended}"
         what = "before its agent spoke" if self.link.stage is Stage.CONNECTED else "before the workload ended"
         kind = NoHelloError if self.link.stage is Stage.CONNECTED else GuestError
-        raise kind(f"QEMU ended {what} ({how})", details=self._qemu.said)
+        raise kind(f"QEMU ended {what} ({how})", details=self._machine.said)
 
     def _on_connect(self) -> None:
         assert self._listener is not None
@@ -188,7 +271,7 @@ class Session:
         if connection is None:
             return
         self._send(connection)
-        if self.link.stage is not Stage.ENDED:
+        if not self._over:
             self._receive()
 
     def _receive(self) -> bool:
@@ -209,13 +292,19 @@ class Session:
             return False
         self._unanswered = 0
         try:
-            outputs = self.link.feed(data)
+            for message in self.link.feed(data):
+                if isinstance(message, Output):
+                    self.relays[message.process - 1].sinks[message.stream].pending += message.data
+                if self._over:
+                    break
+        except NoVerityError as error:
+            raise GuestError(str(error)) from None
         except ProtocolError as error:
             raise GuestError(f"the guest broke the protocol: {error}") from None
-        if self._want_verity and self.link.stage >= Stage.READY and not self.link.verity and not self.link.failure:
-            raise GuestError("the agent opened the root file system without dm-verity although --verity was given")
-        for output in outputs:
-            self._sinks[output.stream].pending += output.data
+        if self.link.failure is not None:
+            name = ErrorCode(self.link.failure.code).name.lower().replace("_", " ")
+            what = f"the guest's agent gave up ({name}): {_reason(self.link.failure)}"
+            raise GuestError(what, details=self._machine.said)
         return True
 
     def _send(self, connection: socket.socket) -> None:
@@ -232,38 +321,47 @@ class Session:
 
     def _on_disconnect(self) -> None:
         # QEMU goes a moment after its guest: wait for it, its words explain more than the closed socket.
-        self._qemu.stop(grace=1.0)
+        self._machine.stop(grace=1.0)
         if self.link.stage is Stage.CONNECTED:
-            raise NoHelloError("the guest ended before its agent spoke", details=self._qemu.said)
+            raise NoHelloError("the guest ended before its agent spoke", details=self._machine.said)
         # The kernel panics at a block that does not verify, at mount time already.
-        hint = "a wrong --verity hash or an altered image ends it like this" if self._want_verity else None
-        raise GuestError("the guest ended before the workload did", hint=hint, details=self._qemu.said)
+        hint = "a wrong --verity hash or an altered image ends it like this" if self.link.container.verity else None
+        raise GuestError("the guest ended before the workload did", hint=hint, details=self._machine.said)
 
-    def _on_writable(self, stream: Stream) -> None:
-        sink = self._sinks[stream]
+    def _on_writable(self, relay: Relay, stream: Stream) -> None:
+        sink = relay.sinks[stream]
         done = sink.write_some()
         if done:
-            self.link.grant(stream, done)
-        if sink.broken and stream is Stream.STDOUT and not self._pipe_signal_sent:
+            self.link.grant(relay.process, stream, done)
+        if sink.broken and stream is Stream.STDOUT and not relay.pipe_signal_sent:
             # What a local process would have got for writing to a pipe that nobody reads.
-            self._pipe_signal_sent = True
-            self.link.send_signal(signal.SIGPIPE)
+            relay.pipe_signal_sent = True
+            self.link.send_signal(relay.process, signal.SIGPIPE)
 
-    def _on_stdin(self) -> None:
-        data = read_piece(0, min(_READ, self.link.stdin_credit))
+    def _on_stdin(self, relay: Relay) -> None:
+        assert relay.stdin is not None
+        data = read_piece(relay.stdin, min(_READ, relay.process.stdin_credit))
         if data is None:
             return
         if data:
-            self.link.send_stdin(data)
+            self.link.send_stdin(relay.process, data)
         else:
-            self.link.end_stdin()
+            self.link.end_stdin(relay.process)
 
     def _on_signals(self) -> None:
         for number in self._signals.take():
             terminating = number in TERMINATING
-            if terminating and self.link.stage is not Stage.RUNNING:
+            first = self.relays[0].process if self.relays else None
+            if terminating and (first is None or first.life is not Life.RUNNING):
                 raise Interrupted(number)
-            self.link.send_signal(number)
+            if first is None:
+                self._early_signals.append(number)
+                continue
+            self.link.send_signal(first, number)
             self._unanswered += terminating
             if self._unanswered >= _PATIENCE:
                 raise GuestError(f"killed: {_PATIENCE} signals without an answer from the guest")
+
+
+def _reason(failure: Failure) -> str:
+    return failure.message or "no reason given"

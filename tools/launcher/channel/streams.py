@@ -13,15 +13,31 @@ import select
 import signal
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Self
+
+from tools.launcher.base.errors import Interrupted
 
 TERMINATING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 FORWARDED = (*TERMINATING, signal.SIGUSR1, signal.SIGUSR2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """Descriptors for a process's standard streams; `stdin` None: it has none."""
+
+    stdin: int | None
+    stdout: int
+    stderr: int
+
+
+STANDARD = Streams(stdin=0, stdout=1, stderr=2)
+"""This process's own."""
+
+
 class Sink:
-    """Buffered writing to fd 1 or 2. Never holds more than the window granted to the guest."""
+    """Buffered writing to a descriptor. Never holds more than the window granted to the guest."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -67,10 +83,15 @@ def read_piece(descriptor: int, size: int) -> bytes | None:
 
 
 class Signals:
-    """Turns signals into bytes on a pipe; previous handlers come back at the end."""
+    """Catches signals; previous handlers come back at the end.
+
+    As bytes on a pipe, for the event loop; before there is one (`early`) a terminating signal raises Interrupted
+    wherever this process is, so that what it has begun is cleaned up.
+    """
 
     def __init__(self) -> None:
         self.descriptor = -1
+        self.early = True
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -83,7 +104,7 @@ class Signals:
             old = signal.getsignal(number)
             # What was ignored stays so: `nohup sev-launch …` must survive a hangup.
             if old is not signal.SIG_IGN:
-                signal.signal(number, _nothing)
+                signal.signal(number, self._handle)
                 self._stack.callback(signal.signal, number, old)
         return self
 
@@ -105,6 +126,6 @@ class Signals:
             if number != signal.SIGCHLD:
                 yield number
 
-
-def _nothing(number: int, where: FrameType | None) -> None:
-    """The wakeup descriptor does the work."""
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.early and number in TERMINATING:
+            raise Interrupted(number)

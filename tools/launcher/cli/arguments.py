@@ -1,40 +1,45 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the parsers of several commands share: converters, and where the config is looked for."""
+"""What several commands share: options, converters of their values, where the config is looked for."""
 
-import argparse
 import re
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+from tools.launcher.cli.parser import Option
 from tools.sev.formats import RUNTIME_NAME
 
+CONFIG = Option("--config", "FILE", text="default: runtime.toml beside this program", convert=Path)
+JSON = Option("--json", text="as one JSON document")
+QUIET = Option("--quiet", text="only warnings and errors")
+VERITY = Option("--verity", "HASH", text="dm-verity root hash of the EROFS image; changes the launch digest")
 
-class whole:  # noqa: N801  reads as a converter
+
+def whole(low: int, high: int) -> Callable[[str], int]:
     """Converter for a whole number between two bounds."""
 
-    def __init__(self, low: int, high: int) -> None:
-        self._low = low
-        self._high = high
-
-    def __call__(self, text: str) -> int:
-        """The number; argparse makes its error of the exception."""
-        if re.fullmatch(r"[0-9]{1,6}", text) is None or not self._low <= int(text) <= self._high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {self._low} to {self._high}")
+    def convert(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,10}", text) is None or not low <= int(text) <= high:
+            raise ValueError(f"{text!r} is no whole number from {low} to {high}")
         return int(text)
+
+    return convert
 
 
 def cmdline_text(text: str) -> str:
     """Converter for what is added to the kernel command line."""
     if re.fullmatch(r"[\x20-\x7e]+", text) is None:
-        raise argparse.ArgumentTypeError("must be printable ASCII")
+        raise ValueError("must be printable ASCII")
     return text
+
+
+def own_file() -> Path | None:
+    """The one file that this program was packed into; None when it runs from a checkout."""
+    # There __file__ runs through the file: /…/out/sev-launch/tools/launcher/cli/arguments.py
+    return next((parent for parent in Path(__file__).parents if parent.is_file()), None)
 
 
 def default_config() -> Path:
     """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one."""
-    for parent in Path(__file__).parents:
-        # In a zipapp __file__ runs through the archive: /…/out/sev-launch/package/arguments.py
-        if parent.is_file() and zipfile.is_zipfile(parent):
-            return parent.resolve().parent / RUNTIME_NAME
-    return Path("out", RUNTIME_NAME).absolute()
+    file = own_file()
+    return Path("out", RUNTIME_NAME).absolute() if file is None else file.resolve().parent / RUNTIME_NAME

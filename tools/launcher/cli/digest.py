@@ -2,18 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch digest`: the launch digest of what `run` would start with the same options."""
 
-import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.ui import NAME, Ui, write_stdout
-from tools.launcher.cli.arguments import cmdline_text, default_config, whole
-from tools.launcher.cli.command import Command
-from tools.launcher.config import artifacts, kernel_cmdline
+from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
+from tools.launcher.base.values import Values
+from tools.launcher.cli.arguments import CONFIG, JSON, QUIET, VERITY, cmdline_text, default_config, whole
+from tools.launcher.cli.parser import Group, Option, Syntax
+from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
+from tools.launcher.guest import kernel_cmdline
 from tools.launcher.measure.cpu_signature import parse_signature, signature_of
 from tools.launcher.measure.digest_file import launch_digests
 from tools.launcher.measure.launch_digest import LaunchDigests
@@ -53,50 +53,48 @@ class _Answer:
     digest: str
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="default: runtime.toml beside this program")
-    parser.add_argument(
-        "--mode", choices=[*(str(mode) for mode in Mode), "all"], help="protection; default: the config's"
-    )
-    parser.add_argument("--cpus", type=whole(1, VCPUS_MAX), metavar="N", help="vCPUs, as for run")
-    cpu = parser.add_mutually_exclusive_group()
-    cpu.add_argument("--cpu", metavar="MODEL", help="another QEMU CPU model than the config's")
-    cpu.add_argument(
-        "--cpu-signature",
-        type=_signature,
-        metavar="0x…",
-        help="CPUID Fn0000_0001_EAX of the virtual CPU, for a model that is not known here",
-    )
-    parser.add_argument("--append", type=cmdline_text, metavar="TEXT", help="as for run")
-    parser.add_argument("--rootfs", type=Path, metavar="PATH", help="the EROFS image of --verity")
-    parser.add_argument("--verity", metavar="HASH", help="as for run")
-    parser.add_argument("--json", action="store_true", help="as one JSON document")
-    parser.add_argument("--quiet", action="store_true", help="only warnings and errors")
+SYNTAX = Syntax(
+    Group(
+        "options",
+        CONFIG,
+        Option("--mode", choices=[*(str(mode) for mode in Mode), "all"], text="protection; default: the config's"),
+        Option("--cpus", "N", text="vCPUs, as for run", convert=whole(1, VCPUS_MAX)),
+        Option("--cpu", "MODEL", text="another QEMU CPU model than the config's"),
+        Option(
+            "--cpu-signature",
+            "0x…",
+            text="CPUID Fn0000_0001_EAX of the virtual CPU, for a model that is not known here",
+            convert=parse_signature,
+        ),
+        Option("--append", "TEXT", text="as for run", convert=cmdline_text),
+        Option("--rootfs", "PATH", text="the EROFS image of --verity", convert=Path),
+        VERITY,
+        JSON,
+        QUIET,
+    ),
+    exclusive=(("--cpu", "--cpu-signature"),),
+    examples=_EXAMPLES,
+)
 
 
-def _signature(text: str) -> int:
-    try:
-        return parse_signature(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _run(given: argparse.Namespace, ui: Ui) -> int:
+def run(given: Values, ui: Ui) -> int:
+    """Print the digests of what is asked for."""
     request = _request(given)
     config = request.config
     for artifact in config.artifacts:
-        artifacts.verify(config, artifact)
+        if artifact is not config.firmware:  # which is read, and verified, below
+            artifacts.verify(config, artifact)
     own = launch_digests(config, cmdline=request.cmdline)
     answers = _answers(request, own)
     _note_changes(request, answers, ui)
     if given.json:
-        write_stdout(json.dumps(_document(request, answers), indent=2) + "\n")
+        write_json(_document(request, answers))
     else:
         write_stdout("".join(f"{answer.digest}  {_label(request, answer)}\n" for answer in answers))
     return 0
 
 
-def _request(given: argparse.Namespace) -> _Request:
+def _request(given: Values) -> _Request:
     if given.verity is not None and given.rootfs is None:
         raise UserError("--verity belongs to --rootfs")
     config = load_config(given.config or default_config())
@@ -184,12 +182,3 @@ def _document(request: _Request, answers: list[_Answer]) -> dict[str, Any]:
         "vcpus": request.vcpus,
         "digests": [{"mode": str(a.mode), "legacy_vm_type": a.legacy_vm_type, "digest": a.digest} for a in answers],
     }
-
-
-COMMAND = Command(
-    name="digest",
-    text="print the launch digest that the processor will report for what `run` starts with the same options",
-    add=_add,
-    run=_run,
-    examples=_EXAMPLES,
-)

@@ -2,33 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch doctor`: what this host can do, line by line."""
 
-import json
-import os
 import sys
 import time
 from dataclasses import dataclass, field
 
 from tools.launcher.base.errors import LauncherError, UserError
-from tools.launcher.base.ui import Ui, write_stdout
+from tools.launcher.base.ui import Ui, colour_wanted, write_json, write_stdout
+from tools.launcher.base.values import Values
+from tools.launcher.channel.link import Container
+from tools.launcher.channel.protocol import RootKind
 from tools.launcher.channel.streams import Signals
-from tools.launcher.cli.options import Options
+from tools.launcher.cli import guest_options
+from tools.launcher.cli.arguments import JSON
+from tools.launcher.cli.guest_options import HOST
+from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
-from tools.launcher.guest.command_line import NAMED_KERNEL_SINCE, SEV_SINCE, Accel, QemuProgram
-from tools.launcher.guest.launch import (
-    KVM_TRIAL,
-    TIMEOUTS,
-    Guest,
-    Staging,
-    check_protection,
-    configure,
-    probe_request,
-)
+from tools.launcher.guest.accelerators import TIMEOUTS, trial_time
+from tools.launcher.guest.command_line import NAMED_KERNEL_SINCE
 from tools.launcher.guest.run_folder import RunDir
+from tools.launcher.guest.spec import Accel, Spec, Wanted, reasons_against
+from tools.launcher.guest.staging import Staging
+from tools.launcher.guest.start import booted
+from tools.launcher.host import facts as host
 from tools.launcher.host import kvm_trial
-from tools.launcher.host.facts import HostFacts, find_qemu, gather, obstacles, version_text
+from tools.launcher.host.facts import HostFacts, obstacles
+from tools.launcher.host.qemu_program import SEV_SINCE, QemuProgram, find_qemu, version_text
 from tools.sev.footer import Footer
 from tools.sev.modes import Mode
+
+SYNTAX = Syntax(
+    HOST,
+    Group("output", JSON, Option("--retry", text="start a guest again although the result is known")),
+)
 
 
 @dataclass(kw_only=True)
@@ -41,37 +47,63 @@ class _Report:
         self.lines.append((name, ok, detail))
 
 
-def doctor(options: Options, ui: Ui) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """What starting a guest takes. `timeout` in seconds, None: by the accelerator."""
+
+    config: RuntimeConfig
+    firmware: Footer
+    qemu: QemuProgram
+    facts: HostFacts
+    accel: Accel | None
+    timeout: float | None
+    retry: bool
+    ui: Ui
+
+
+def run(values: Values, ui: Ui) -> int:
     """Print the report; 0 when the mode asked for can run here, else 1."""
+    asked = guest_options.wanted(values)
     report = _Report()
-    config = _config(options, report)
+    config = _config(asked, report)
     firmware = _artifacts(config, report)
-    qemu = _qemu(options, report)
-    facts = gather()
+    qemu = _qemu(values.qemu, report)
+    facts = host.gather()
     _host(facts, report)
     reasons = []
     if config is None or firmware is None:
         reasons.append("the artifacts are not in order")
     if qemu is None:
         reasons.append("there is no QEMU")
-    ready = None if config is None or firmware is None or qemu is None else (config, firmware, qemu)
-    if options.unprotected:
-        if ready is not None and not _unprotected(*ready, facts=facts, options=options, report=report, ui=ui):
+    trial = None
+    if config is not None and firmware is not None and qemu is not None:
+        trial = _Trial(
+            config=config,
+            firmware=firmware,
+            qemu=qemu,
+            facts=facts,
+            accel=guest_options.accelerator(values),
+            timeout=values.timeout,
+            retry=values.retry,
+            ui=ui,
+        )
+    if asked.unprotected:
+        if trial is not None and not _unprotected(trial, report):
             reasons.append("no guest came up")
     else:
-        if ready is not None:
-            _kvm_guest(*ready, facts=facts, options=options, report=report, ui=ui)
-        mode = config.sev.mode if config is not None else options.mode or Mode.SNP
-        reasons += obstacles(facts, mode) if firmware is None else check_protection(facts, mode, qemu, firmware)
-    what = "unprotected" if options.unprotected else f"mode {config.sev.mode if config else options.mode or 'snp'}"
+        if trial is not None:
+            _kvm_guest(trial, report)
+        mode = config.sev.mode if config is not None else asked.mode or Mode.SNP
+        reasons += obstacles(facts, mode) if firmware is None else reasons_against(facts, mode, qemu, firmware)
+    what = "unprotected" if asked.unprotected else f"mode {config.sev.mode if config else asked.mode or 'snp'}"
     report.add("verdict", not reasons, f"{what}: {'; '.join(reasons) if reasons else 'a guest can run here'}")
-    _print(report, as_json=options.json, what=what, reasons=reasons)
+    _print(report, as_json=values.json, what=what, reasons=reasons)
     return 1 if reasons else 0
 
 
-def _config(options: Options, report: _Report) -> RuntimeConfig | None:
+def _config(asked: Wanted, report: _Report) -> RuntimeConfig | None:
     try:
-        config = configure(options)
+        config = asked.configure()
     except UserError as error:
         report.add("config", False, str(error))
         return None
@@ -104,9 +136,9 @@ def _artifacts(config: RuntimeConfig | None, report: _Report) -> Footer | None:
     return firmware if good else None
 
 
-def _qemu(options: Options, report: _Report) -> QemuProgram | None:
+def _qemu(given: str | None, report: _Report) -> QemuProgram | None:
     try:
-        qemu = find_qemu(options.qemu)
+        qemu = find_qemu(given)
     except UserError as error:
         report.add("QEMU", False, str(error))
         return None
@@ -152,77 +184,54 @@ def _host(facts: HostFacts, report: _Report) -> None:
         report.add("kvm_amd.debug_swap", None, swap or "no such parameter")
 
 
-def _unprotected(
-    config: RuntimeConfig,
-    firmware: Footer,
-    qemu: QemuProgram,
-    *,
-    facts: HostFacts,
-    options: Options,
-    report: _Report,
-    ui: Ui,
-) -> bool:
+def _unprotected(trial: _Trial, report: _Report) -> bool:
     """Whether an unprotected guest comes up, under KVM or emulated."""
-    kvm = False
-    if options.accel is not Accel.TCG:
-        kvm = _kvm_guest(config, firmware, qemu, facts=facts, options=options, report=report, ui=ui)
-    if kvm or options.accel is Accel.KVM:
+    kvm = trial.accel is not Accel.TCG and _kvm_guest(trial, report)
+    if kvm or trial.accel is Accel.KVM:
         return kvm
-    seconds, error = _boot(
-        config, firmware, qemu, accel=Accel.TCG, timeout=options.timeout or TIMEOUTS[Accel.TCG], ui=ui
-    )
+    seconds, error = _boot(trial, accel=Accel.TCG, timeout=trial.timeout or TIMEOUTS[Accel.TCG])
     report.add("guest on TCG", error is None, error or f"reached its agent in {seconds:.1f} s")
-    if error is None and facts.kvm_error is None and options.accel is None:
-        kvm_trial.remember(qemu, config, works=False)
+    if error is None and trial.facts.kvm_error is None and trial.accel is None:
+        kvm_trial.remember(trial.qemu, trial.config, works=False)
     return error is None
 
 
-def _kvm_guest(
-    config: RuntimeConfig,
-    firmware: Footer,
-    qemu: QemuProgram,
-    *,
-    facts: HostFacts,
-    options: Options,
-    report: _Report,
-    ui: Ui,
-) -> bool:
+def _kvm_guest(trial: _Trial, report: _Report) -> bool:
     """Whether a plain guest really runs on KVM: by a verdict of this boot, or by trying."""
     name = "guest on KVM"
-    if facts.kvm_error is not None:
+    if trial.facts.kvm_error is not None:
         report.add(name, False, "not tried: /dev/kvm cannot be opened")
         return False
-    verdict = None if options.retry else kvm_trial.recall(qemu, config)
+    verdict = None if trial.retry else kvm_trial.recall(trial.qemu, trial.config)
     if verdict is not None:
         detail = "reached its agent" if verdict else "did not reach its agent"
         report.add(name, verdict, f"{detail} earlier since this host booted (--retry tries again)")
         return verdict
-    seconds, error = _boot(
-        config, firmware, qemu, accel=Accel.KVM, timeout=min(KVM_TRIAL, options.timeout or KVM_TRIAL), ui=ui
-    )
+    seconds, error = _boot(trial, accel=Accel.KVM, timeout=trial_time(trial.timeout))
     report.add(name, error is None, error or f"reached its agent in {seconds:.1f} s")
     if error is None:
-        kvm_trial.remember(qemu, config, works=True)
+        kvm_trial.remember(trial.qemu, trial.config, works=True)
     return error is None
 
 
-def _boot(
-    config: RuntimeConfig, firmware: Footer, qemu: QemuProgram, *, accel: Accel, timeout: float, ui: Ui
-) -> tuple[float, str | None]:
+def _boot(trial: _Trial, *, accel: Accel, timeout: float) -> tuple[float, str | None]:
     """Start the real artifacts, unprotected, up to the agent's first word: seconds, and what went wrong."""
-    ui.note(f"starting a guest on {accel.upper()}, for up to {timeout:g} s")
-    guest = Guest(config=config, qemu=qemu, firmware=firmware, protection=None, cbit=None, cmdline=config.cmdline)
+    trial.ui.note(f"starting a guest on {accel.upper()}, for up to {timeout:g} s")
+    config = trial.config
+    spec = Spec(
+        config=config, qemu=trial.qemu, firmware=trial.firmware, protection=None, cbit=None, cmdline=config.cmdline
+    )
+    nothing = Container(root_kind=RootKind.TAR, root_length=0)
     begun = time.monotonic()
     try:
-        with RunDir() as folder, Signals() as signals:
-            staging = Staging(guest, folder.path)
-            with staging.booted(accel=accel, request=probe_request(), signals=signals, timeout=timeout):
+        with Signals() as signals, RunDir() as folder:
+            staging = Staging(spec, folder.path)
+            with booted(staging, accel=accel, container=nothing, signals=signals, timeout=timeout):
                 return time.monotonic() - begun, None
     except LauncherError as error:
         if error.exit_status > 128:  # a signal to us is no verdict on the host
             raise
-        details = getattr(error, "details", ())
-        return 0.0, f"{error}{f' ({details[-1]})' if details else ''}"
+        return 0.0, f"{error}{f' ({error.details[-1]})' if error.details else ''}"
 
 
 def _print(report: _Report, *, as_json: bool, what: str, reasons: list[str]) -> None:
@@ -234,10 +243,10 @@ def _print(report: _Report, *, as_json: bool, what: str, reasons: list[str]) -> 
             "reasons": reasons,
             "checks": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in report.lines],
         }
-        write_stdout(json.dumps(document, indent=2) + "\n")
+        write_json(document)
         return
     terminal = sys.stdout is not None and sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = terminal and colour_wanted()
     width = max(len(name) for name, _, _ in report.lines)
     marks = {True: ("ok", "\x1b[32m"), False: ("no", "\x1b[31m"), None: ("--", "\x1b[2m")}
     for name, ok, detail in report.lines:

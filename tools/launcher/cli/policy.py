@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """sev-launch policy: bits to names, names to bits."""
 
-import argparse
-import json
-import re
-
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.ui import NAME, Ui, write_stdout
-from tools.launcher.cli.command import Command
+from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
+from tools.launcher.base.values import Values
+from tools.launcher.cli.parser import Group, Option, Syntax, suggestion
 from tools.sev import policy
 from tools.sev.policy import Layout, Value
 
@@ -20,21 +17,23 @@ _EXAMPLES = f"""examples:
   {NAME} policy --mode sev-es 0x5
 
 exit status: 2 when the firmware would refuse the policy because of a reserved bit"""
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,32}|[0-9]{1,30}")
 _BOOLEANS = {"true": True, "false": False}
+SYNTAX = Syntax(
+    Group(
+        "options",
+        Option("--mode", choices=tuple(policy.LAYOUTS), default="snp", text="default: snp"),
+        Option("--json", text="as one JSON document"),
+    ),
+    usage=("BITS [options]", "NAME=VALUE … [options]"),
+    positional=Option("policy", "BITS | NAME=VALUE", text="a number, or names and values", many=True),
+    examples=_EXAMPLES,
+)
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
-    """The command's own options."""
-    parser.add_argument("policy", nargs="+", metavar="BITS | NAME=VALUE", help="a number, or names and values")
-    parser.add_argument("--mode", choices=list(policy.LAYOUTS), default="snp", help="default: snp")
-    parser.add_argument("--json", action="store_true", help="as one JSON document")
-
-
-def _run(given: argparse.Namespace, _: Ui) -> int:
+def run(values: Values, _: Ui) -> int:
     """Answer on stdout; UserError, after what could be decoded, when a reserved bit is not as it must be."""
-    layout = policy.LAYOUTS[given.mode]
-    words: list[str] = given.policy
+    layout = policy.LAYOUTS[values.mode]
+    words: list[str] = values.policy
     if any("=" in word for word in words):
         bits = _encode(words, layout)
         text = f"{bits:#x}\n"
@@ -44,7 +43,10 @@ def _run(given: argparse.Namespace, _: Ui) -> int:
     else:
         raise UserError("one number, or names and values", hint=f"see {NAME} policy --help")
     reasons = policy.wrong(bits, layout)
-    write_stdout(_json(bits, layout, reasons) if given.json else text)
+    if values.json:
+        write_json(_document(bits, layout, reasons))
+    else:
+        write_stdout(text)
     if reasons:
         raise UserError(f"{bits:#x} {'; '.join(reasons)}", where=f"policy of mode {layout.mode}")
     return 0
@@ -54,27 +56,30 @@ def _lines(bits: int, layout: Layout) -> list[str]:
     """TOML, so that it can be put into recipes/guest.toml."""
     texts = {layout.version: f"{layout.version_text} that may run the guest"}
     texts |= {flag.name: f"{flag.text} (bit {flag.bit}, {flag.spec})" for flag in layout.flags}
-    return [
-        f"{f'{name} = {json.dumps(value)}':<29}# {texts[name]}\n" for name, value in policy.decode(bits, layout).items()
-    ]
+    return [f"{f'{name} = {_toml(value)}':<29}# {texts[name]}\n" for name, value in policy.decode(bits, layout).items()]
 
 
-def _json(bits: int, layout: Layout, reasons: list[str]) -> str:
+def _toml(value: Value) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+def _document(bits: int, layout: Layout, reasons: list[str]) -> dict[str, object]:
     # A string: readers that keep numbers as doubles would round 64 bits.
-    document = {
+    return {
         "schema": 1,
         "mode": layout.mode,
         "policy": f"{bits:#x}",
         "names": policy.decode(bits, layout),
         "wrong": reasons,
     }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _number(text: str) -> int:
-    if _NUMBER.fullmatch(text) is None:
+    digits = text[2:] if text[:2] in ("0x", "0X") else text
+    base = 10 if digits is text else 16
+    if not 1 <= len(digits) <= 32 or not all(c in "0123456789abcdefABCDEF"[: 22 if base == 16 else 10] for c in digits):
         raise UserError(f"{text[:80]!r} is neither a number nor NAME=VALUE", hint=f"see {NAME} policy --help")
-    return int(text, 16 if text[:2] in ("0x", "0X") else 10)
+    return int(digits, base)
 
 
 def _encode(words: list[str], layout: Layout) -> int:
@@ -85,17 +90,12 @@ def _encode(words: list[str], layout: Layout) -> int:
             raise UserError(f"{word[:80]!r} has no value", hint="say NAME=true, NAME=false or a version")
         if name in values:
             raise UserError(f"{name[:80]!r} stands twice")
+        if name != layout.version and layout.flag(name) is None:
+            known = [layout.version, *(flag.name for flag in layout.flags)]
+            near = suggestion(name, known)
+            raise UserError(f"{name[:80]!r} is no name of mode {layout.mode}{near}; known: {', '.join(known)}")
         values[name] = _BOOLEANS.get(value, value)
     try:
         return policy.encode(values, layout)
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-COMMAND = Command(
-    name="policy",
-    text="say what a guest policy's bits mean, or make the bits from names",
-    add=_add,
-    run=_run,
-    examples=_EXAMPLES,
-)

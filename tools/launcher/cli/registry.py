@@ -1,15 +1,57 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that start no guest: each brings its own options and needs none of the others'."""
+"""The commands. A command's module is imported when it is called, and not before."""
 
-from tools.launcher.attest import verify
-from tools.launcher.cli import digest, policy
-from tools.launcher.cli.command import Command
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import NAME
+from tools.launcher.cli.parser import sentence, suggestion
 
-COMMANDS: tuple[Command, ...] = (digest.COMMAND, policy.COMMAND, verify.COMMAND)
-"""In the order in which --help lists them."""
+COMMANDS = {
+    "run": "start the guest, run a command in it, relay its standard streams, end with its status",
+    "show": "print the QEMU command line that `run` would use, one option a line",
+    "check": "check config, artifacts and firmware, without asking the host for anything",
+    "doctor": "say what this host can do; status 0 when the guest can run on it, 1 when not",
+    "digest": "print the launch digest that the processor will report for what `run` starts with the same options",
+    "policy": "say what a guest policy's bits mean, or make the bits from names",
+    "verify": "check an attestation report or a launch measurement against what is expected",
+}
+"""Name and summary; the module tools.launcher.cli.NAME has SYNTAX and run(values, ui) → exit status."""
+
+_EXAMPLES = f"""\
+examples:
+  {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
+      run a command in an SEV-SNP guest whose root is that tar, and end with its status
+  {NAME} run --unprotected --rootfs ./rootfs -- /bin/sh < script
+      the same guest without encryption, on any machine: for trying things out
+  {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
+      SEV-ES; the guest starts only from an EROFS image with this dm-verity root hash
+  {NAME} show --json
+      the QEMU command line that `run` would use
+  {NAME} doctor
+      what this host can do and, if it cannot run the guest, why
+
+exit status of run: that of the command; 128+N when signal N ended it; 126 it cannot be run, 127 not found;
+125 the guest failed; 2 a mistake in options, config, artifacts or host.
+"""
 
 
-def find(words: list[str]) -> Command | None:
-    """The command that the words call, if it is one of these."""
-    return next((command for command in COMMANDS if words[:1] == [command.name]), None)
+def overview() -> str:
+    """What `sev-launch --help` prints."""
+    commands = "".join(f"  {name:<8}{text}\n" for name, text in COMMANDS.items())
+    return (
+        f"usage: {NAME} COMMAND [options]     ({NAME} COMMAND --help tells more)\n"
+        f"       {NAME} --source DIR          unpack the program's source\n\n"
+        f"{sentence('start a confidential guest and run one command in it')}\n\n"
+        f"commands:\n{commands}\n{_EXAMPLES}"
+    )
+
+
+def check_name(words: list[str]) -> str:
+    """The command that the words call; UserError for none."""
+    if not words:
+        raise UserError("the following arguments are required: COMMAND", hint=f"see {NAME} --help")
+    if words[0] not in COMMANDS:
+        near = suggestion(words[0], [*COMMANDS, "--help", "--source"])
+        what = f"argument COMMAND: invalid choice: {words[0][:80]!r}{near}"
+        raise UserError(f"{what} (known: {', '.join(COMMANDS)})", hint=f"see {NAME} --help")
+    return words[0]

@@ -1,46 +1,29 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The QEMU command line, as a pure function of a plan."""
+"""The QEMU command line, as a pure function of a spec."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from tools.launcher.config.owner import NOTHING, Owner
-from tools.launcher.config.runtime_config import RuntimeConfig
+from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.host.qemu_program import SANDBOX, Version
 from tools.sev.agent_abi import AGENT_PORT, ROOTFS_SERIAL
 from tools.sev.modes import Mode
 
 Option = tuple[str, ...]
-Version = tuple[int, int, int]
 
 # Since this version QEMU serves the kernel file unaltered as etc/boot/kernel.
 NAMED_KERNEL_SINCE: Version = (10, 0, 0)
-# sev-snp-guest and sev-guest's legacy-vm-type.
-SEV_SINCE: Version = (9, 1, 0)
 _VIRTIO = "iommu_platform=on,disable-legacy=on"
-
-
-class Accel(StrEnum):
-    """Who executes the guest."""
-
-    KVM = "kvm"
-    TCG = "tcg"
-
-
-@dataclass(frozen=True, kw_only=True)
-class QemuProgram:
-    """A QEMU that was asked: where it is, its version, whether its seccomp sandbox works."""
-
-    path: str
-    version: Version
-    sandbox: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Paths as QEMU is given them (it runs in the launcher's private folder, so plain names will do)."""
+    """Paths as QEMU is given them (it runs in the launcher's private folder, so plain names will do).
+
+    `hashes` is for an unprotected guest: the hashes table that QEMU itself injects into a protected one.
+    """
 
     kernel: str
     initramfs: str | None
@@ -54,34 +37,14 @@ class Files:
     session: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything the command line depends on.
-
-    `protection` None means an unprotected guest; then `hashes_addr` (guest-physical) and `files.hashes` say
-    where the hashes table goes that QEMU itself injects into a protected one. `cbit` is the host CPU's
-    C-bit position. `cmdline` is the kernel command line, byte for byte.
-    """
-
-    config: RuntimeConfig
-    qemu: QemuProgram
-    files: Files
-    accel: Accel
-    cmdline: str
-    protection: Mode | None
-    cbit: int | None = None
-    hashes_addr: int | None = None
-    owner: Owner = NOTHING
-
-
-def build(plan: Plan) -> list[Option]:
+def build(spec: Spec, *, accel: Accel, files: Files) -> list[Option]:
     """The options in order, each with its value; the program itself is the first element."""
     return [
-        (plan.qemu.path,),
-        *_base(plan),
-        *_machine(plan),
-        *_boot(plan),
-        *_devices(plan),
+        (spec.qemu.path,),
+        *_base(spec),
+        *_machine(spec, accel, files),
+        *_boot(spec, files),
+        *_devices(spec, files),
     ]
 
 
@@ -100,53 +63,48 @@ def _value(path: str) -> str:
     return path.replace(",", ",,")
 
 
-def _base(plan: Plan) -> list[Option]:
+def _base(spec: Spec) -> list[Option]:
     options: list[Option] = [
         ("-nodefaults",),
         ("-no-user-config",),
         ("-no-reboot",),
         ("-display", "none"),
     ]
-    if plan.qemu.sandbox:
-        options.append(sandbox_option())
+    if spec.qemu.sandbox:
+        options.append(SANDBOX)
     return options
 
 
-def sandbox_option() -> Option:
-    """QEMU's seccomp filter with everything denied that a running guest does not need."""
-    return ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-
-
-def _machine(plan: Plan) -> list[Option]:
-    machine = plan.config.machine
+def _machine(spec: Spec, accel: Accel, files: Files) -> list[Option]:
+    machine = spec.config.machine
     memory = f"{machine.memory_mib}M"
     cpu = machine.cpu
-    if plan.protection is None:
+    if spec.protection is None:
         # Nothing is measured: take the CPU that the accelerator offers without a warning.
-        cpu = "host" if plan.accel is Accel.KVM else "max"
+        cpu = "host" if accel is Accel.KVM else "max"
     options: list[Option] = [
-        ("-machine", _machine_value(plan)),
-        ("-accel", str(plan.accel)),
+        ("-machine", _machine_value(spec)),
+        ("-accel", str(accel)),
         ("-cpu", cpu),
         ("-smp", str(machine.vcpus)),
         ("-m", memory),
     ]
-    sev = plan.config.sev
-    common = f"cbitpos={plan.cbit},reduced-phys-bits={sev.reduced_phys_bits}"
-    match plan.protection:
+    sev = spec.config.sev
+    common = f"cbitpos={spec.cbit},reduced-phys-bits={sev.reduced_phys_bits}"
+    match spec.protection:
         case Mode.SNP:
             snp = f"sev-snp-guest,id=snp0,{common},policy={sev.snp_policy:#x},kernel-hashes=on"
             options += [
                 ("-object", f"memory-backend-memfd,id=ram1,size={memory},share=true,prealloc=false"),
-                ("-object", snp + plan.owner.snp_properties),
+                ("-object", snp + spec.owner.snp_properties),
             ]
         case Mode.SEV_ES | Mode.SEV:
-            es = plan.protection is Mode.SEV_ES
+            es = spec.protection is Mode.SEV_ES
             policy = sev.sev_es_policy if es else sev.sev_policy
             # Always pinned: the legacy VM type leaves other values in the VMSA, so another digest.
             legacy = "on" if sev.legacy_vm_type else "off"
             guest = f"sev-guest,id=sev0,{common},policy={policy:#x},kernel-hashes=on,legacy-vm-type={legacy}"
-            options.append(("-object", guest + _session(plan.files)))
+            options.append(("-object", guest + _session(files)))
         case None:
             pass
     return options
@@ -159,9 +117,9 @@ def _session(files: Files) -> str:
     return f",dh-cert-file={_value(files.dh_cert)},session-file={_value(files.session)}"
 
 
-def _machine_value(plan: Plan) -> str:
-    value = f"{plan.config.machine.type},vmport=off"
-    match plan.protection:
+def _machine_value(spec: Spec) -> str:
+    value = f"{spec.config.machine.type},vmport=off"
+    match spec.protection:
         case Mode.SNP:
             return f"{value},confidential-guest-support=snp0,memory-backend=ram1"
         case Mode.SEV_ES | Mode.SEV:
@@ -170,10 +128,9 @@ def _machine_value(plan: Plan) -> str:
             return value
 
 
-def _boot(plan: Plan) -> list[Option]:
-    files = plan.files
+def _boot(spec: Spec, files: Files) -> list[Option]:
     options: list[Option] = []
-    if plan.protection in (Mode.SEV, Mode.SEV_ES):
+    if spec.protection in (Mode.SEV, Mode.SEV_ES):
         drive = f"if=pflash,format=raw,unit=0,readonly=on,file={_value(files.firmware)}"
         options.append(("-drive", drive))
     else:
@@ -181,20 +138,20 @@ def _boot(plan: Plan) -> list[Option]:
     options.append(("-kernel", files.kernel))
     if files.initramfs is not None:
         options.append(("-initrd", files.initramfs))
-    options.append(("-append", plan.cmdline))
-    if plan.protection is None and files.hashes is not None:
+    options.append(("-append", spec.cmdline))
+    if spec.protection is None and files.hashes is not None:
         # What QEMU writes itself when SEV is on; the firmware boots nothing without it.
-        loader = f"loader,file={_value(files.hashes)},addr={plan.hashes_addr:#x},force-raw=on"
+        loader = f"loader,file={_value(files.hashes)},addr={spec.firmware.hashes.base:#x},force-raw=on"
         options.append(("-device", loader))
-        if plan.qemu.version < NAMED_KERNEL_SINCE:
+        if spec.qemu.version < NAMED_KERNEL_SINCE:
             # Without SEV older QEMU edits the setup header of the kernel that it serves, so its hash would
             # differ. The firmware prefers this named blob, the unaltered file.
             options.append(("-fw_cfg", f"name=etc/boot/kernel,file={_value(files.kernel)}"))
     return options
 
 
-def _devices(plan: Plan) -> list[Option]:
-    devices, files = plan.config.devices, plan.files
+def _devices(spec: Spec, files: Files) -> list[Option]:
+    devices = spec.config.devices
     options: list[Option] = [
         ("-device", f"virtio-serial-pci,id=serial0,{_VIRTIO}"),
         ("-chardev", f"socket,id=agent,path={_value(files.agent_socket)}"),

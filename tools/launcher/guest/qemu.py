@@ -15,6 +15,8 @@ _PR_SET_PDEATHSIG = 1
 # Kept of what QEMU says; the guest can provoke messages, so there must be a bound.
 _TAIL_BYTES = 16 << 10
 _TAIL_LINES = 12
+# QEMU says this about our own fw_cfg item etc/boot/kernel, and it is no fault.
+_NOISE = 'fw_cfg item names should be prefixed with "opt/"'
 
 
 def die_with_parent() -> Callable[[], None]:
@@ -75,7 +77,7 @@ class Qemu:
     def said(self) -> tuple[str, ...]:
         """The last lines of QEMU's stderr."""
         self.drain()
-        return tail(bytes(self._said))
+        return tuple(line for line in tail(bytes(self._said)) if _NOISE not in line)
 
     @property
     def ended(self) -> int | None:

@@ -8,18 +8,39 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import stat
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.channel.protocol import RootKind
+from tools.launcher.guest import tar_check
 from tools.launcher.guest.verity import is_erofs
 
 ENTRIES_MAX = 1_000_000
 _CHUNK = 1 << 20
+_TAR = "rootfs.tar"
+# As far as the magic numbers of other formats lie in their files.
+_HEAD = 66 << 10
+_UNPACK = "mount or unpack it and give the directory, or make an EROFS image of that"
+# Offset, magic, what it is, what to do.
+_OTHERS = (
+    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed", "run `zstd -d` on it first and give the result"),
+    (0, b"hsqs", "a squashfs image", _UNPACK),
+    (0, b"XFSB", "an XFS image", _UNPACK),
+    (0, b"QFI\xfb", "a qcow2 disk", _UNPACK),
+    (0, b"LUKS\xba\xbe", "an encrypted disk", _UNPACK),
+    (0, b"0707", "a cpio archive", "unpack it with `cpio -id` and give the directory"),
+    (0, b"PK\x03\x04", "a zip archive", "unpack it and give the directory"),
+    (512, b"EFI PART", "a disk with partitions", _UNPACK),
+    (1080, b"\x53\xef", "an ext2, ext3 or ext4 image", _UNPACK),
+    (32769, b"CD001", "an ISO 9660 image", _UNPACK),
+    (65600, b"_BHRfS_M", "a btrfs image", _UNPACK),
+)
 _CAPABILITY = "security.capability"
 Note = Callable[[str], None]
 
@@ -33,20 +54,27 @@ class Rootfs:
     length: int
 
 
-def prepare(source: Path, *, into: Path, note: Note) -> Rootfs:
-    """Return the image for `source`; what has to be made is made in the folder `into`."""
+def prepare(source: Path, *, into: Path, memory_mib: int, note: Note) -> Rootfs:
+    """Return the image for `source`; what has to be made is made in the folder `into`.
+
+    UserError for what a guest with that much RAM could not use; a pipe is read to its end.
+    """
     try:
-        source = source.resolve(strict=True)
-        status = source.stat()
-        if stat.S_ISDIR(status.st_mode):
-            target = into / "rootfs.tar"
-            pack_directory(source, target, note=note)
-            return Rootfs(path=target, kind=RootKind.TAR, length=target.stat().st_size)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError("--rootfs takes a directory, a tar or an EROFS image", where=str(source))
-        with source.open("rb") as stream:
-            head = stream.read(2048)
-        return _from_file(source, head, into=into)
+        mode = source.stat().st_mode
+        if stat.S_ISDIR(mode):
+            target = into / _TAR
+            pack_directory(source.resolve(strict=True), target, note=note)
+            return _tar(target, where=str(source), memory_mib=memory_mib)
+        if stat.S_ISFIFO(mode):
+            # A process substitution, or /dev/stdin: there is no file for QEMU to open.
+            path = into / "rootfs.pipe"
+            with source.open("rb") as pipe, path.open("xb") as output:
+                shutil.copyfileobj(pipe, output, _CHUNK)
+        elif stat.S_ISREG(mode):
+            path = source.resolve(strict=True)
+        else:
+            raise UserError("--rootfs takes a directory, a tar, an EROFS image or a pipe", where=str(source))
+        return _from_file(path, where=str(source), into=into, memory_mib=memory_mib)
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else str(source)
         if error.errno == errno.ENOSPC:
@@ -54,41 +82,35 @@ def prepare(source: Path, *, into: Path, note: Note) -> Rootfs:
         raise UserError(error.strerror or str(error), where=f"--rootfs {where}") from None
 
 
-def _from_file(source: Path, head: bytes, *, into: Path) -> Rootfs:
-    where = str(source)
-    if is_erofs(head):
-        return Rootfs(path=source, kind=RootKind.EROFS, length=source.stat().st_size)
-    if is_tar(head):
-        return Rootfs(path=source, kind=RootKind.TAR, length=source.stat().st_size)
+def _from_file(path: Path, *, where: str, into: Path, memory_mib: int) -> Rootfs:
+    head = _head(path)
     for magic, opener in _COMPRESSED:
         if head.startswith(magic):
-            target = into / "rootfs.tar"
-            _decompress(source, target, opener=opener)
-            with target.open("rb") as stream:
-                inner = stream.read(2048)
-            if is_erofs(inner):
-                return Rootfs(path=target, kind=RootKind.EROFS, length=target.stat().st_size)
-            if not is_tar(inner):
-                raise UserError("compressed, but no tar inside", where=where)
-            return Rootfs(path=target, kind=RootKind.TAR, length=target.stat().st_size)
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        raise UserError("zstd-compressed", where=where, hint="run `zstd -d` on it first and give the result")
-    if head.startswith(b"hsqs"):
-        raise UserError("a squashfs image", where=where, hint="unpack it and give the directory, or make an EROFS")
-    raise UserError("neither a tar nor an EROFS image", where=where)
+            target = into / _TAR
+            _decompress(path, target, opener=opener, where=where)
+            path, head = target, _head(target)
+            where = f"{where} (decompressed)"
+            break
+    if is_erofs(head):
+        return Rootfs(path=path, kind=RootKind.EROFS, length=path.stat().st_size)
+    if tar_check.is_header(head[: tar_check.BLOCK]):
+        return _tar(path, where=where, memory_mib=memory_mib)
+    for at, magic, what, hint in _OTHERS:
+        if head[at : at + len(magic)] == magic:
+            raise UserError(f"is {what}, neither a tar nor an EROFS image", where=where, hint=hint)
+    if head and not any(head[: 2 * tar_check.BLOCK]):
+        raise UserError("has no members: an empty archive, or a zeroed file", where=where)
+    raise UserError("neither a tar nor an EROFS image" if head else "is empty", where=where)
 
 
-def is_tar(head: bytes) -> bool:
-    """Whether `head` begins with a tar header: its checksum is right, or two zero blocks (an empty tar)."""
-    if len(head) < 512:
-        return False
-    block = head[:512]
-    if not any(block):
-        return len(head) >= 1024 and not any(head[512:1024])
-    field = block[148:156].strip(b" \0")
-    if not field or any(byte not in b"01234567" for byte in field):
-        return False
-    return int(field, 8) == sum(block[:148]) + 8 * 0x20 + sum(block[156:])
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_HEAD)
+
+
+def _tar(path: Path, *, where: str, memory_mib: int) -> Rootfs:
+    tar_check.check(path, where=where, memory_mib=memory_mib)
+    return Rootfs(path=path, kind=RootKind.TAR, length=path.stat().st_size)
 
 
 def _gunzip(path: Path) -> io.BufferedIOBase:
@@ -110,23 +132,24 @@ _COMPRESSED: tuple[tuple[bytes, Callable[[Path], io.BufferedIOBase]], ...] = (
 )
 
 
-def _decompress(source: Path, target: Path, *, opener: Callable[[Path], io.BufferedIOBase]) -> None:
+def _decompress(source: Path, target: Path, *, opener: Callable[[Path], io.BufferedIOBase], where: str) -> None:
     try:
         with opener(source) as stream, target.open("xb") as output:
             while chunk := stream.read(_CHUNK):
                 output.write(chunk)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise UserError(f"cannot be decompressed: {error}", where=str(source)) from None
+    except (EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise UserError(f"cannot be decompressed: {error}", where=where) from None
     except OSError as error:
         if error.errno is None:  # bz2 raises OSError for bad data
-            raise UserError(f"cannot be decompressed: {error}", where=str(source)) from None
+            raise UserError(f"cannot be decompressed: {error}", where=where) from None
         raise
 
 
 def pack_directory(source: Path, target: Path, *, note: Note) -> None:
     """Write a pax archive of `source`: names in bytewise order, ids and modes kept, one file system only."""
     target_status = target.parent.stat()
-    with tarfile.open(target, "x", format=tarfile.PAX_FORMAT) as archive:
+    # Names are bytes, and their form in the archive must not depend on this host's locale.
+    with tarfile.open(target, "x", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as archive:
         for count, (path, name) in enumerate(_walk(source, note=note)):
             if count >= ENTRIES_MAX:
                 raise UserError(f"more than {ENTRIES_MAX} files", where=str(source), hint="make an EROFS image of it")
@@ -137,7 +160,8 @@ def pack_directory(source: Path, target: Path, *, note: Note) -> None:
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    info = archive.gettarinfo(path, arcname=name)
+    info = archive.gettarinfo(path, arcname=_utf8(name))
+    info.linkname = info.linkname if info.islnk() else _utf8(info.linkname)
     # Names of the host's users mean nothing in the guest, and would make the bytes depend on the host.
     info.uname = info.gname = ""
     # Whole seconds: a fraction would cost a pax header of 1 KiB for each file.
@@ -153,6 +177,11 @@ def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
         info.pax_headers = {f"SCHILY.xattr.{_CAPABILITY}": capability.decode("utf-8", "surrogateescape")}
     with path.open("rb") as stream:
         archive.addfile(info, stream)
+
+
+def _utf8(name: str) -> str:
+    """A name as Python has it, whose bytes depend on the locale, as one whose bytes in UTF-8 are the name's."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _walk(source: Path, *, note: Note) -> Iterator[tuple[Path, str]]:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tools.launcher.config.runtime_config import RuntimeConfig
-from tools.launcher.guest.command_line import QemuProgram
+from tools.launcher.host.qemu_program import QemuProgram
 
 _NAME = "kvm-verdicts.json"
 _SIZE_MAX = 1 << 16

@@ -2,35 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two kinds of failure that a user sees; anything else that escapes is a bug."""
 
-import re
+from collections.abc import Sequence
 from typing import Self
 
-from tools.sev.errors import FormatError, one_line
-
-# RFC 3986: user information ends at the last '@' before the authority's end. Also inside somebody else's
-# sentence, so blanks and quotes end it too.
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^\s/?#'\"<>]*@")
-
-
-def mask(text: str) -> str:
-    """The text with *** in place of user and password of each URL in it."""
-    return _USER.sub(r"\1***@", text)
+from tools.sev.errors import FormatError, one_line, printable
 
 
 class SevArtifactsError(Exception):
-    """One line: where, what, what to do next. `exit_status` is what the command ends with."""
+    """One line: where, what, what to do next. `exit_status` is what the command ends with.
+
+    `details` are for what was found in several places at once: one more line each, below it and indented.
+    """
 
     exit_status = 1
 
-    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(
-            one_line(
-                mask(what), where=None if where is None else mask(where), hint=None if hint is None else mask(hint)
-            )
-        )
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        lines = (one_line(what, where=where, hint=hint), *(f"   {printable(detail)}" for detail in details))
+        super().__init__("\n".join(lines))
         self.what = what
         self.where = where
         self.hint = hint
+        self.details = tuple(details)
 
     @classmethod
     def of(cls, error: FormatError) -> Self:

@@ -113,12 +113,15 @@ def _start(argv: list[str]) -> NoReturn:
         os.write(filter_file, seccomp.program())
         os.lseek(filter_file, 0, os.SEEK_SET)
         uid = _step_uid() if os.geteuid() == 0 else None
+        program: str | int = argv[0]
         if uid is None:
             users, rest = ["--unshare-user", "--disable-userns"], argv[1:]
         else:
+            # Opened as root: it, too, may lie where only root may enter.
+            program = os.open(argv[0], os.O_RDONLY | os.O_CLOEXEC)
             users, rest = _as_another(uid, argv[1:])
         # No shell is wanted: this process is to be the program.
-        os.execv(argv[0], [argv[0], *users, "--seccomp", str(filter_file), *rest])  # noqa: S606
+        os.execve(program, [argv[0], *users, "--seccomp", str(filter_file), *rest], {})  # noqa: S606
     except OSError as error:
         sys.stderr.write(f"sandbox: {error.filename or 'setting it up'}: {error.strerror}\n")
     finally:

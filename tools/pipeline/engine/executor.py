@@ -22,20 +22,13 @@ from typing import Any
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError, SevArtifactsError
-from tools.pipeline.engine import failure, key, locks, merkle, sandbox
+from tools.pipeline.engine import failure, key, locks, merkle, sandbox, scratch
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.results import Result, Results
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """A tool tree: the folder that becomes the root, and its Merkle digest."""
-
-    path: Path
-    digest: str
+from tools.pipeline.engine.tree import Tree
 
 
 @dataclass(kw_only=True)
@@ -51,8 +44,8 @@ class Engine:
     cas: Cas
     results: Results
     jobs: Jobs
-    find_tools: Callable[[str], Tools | None]
-    check_tools: Callable[[str], Tools]
+    find_tools: Callable[[str], Tree | None]
+    check_tools: Callable[[str], Tree]
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -158,13 +151,13 @@ class Engine:
                 self._files[path] = merkle.file(self.root / path, shown_as=path)
             return self._files[path]
 
-    def _stage(self, step: Step, scratch: Scratch) -> None:
+    def _stage(self, step: Step, room: Scratch) -> None:
         """Private copies of the inputs, each compared with the digest that is in the key."""
         for inside, reference in step.inputs.items():
             node = self._node(reference)
             assert node is not None
-            target = scratch.inputs / inside.removeprefix("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = room.inputs / inside.removeprefix("/")
+            _make_folders(room.inputs, target.parent)
             match reference:
                 case Literal(data=data):
                     target.write_bytes(data)
@@ -185,31 +178,33 @@ class Engine:
         tools = self.check_tools(step.tools)
         found = self.key(step)
         assert found is not None
-        folder = (ambient.state_dir() or self.build) / "locks"
+        # Of this cache: who builds into another cannot help.
+        folder = (ambient.state_dir() or self.build) / "locks" / files.of_bytes(str(self.cas.root).encode())[:16]
         with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
             return self.find(step) or self._run(step, found, tools)
 
-    def _run(self, step: Step, found: str, tools: Tools) -> Result:
+    def _run(self, step: Step, found: str, tools: Tree) -> Result:
         started = ambient.monotonic()
-        with Scratch(self.build / "scratch", step.name) as scratch:
-            self._stage(step, scratch)
+        with scratch.made(self.build / "scratch", step.name) as room:
+            self._stage(step, room)
             log, replay = self.log(step), self.build / "replay" / f"{step.name}.sh"
             with self.jobs.slot(locks.private_folder(self.build / "jobs")):
-                command = self._command(step, tools, scratch)
+                command = self._command(step, tools, room)
                 outcome = sandbox.run(command, title=step.title, log=log, replay=replay)
             failure.check(outcome, title=step.title, mistakes=step.mistakes)
-            outputs = {name: scratch.take(name, where=step.title) for name in sorted(step.outputs)}
-            run_checks(step, {name: scratch.out / name for name in outputs})
-            for name, node in outputs.items():
-                self.cas.put_file(scratch.out / name)
+            taken = {name: room.take(name, title=step.title) for name in sorted(step.outputs)}
+            run_checks(step, {name: path for name, (path, _) in taken.items()})
+            for path, _ in taken.values():
+                self.cas.put_file(path)
+        outputs = {name: node for name, (_, node) in taken.items()}
         result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
         self.results.write(result)
         with self._lock:
             self._known[step.name] = result
         return result
 
-    def _command(self, step: Step, tools: Tools, scratch: Scratch) -> sandbox.Command:
-        mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(scratch.inputs.iterdir())]
+    def _command(self, step: Step, tools: Tree, room: Scratch) -> sandbox.Command:
+        mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(room.inputs.iterdir())]
         environment = dict(step.environment)
         if step.parallel:
             mounts.append(self.jobs.mount())
@@ -219,8 +214,8 @@ class Engine:
             tree=tools.path,
             mounts=(
                 *mounts,
-                sandbox.Mount(host=scratch.build, inside="/build", writable=True),
-                sandbox.Mount(host=scratch.out, inside="/out", writable=True),
+                sandbox.Mount(host=room.build, inside="/build", writable=True),
+                sandbox.Mount(host=room.out, inside="/out", writable=True),
             ),
             environment=environment,
             personality=sandbox.PERSONALITY,
@@ -228,10 +223,10 @@ class Engine:
 
     def _check_again(self, step: Step, result: Result) -> None:
         """A result from the cache passed the checks of whoever made it; these are this checkout's."""
-        with Scratch(self.build / "scratch", f"{step.name}-checks") as scratch:
+        with scratch.made(self.build / "scratch", f"{step.name}-checks") as room:
             for name in result.outputs:
-                self.copy(step, name, scratch.out / name)
-            run_checks(step, {name: scratch.out / name for name in result.outputs})
+                self.copy(step, name, room.out / name)
+            run_checks(step, {name: room.out / name for name in result.outputs})
 
     # ---- what this checkout has taken
 
@@ -251,6 +246,14 @@ class Engine:
         for name, node in result.outputs.items():
             (folder / name).symlink_to(self.cas.path(node.digest.sha256))
         files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
+
+
+def _make_folders(top: Path, folder: Path) -> None:
+    """Make the folder and those on the way from `top`, with the mode that every step sees: never the umask's."""
+    if folder != top and not folder.is_dir():
+        _make_folders(top, folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)
 
 
 def _summary(result: Result) -> dict[str, Any]:

@@ -67,10 +67,11 @@ class Folder:
         """The folder at a relative path, made if it is not there; ValueError when something else is."""
         here = self
         for name in path.split(b"/"):
-            node = here.members.setdefault(name, Folder())
-            if not isinstance(node, Folder):
-                raise ValueError(f"{os.fsdecode(path)!r} runs through a file or link")
-            here = node
+            match here.members.setdefault(name, Folder()):
+                case Folder() as inner:
+                    here = inner
+                case _:
+                    raise ValueError(f"{os.fsdecode(path)!r} runs through a file or link")
         return here
 
     def digest(self) -> Digest:

@@ -9,6 +9,7 @@
 and one line a failure on standard error.
 """
 
+import re
 import threading
 from typing import Any, TextIO
 
@@ -85,7 +86,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no type infor
         if isinstance(fail, UnmetDependency):
             message = f"not run, for it needs what failed: {message}"
         bug = bool(fail.traceback)
-        texts = [f"{ui.paint('error', '31')}: {task.name}: {message if bug else ' '.join(message.splitlines())}"]
+        # Our own details are lines of their own (errors.py); what else has several is made one.
+        text = message if bug else re.sub(r"\n(?! {3})", " ", message)
+        texts = [f"{ui.paint('error', '31')}: {task.name}: {text}"]
         if bug:
             texts.append("".join(fail.traceback))
         with self._lock:

@@ -25,6 +25,7 @@ _LICENCE = "BSD-2-Clause-Patent"
 _BUILD = "recipes/firmware/build.sh"
 _JUDGED = "recipes/firmware/judged.sh"
 _DEBIAN = "/inputs/debian.tar.xz"
+_UNPACKED = "/tmp"  # noqa: S108 (the sandbox's own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,9 @@ def source(root: Path, recipe: FirmwareRecipe, *, archive: Reference, debian: Re
         },
         script="\n".join(
             [
-                f"tar --extract --xz --file={_DEBIAN} --directory=/tmp debian/patches",
-                f"sh /inputs/{_JUDGED} /tmp/debian/patches /inputs/judged {recipe.debian_patches}",
-                patches.apply(f"/tmp/debian/patches/{patch.file}" for patch in judged if patch.apply),
+                f"tar --extract --xz --file={_DEBIAN} --directory={_UNPACKED} debian/patches",
+                f"sh /inputs/{_JUDGED} {_UNPACKED}/debian/patches /inputs/judged {recipe.debian_patches}",
+                patches.apply(f"{_UNPACKED}/debian/patches/{patch.file}" for patch in judged if patch.apply),
                 # Ours touch edk2's own files only, which have CR LF. They are kept with plain line ends, which every
                 # tool passes on unharmed.
                 patches.apply(patches.inside(series), crlf=True),

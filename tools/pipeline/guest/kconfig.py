@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from tools.pipeline.base import names
 from tools.pipeline.base.errors import UserError
 
 _SET = re.compile(r'CONFIG_([A-Za-z0-9_]+)=(y|"(?:[^"\\]|\\.)*"|-?[0-9]+|0x[0-9a-fA-F]+)')
@@ -284,7 +285,11 @@ def _check(request: Request, *, symbols: Mapping[str, Symbol], result: Mapping[s
     symbol = symbols.get(request.symbol)
     actual = result.get(request.symbol, "n")
     if symbol is None or not symbol.defined:
-        problem, detail = Problem.UNKNOWN, "no such symbol in the Kconfig files of this source"
+        question = names.meant(request.symbol, (name for name, known in symbols.items() if known.defined))
+        problem, detail = (
+            Problem.UNKNOWN,
+            f"no such symbol in the Kconfig files of this source; {question}".rstrip("; "),
+        )
     elif not symbol.prompts and not request.expected:
         problem, detail = Problem.PROMPTLESS, _promptless_detail(symbol, request.symbol)
     elif actual == request.value:
@@ -317,6 +322,7 @@ def _why(symbol: Symbol, result: Mapping[str, str]) -> str:
 
 
 def raise_findings(findings: Iterable[Finding]) -> None:
-    """Raise one UserError that holds every finding, if there is any."""
+    """Raise one UserError with a line for every finding, if there is any."""
     if lines := [str(finding) for finding in findings]:
-        raise UserError(" | ".join(lines), hint=f"{len(lines)} requested symbol(s) not honoured by Kconfig")
+        count = "an option is" if len(lines) == 1 else f"{len(lines)} options are"
+        raise UserError(f"{count} not in the kernel's configuration as the fragments ask", details=lines)

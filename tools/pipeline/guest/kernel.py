@@ -141,7 +141,8 @@ def linked(recipe: KernelRecipe, *, source: Step, config: Step, plain: Step, cpi
         name=f"kernel-{name}",
         title=f"kernel with its initramfs, {name}",
         argv=_shell(
-            f"{source_tree.UNPACK} && mkdir /build/obj && tar --zstd --extract --file=/inputs/{_OBJECTS} -C /build/obj && "
+            f"{source_tree.UNPACK} && mkdir /build/obj"
+            f" && tar --zstd --extract --file=/inputs/{_OBJECTS} -C /build/obj && "
             # All of one time and younger than the sources: make rebuilds what the configuration changes.
             f"touch /tmp/now && find /build/obj -type f -exec touch --reference=/tmp/now {{}} + && {_COMPILE}"
         ),

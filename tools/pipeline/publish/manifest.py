@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.pipeline.engine import key
-from tools.pipeline.engine.executor import Engine, Tools
+from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.merkle import File
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source, ToolchainLock
 
@@ -77,7 +78,7 @@ def _tools(name: str, toolchain: ToolchainLock) -> dict[str, Any]:
     return {"suite": toolchain.suite, "packages": packages}
 
 
-def _tree(engine: Engine, name: str) -> Tools:
+def _tree(engine: Engine, name: str) -> Tree:
     tree = engine.find_tools(name)
     assert tree is not None
     return tree

@@ -1,27 +1,67 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""tools/launcher/ → one executable file: a Python zip application whose source can be read with unzip."""
+"""tools/{sev,launcher} → out/sev-launch: one executable file, a zip archive of sources behind a few lines of sh.
 
+A program of its own, `python3 pack_launcher.py TOOLS TARGET`, with nothing but the standard library: it runs in
+the sandbox, and the Python that runs it is the one whose bytecode travels beside the sources. Any other Python
+from 3.11 on compiles the sources. The lines at the start:
+
+    sh ── python3 -I -S ──▶ boot.py (a member of the archive) ──▶ tools.launcher.cli.main
+
+Python's own way with an archive (`python3 FILE`, by __main__.py) works as well; it starts the same again, isolated.
+"""
+
+import importlib.util
 import io
+import marshal
+import sys
 import zipfile
 from pathlib import Path
 
 _PACKAGES = ("sev", "launcher")
 """Below tools/; the launcher imports nothing else of ours."""
-_SHEBANG = b"#!/usr/bin/env python3\n"
+_BOOT = "tools/launcher/boot.py"
+# Fixed in length, so that the members' offsets do not depend on the numbers in it.
+_START = """\
+import sys, _signal
+if _signal.getsignal(2) is _signal.default_int_handler: _signal.signal(2, _signal.SIG_DFL)
+import posix, marshal, _frozen_importlib_external
+if sys.version_info < (3, 11): sys.exit("sev-launch: needs Python 3.11 or later, this is " + sys.version.split()[0])
+for fd in 0, 1, 2:
+    try: posix.fstat(fd)
+    except OSError: posix.set_inheritable(posix.open("/dev/null", fd == 2), True)
+stream = open(sys.argv[1], "rb")
+stream.seek({at:8d})
+magic, modules, source, code = marshal.loads(stream.read({size:8d}))
+fits = magic == _frozen_importlib_external.MAGIC_NUMBER
+exec(marshal.loads(code) if fits else source)
+start(sys.argv[1], stream, modules, fits=fits)
+"""
+_HEAD = """\
+#!/bin/sh
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# sev-launch. These lines start Python without its user's settings; what follows them is a zip archive of the
+# program's source: `sev-launch --source FOLDER` unpacks it, and so does unzip.
+exec python3 -I -S -c '
+{start}' "$0" "$@"
+"""
 _MAIN = """\
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
+import os
 import sys
 
-if sys.version_info < (3, 11):
-    sys.exit("sev-launch: needs Python 3.11 or later, this is " + sys.version.split()[0])
+START = '''
+{start}'''
 
-from tools.launcher.cli.main import main
-
-sys.exit(main())
+python = sys.executable or "python3"
+os.execvp(python, [python, "-I", "-S", "-c", START, *sys.argv])
 """
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip header can hold
+# Without references between objects: those depend on what else the packing process holds.
+_MARSHAL_VERSION = 2
 
 
 def sources(tools: Path) -> list[Path]:
@@ -30,25 +70,60 @@ def sources(tools: Path) -> list[Path]:
 
 
 def pack(tools: Path) -> bytes:
-    """The zip application. Stored, not deflated: zlib's output differs between versions."""
+    """The one file. Stored, not deflated: zlib's output differs between versions."""
+    files = {path.relative_to(tools.parent).as_posix(): path.read_bytes() for path in sources(tools)}
+    # The index names offsets, which depend on its own length: they do not move once it stands at the end.
+    start = _START.format(at=0, size=0)
+    for _ in range(2):
+        data, at, size = _archive(files, start)
+        start = _START.format(at=at, size=size)
+    return data
+
+
+def _archive(files: dict[str, bytes], start: str) -> tuple[bytes, int, int]:
+    """The file with these lines at the start, and where its index lies in it: offset and length in bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        _add(archive, "__main__.py", _MAIN.encode())
-        for path in sources(tools):
-            _add(archive, path.relative_to(tools.parent).as_posix(), path.read_bytes())
-    return _SHEBANG + buffer.getvalue()
+    buffer.write(_HEAD.format(start=start).encode())
+    code = {name: _compiled(name, text) for name, text in files.items()}
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        _add(archive, "__main__.py", _MAIN.format(start=start).encode())
+        places = {name: _add(archive, name, text) for name, text in files.items()}
+        folder = f"bytecode/{sys.implementation.cache_tag}"
+        begin = _add(archive, f"{folder}.bin", b"".join(code.values()))[0]
+        modules = {}
+        for name, place in places.items():
+            modules[_module(name)] = (name, *place, begin, len(code[name]))
+            begin += len(code[name])
+        entry = (importlib.util.MAGIC_NUMBER, modules, files.get(_BOOT, b""), code.get(_BOOT, b""))
+        place = _add(archive, "bytecode/index.bin", marshal.dumps(entry, _MARSHAL_VERSION))
+    return buffer.getvalue(), *place
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+def _compiled(name: str, text: bytes) -> bytes:
+    return marshal.dumps(compile(text, name, "exec", dont_inherit=True, optimize=0), _MARSHAL_VERSION)
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> tuple[int, int]:
+    """Store a member; returns offset and length of its bytes in the file."""
     info = zipfile.ZipInfo(name, date_time=_DATE)
     info.create_system = 3  # Unix, whatever the host: decides how the mode is read
     info.external_attr = 0o100644 << 16
     archive.writestr(info, data)
+    # A local header has 30 bytes and the name (APPNOTE 4.3.7); there is no extra field.
+    return info.header_offset + 30 + len(name.encode()), len(data)
+
+
+def main(words: list[str]) -> int:
+    """Pack `words[0]`, a folder like tools/, into the file `words[1]`."""
+    tools, target = (Path(word) for word in words)
+    target.write_bytes(pack(tools))
+    target.chmod(0o755)
+    return 0
 
 
 if __name__ == "__main__":
-    import sys
-
-    p = Path(sys.argv[2])
-    p.write_bytes(pack(Path(sys.argv[1]) / "tools"))
-    p.chmod(0o755)
+    sys.exit(main(sys.argv[1:]))

@@ -40,7 +40,7 @@ def runtime(
     profile: Profile, guest: Guest, *, files: Mapping[str, str], artifacts: Mapping[str, Reference], digests: Reference,
     version: str,
 ) -> Step:  # fmt: skip
-    """The step that renders runtime.toml. `files` and `artifacts` by role: file name in the output folder, and bytes."""
+    """The step that renders runtime.toml. `files` and `artifacts` by role: name in the output folder, and bytes."""
     values = {**_common(profile, guest), "version": version, "files": dict(files)}
     return _step(
         name=f"runtime-{profile.name}",

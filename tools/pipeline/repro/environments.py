@@ -250,6 +250,7 @@ def _spec(
         "umask": 0o022,
         "cores": 0,
         "localedef": [],
+        "mark": "",
     }
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.pipeline.base import ui
-from tools.pipeline.base.errors import UserError, mask
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import pypi
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Urls, Wheel
+from tools.sev.errors import mask
 
 SETTING = "SEV_ARTIFACTS_MIRROR"
 REMEDY = (

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import BuildError, mask
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.sources.pins import Wheel
+from tools.sev.errors import mask
 
 _SHOWN = 300  # characters of pip's complaint
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.pipeline.base import ambient, toml_reader
-from tools.pipeline.engine import seal
+from tools.pipeline.engine import sandbox, seal
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
@@ -91,6 +91,7 @@ class Project:
     @cached_property
     def engine(self) -> Engine:
         """Runs steps; one for the process, so that what it has checked is checked once."""
+        sandbox.check_clock(ambient.cache_dir())
         return Engine(
             root=self.root,
             build=self.build,

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from tools.pipeline.base import ambient, files, ui
@@ -30,6 +30,7 @@ from tools.pipeline.engine import merkle
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.merkle import Folder, Link
 from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import Package, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import deb
@@ -42,14 +43,6 @@ _RECORD = "tree.json"
 _KIND = "tool tree"
 _KEY = 32  # hex digits of the key in the folder's name
 _KEEP = 3  # trees of a name that stay
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tree:
-    """A complete tool tree: the folder to mount as root, and the SHA-256 of all that is in it (merkle.py)."""
-
-    path: Path
-    digest: str
 
 
 def key(wanted: WantedTree, layout: Layout, packages: Iterable[Package]) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.executor import Tools
 from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import ToolchainLock
 from tools.pipeline.sources.wanted import Toolchain
 from tools.pipeline.toolchain import tool_tree
@@ -24,22 +24,22 @@ class Trees:
     cas: Cas
     seal: Seal
     path: Path
-    _found: dict[str, Tools] = field(default_factory=dict, repr=False)
+    _found: dict[str, Tree] = field(default_factory=dict, repr=False)
     _intact: set[str] = field(default_factory=set, repr=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def find(self, name: str) -> Tools | None:
+    def find(self, name: str) -> Tree | None:
         """A tree that is set up; what has been found is not looked for again."""
         if name not in self._found:
             tree = tool_tree.find_tree(name, toolchain=self.toolchain, lock=self.lock, trees=self.path, seal=self.seal)
             if tree is None:
                 return None
-            self._found[name] = Tools(path=tree.path, digest=tree.digest)
+            self._found[name] = tree
         return self._found[name]
 
-    def ensure(self, name: str) -> Tools:
+    def ensure(self, name: str) -> Tree:
         """The tree, unpacked now if need be; its packages must be in the cache."""
-        tree = tool_tree.ensure_tree(
+        self._found[name] = tool_tree.ensure_tree(
             name,
             toolchain=self.toolchain,
             lock=self.lock,
@@ -48,16 +48,15 @@ class Trees:
             seal=self.seal,
             jobs=ambient.cpu_count(),
         )
-        self._found[name] = Tools(path=tree.path, digest=tree.digest)
         return self._found[name]
 
-    def checked(self, name: str) -> Tools:
+    def checked(self, name: str) -> Tree:
         """The tree after hashing all of it, once a process; one that was changed is set up again."""
         with self._guard:
             tools = self.ensure(name)
             if name not in self._intact:
                 with ui.working(f"checking the {name} tree"):
-                    intact = tool_tree.is_intact(tool_tree.Tree(path=tools.path, digest=tools.digest))
+                    intact = tool_tree.is_intact(tools)
                 if not intact:
                     ui.line(f"   note: {tools.path.parent} was changed after it was set up; setting it up again")
                     tool_tree.remove(tools.path.parent)

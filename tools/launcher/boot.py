@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Imports of the one file out/sev-launch; used only there. tools/pipeline/publish/pack_launcher.py has the rest.
+
+Python's own import from zip archives would read the whole directory first, which alone takes half the time that
+--help has.
+"""
+
+import marshal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, ModuleType
+    from typing import Any, BinaryIO
+
+_ModuleSpec: "Any" = type(sys.__spec__)
+
+
+class Archive:
+    """Finds our modules in the file and loads them: from bytecode where it fits this Python, else from source.
+
+    `modules` has for each its file's name, and offset and length of source and bytecode in `stream`.
+    """
+
+    def __init__(
+        self, path: str, stream: "BinaryIO", modules: "dict[str, tuple[str, int, int, int, int]]", *, fits: bool
+    ) -> None:
+        self._path = path
+        self._stream = stream
+        self._modules = modules
+        self._fits = fits
+
+    def find_spec(self, name: str, *_: object) -> "Any":
+        """The specification of a module of ours; None for any other."""
+        if name not in self._modules:
+            return None
+        file = self._modules[name][0]
+        spec = _ModuleSpec(name, self, origin=f"{self._path}/{file}", is_package=file.endswith("/__init__.py"))
+        spec.has_location = True
+        return spec
+
+    def create_module(self, spec: object) -> None:
+        """The ordinary kind."""
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """Run the module's code in it."""
+        exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102  this is an import
+
+    def get_code(self, name: str) -> "CodeType":
+        """The module's code."""
+        file, _, _, at, size = self._modules[name]
+        if not self._fits:
+            code: CodeType = compile(self.get_source(name), file, "exec", dont_inherit=True)
+        else:
+            code = marshal.loads(self._read(at, size))  # noqa: S302  the sources stand beside it
+        return code
+
+    def get_source(self, name: str) -> str:
+        """The module's text, which tracebacks quote."""
+        _, at, size, _, _ = self._modules[name]
+        return self._read(at, size).decode()
+
+    def _read(self, at: int, size: int) -> bytes:
+        self._stream.seek(at)
+        return self._stream.read(size)
+
+
+def start(path: str, stream: "BinaryIO", modules: "dict[str, tuple[str, int, int, int, int]]", *, fits: bool) -> None:
+    """Run the program in the file; `sys.argv` is as after `python3 -c`, with the file as its first word."""
+    sys.argv[:2] = [path]
+    sys.meta_path.insert(0, Archive(path, stream, modules, fits=fits))
+    sys.exit(__import__("tools.launcher.cli.main", fromlist=("",)).main())

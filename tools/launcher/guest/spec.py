@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What will be started, as plain values: nothing here knows of a command line."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from tools.launcher.config import artifacts, owner
+from tools.launcher.config.owner import NOTHING, Owner, Wish
+from tools.launcher.config.runtime_config import RuntimeConfig, load_config
+from tools.launcher.guest import kernel_cmdline
+from tools.launcher.host.facts import HostFacts, obstacles
+from tools.launcher.host.qemu_program import QemuProgram, obstacle
+from tools.launcher.measure import digest_file
+from tools.sev.footer import Footer
+from tools.sev.hashes_table import hashes_table
+from tools.sev.modes import Mode
+
+
+class Accel(StrEnum):
+    """Who executes the guest."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a caller asks for; None means: as the config says. `config` is the path of a runtime.toml."""
+
+    config: Path
+    mode: Mode | None = None
+    unprotected: bool = False
+    cpus: int | None = None
+    memory_mib: int | None = None
+    append: str = ""
+    rootfs: Path | None = None
+    verity: str | None = None
+    owner: Wish = field(default_factory=Wish)
+
+    def configure(self) -> RuntimeConfig:
+        """The config with what is asked for laid over it; UserError names file and key."""
+        config = load_config(self.config)
+        machine = config.machine
+        if self.cpus is not None:
+            machine = dataclasses.replace(machine, vcpus=self.cpus)
+        if self.memory_mib is not None:
+            machine = dataclasses.replace(machine, memory_mib=self.memory_mib)
+        sev = config.sev if self.mode is None else dataclasses.replace(config.sev, mode=self.mode)
+        return dataclasses.replace(config, machine=machine, sev=sev)
+
+    def kernel_cmdline(self, config: RuntimeConfig) -> str:
+        """The command line that is launched."""
+        return kernel_cmdline.compose(config, append=self.append, verity=self.verity, rootfs=self.rootfs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A guest, whole and checked, before an accelerator is chosen.
+
+    `protection` None: unprotected; else `cbit` is the host CPU's C-bit position. `cmdline` is the kernel command
+    line, byte for byte. `verity`: the agent must say that the root is behind dm-verity.
+    """
+
+    config: RuntimeConfig
+    qemu: QemuProgram
+    firmware: Footer
+    protection: Mode | None
+    cbit: int | None
+    cmdline: str
+    owner: Owner = NOTHING
+    verity: bool = False
+
+    @property
+    def hashes(self) -> bytes:
+        """The hashes table of this guest's artifacts and command line."""
+        config = self.config
+        initrd = None if config.initramfs is None else bytes.fromhex(config.initramfs.sha256)
+        kernel = bytes.fromhex(config.kernel.sha256)
+        return hashes_table(kernel_sha256=kernel, initrd_sha256=initrd, cmdline=self.cmdline)
+
+
+def reasons_against(facts: HostFacts, mode: Mode, qemu: QemuProgram | None, firmware: Footer) -> list[str]:
+    """Everything that stands against a protected guest here, as reasons for people."""
+    reasons = obstacles(facts, mode)
+    if qemu is not None:
+        reasons += obstacle(qemu, mode)
+    if mode is Mode.SNP and firmware.snp_missing:
+        reasons.append(f"the firmware's SEV metadata lacks {', '.join(firmware.snp_missing)}")
+    if mode is Mode.SEV_ES and firmware.sev_es_reset is None:
+        reasons.append("the firmware has no SEV-ES reset block")
+    return reasons
+
+
+def resolve(wanted: Wanted, config: RuntimeConfig, *, qemu: QemuProgram, cbit: int | None) -> Spec:
+    """Make the spec of what is wanted. `config` is wanted.configure(); `cbit` matters to a protected guest.
+
+    UserError for what is wrong with it, whatever the host: check that with reasons_against().
+    """
+    firmware = artifacts.read_firmware(config)
+    cmdline = wanted.kernel_cmdline(config)
+    protection = None if wanted.unprotected else config.sev.mode
+    return Spec(
+        config=config,
+        qemu=qemu,
+        firmware=firmware,
+        protection=protection,
+        cbit=None if protection is None else cbit,
+        cmdline=cmdline,
+        owner=owner.read(wanted.owner, config, expected_digest=_expected_digest(wanted, config, cmdline)),
+        verity=wanted.verity is not None,
+    )
+
+
+def _expected_digest(wanted: Wanted, config: RuntimeConfig, cmdline: str) -> bytes | None:
+    """The launch digest of this very guest where an ID block will be compared with it; None without one."""
+    if wanted.owner.id_block is None or config.sev.mode is not Mode.SNP:
+        return None
+    own = digest_file.launch_digests(config, cmdline=cmdline)
+    return bytes.fromhex(digest_file.configured(config, own)[Mode.SNP])

@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's private folder, filled: verified copies, hashes table, disk image."""
+
+from pathlib import Path
+
+from tools.launcher.config import artifacts
+from tools.launcher.config.owner import b64
+from tools.launcher.guest.command_line import Files
+from tools.launcher.guest.qemu import tail
+from tools.launcher.guest.rootfs import Rootfs
+from tools.launcher.guest.spec import Spec, Wanted
+from tools.sev.modes import Console
+
+SOCKET = "agent.sock"
+_CONSOLE, _FIRMWARE_LOG, _HASHES, _ROOTFS = "console.log", "firmware.log", "hashes.bin", "rootfs.img"
+_DH_CERT, _SESSION = "dh-cert.b64", "session.b64"
+_LOG_BYTES = 16 << 10
+
+
+class Staging:
+    """`files` are the names that QEMU is given; it runs in `folder`."""
+
+    def __init__(self, spec: Spec, folder: Path, *, rootfs: Rootfs | None = None, console: Path | None = None) -> None:
+        self.spec = spec
+        self.folder = folder
+        config = spec.config
+        for artifact in config.artifacts:
+            artifacts.verify(config, artifact, into=folder)
+        serial = config.devices.console is Console.SERIAL
+        self.console_log = None if not serial else console or folder / _CONSOLE
+        self.files = Files(
+            kernel=config.kernel.file,
+            initramfs=None if config.initramfs is None else config.initramfs.file,
+            firmware=config.firmware.file,
+            agent_socket=SOCKET,
+            rootfs=None if rootfs is None else _ROOTFS,
+            console_log=None if self.console_log is None else str(self.console_log),
+            firmware_log=_FIRMWARE_LOG if serial else None,
+            hashes=_HASHES if spec.protection is None else None,
+            dh_cert=self._stage(_DH_CERT, spec.owner.dh_cert),
+            session=self._stage(_SESSION, spec.owner.session),
+        )
+        if rootfs is not None:
+            # A link with a plain name: no path of the user's needs quoting for QEMU.
+            (folder / _ROOTFS).symlink_to(rootfs.path)
+        if spec.protection is None:
+            (folder / _HASHES).write_bytes(spec.hashes)
+
+    def _stage(self, name: str, data: bytes | None) -> str | None:
+        """What was checked, as the base64 file that QEMU reads."""
+        if data is None:
+            return None
+        (self.folder / name).write_text(b64(data))
+        return name
+
+    def logs(self) -> tuple[str, ...]:
+        """The end of the guest's console and of the firmware's messages, where there are any."""
+        lines: tuple[str, ...] = ()
+        for name, path in (("firmware", self.folder / _FIRMWARE_LOG), ("console", self.console_log)):
+            if path is not None:
+                try:
+                    with path.open("rb") as stream:
+                        stream.seek(max(0, path.stat().st_size - _LOG_BYTES))
+                        lines += tuple(f"{name}: {line}" for line in tail(stream.read(_LOG_BYTES)))
+                except OSError:
+                    continue
+        return lines
+
+
+def shown(spec: Spec, wanted: Wanted, *, console: Path | None) -> Files:
+    """For people: files where they lie; what a start makes in its private folder under its plain name."""
+    config = spec.config
+    folder = config.path.absolute().parent
+    serial = config.devices.console is Console.SERIAL
+    return Files(
+        kernel=str(folder / config.kernel.file),
+        initramfs=None if config.initramfs is None else str(folder / config.initramfs.file),
+        firmware=str(folder / config.firmware.file),
+        rootfs=_absolute(wanted.rootfs),
+        hashes=_HASHES if spec.protection is None else None,
+        console_log=str(console or _CONSOLE) if serial else None,
+        firmware_log=_FIRMWARE_LOG if serial else None,
+        dh_cert=_absolute(wanted.owner.dh_cert),
+        session=_absolute(wanted.owner.session),
+    )
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

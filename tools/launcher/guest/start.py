@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a filled folder to a guest whose agent has spoken."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tools.launcher.base.errors import GuestError
+from tools.launcher.channel.link import Container, Link
+from tools.launcher.channel.protocol import Hello
+from tools.launcher.channel.session import Session, listen
+from tools.launcher.channel.streams import Signals
+from tools.launcher.guest import command_line
+from tools.launcher.guest.qemu import Qemu
+from tools.launcher.guest.spec import Accel
+from tools.launcher.guest.staging import SOCKET, Staging
+from tools.sev.modes import ProfileKind
+
+
+@contextmanager
+def booted(
+    staging: Staging, *, accel: Accel, container: Container, signals: Signals, timeout: float
+) -> Iterator[Session]:
+    """Start QEMU and wait for the agent, `timeout` seconds; at the end of the block nothing of it is left.
+
+    QEMU belongs to this process and dies with it, whichever that is: the caller, or a monitor (monitor.py).
+    """
+    spec = staging.spec
+    # From here on the session takes the signals.
+    signals.early = False
+    (staging.folder / SOCKET).unlink(missing_ok=True)
+    with listen(staging.folder, SOCKET) as listener:
+        argv = command_line.argv(command_line.build(spec, accel=accel, files=staging.files))
+        qemu = Qemu(argv, cwd=staging.folder)
+        session = Session(link=Link(container), machine=qemu, listener=listener, signals=signals)
+        try:
+            session.wait_hello(timeout)
+            assert session.link.hello is not None
+            _check_profile(session.link.hello, spec.config.profile)
+            yield session
+        except GuestError as error:
+            qemu.stop()
+            error.details += staging.logs()
+            raise
+        finally:
+            qemu.stop()
+            session.close()
+
+
+def _check_profile(hello: Hello, profile: ProfileKind) -> None:
+    if hello.debug != (profile is ProfileKind.DEBUG):
+        said = "debug" if hello.debug else "production"
+        raise GuestError(f"the agent says that it runs as {said}, the config says {profile}")
