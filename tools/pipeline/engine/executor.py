@@ -48,6 +48,7 @@ class Engine:
     check_tools: Callable[[str], Tree]
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
+    _swept: bool = field(default=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def key(self, step: Step) -> str | None:
@@ -87,6 +88,8 @@ class Engine:
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
+        if result is not None and self._taken(step) == _summary(result):
+            return result
         if result is None:
             result = self._make(step)
         elif step.checks:
@@ -183,6 +186,7 @@ class Engine:
             return self.find(step) or self._run(step, found, tools)
 
     def _run(self, step: Step, found: str, tools: Tree) -> Result:
+        self._sweep()
         started = ambient.monotonic()
         with scratch.made(self.build / "scratch", step.name) as room:
             self._stage(step, room)
@@ -201,6 +205,14 @@ class Engine:
         with self._lock:
             self._known[step.name] = result
         return result
+
+    def _sweep(self) -> None:
+        """Delete what failed and killed runs have left, once a process and before anything new is made."""
+        with self._lock:
+            if not self._swept:
+                scratch.sweep(self.build / "scratch")
+                self.cas.sweep()
+            self._swept = True
 
     def _command(self, step: Step, tools: Tree, room: Scratch) -> sandbox.Command:
         mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(room.inputs.iterdir())]
@@ -240,11 +252,12 @@ class Engine:
 
     def _take(self, step: Step, result: Result) -> None:
         folder = self.build / "results" / step.name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name, node in result.outputs.items():
-            (folder / name).symlink_to(self.cas.path(node.digest.sha256))
-        files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
+        with self._lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for name, node in result.outputs.items():
+                (folder / name).symlink_to(self.cas.path(node.digest.sha256))
+            files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
 
 
 def _make_folders(top: Path, folder: Path) -> None:
