@@ -199,9 +199,10 @@ class Engine:
             run_checks(step, {name: path for name, (path, _) in taken.items()})
             for path, _ in taken.values():
                 self.cas.put_file(path)
-        outputs = {name: node for name, (_, node) in taken.items()}
-        result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
-        self.results.write(result)
+            outputs = {name: node for name, (_, node) in taken.items()}
+            result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
+            # Before the scratch folder is deleted, which may take minutes: from here on nothing can be lost.
+            self.results.write(result)
         with self._lock:
             self._known[step.name] = result
         return result
