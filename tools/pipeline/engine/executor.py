@@ -181,7 +181,8 @@ class Engine:
         tools = self.check_tools(step.tools)
         found = self.key(step)
         assert found is not None
-        folder = (ambient.state_dir() or self.build) / "locks"
+        # Of this cache: who builds into another cannot help.
+        folder = (ambient.state_dir() or self.build) / "locks" / files.of_bytes(str(self.cas.root).encode())[:16]
         with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
             return self.find(step) or self._run(step, found, tools)
 
