@@ -280,9 +280,13 @@ def test_what_failed_and_killed_runs_left_is_swept(workshop: Workshop) -> None:
 
 def test_checks_look_once_at_what_was_taken(workshop: Workshop) -> None:
     """Not again for each step that needs it."""
-    seen: list[str] = []
-    first = shell("echo made >/out/out", name="first", checks=(lambda outputs: seen.append("first"),))
+    seen: list[bytes] = []
+
+    def look(outputs: Mapping[str, Path]) -> None:
+        seen.append(outputs["out"].read_bytes())
+
+    first = shell("echo made >/out/out", name="first", checks=(look,))
     for number in range(3):
         more = {"/inputs/x": first.output("out")}
         workshop.engine().ensure(shell(f"echo {number} >/out/out", name=f"of {number}", inputs=more))
-    assert seen == ["first"]
+    assert seen == [b"made\n"]

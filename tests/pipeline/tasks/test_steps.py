@@ -157,7 +157,7 @@ def test_what_had_ended_is_kept_and_nothing_runs_on(tmp_path: Path, tree: Tree, 
     with made.start() as process:
         first, second = made.rooms("a", "b")
         go([first])
-        until(lambda: (tmp_path / "build/results/a.json").exists())
+        until((tmp_path / "build/results/a.json").exists)
         process.send_signal(number)
         done = finish(process)
     assert done.status == -number

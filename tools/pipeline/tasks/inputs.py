@@ -61,7 +61,7 @@ def toolchain(project: Project) -> Iterator[Task]:
             "task_dep": [f"fetch:{tree.name}"],
             "uptodate": [partial(_is_set_up, project, tree.name)],
             "clean": remove(_link(project, tree.name)),
-            }
+        }
 
 
 def _link(project: Project, name: str) -> Path:
