@@ -12,10 +12,13 @@ from tools.pipeline.engine.step import Blob, Output, Reference, Step
 from tools.pipeline.tasks.project import Project
 
 
-def engine(project: Project, folder: Path) -> Engine:
-    """An engine over a checkout and its cache that knows no results: whatever it is asked for it runs."""
+def engine(project: Project, folder: Path, *, root: Path | None = None) -> Engine:
+    """An engine that knows no results: whatever it is asked for it runs, on the cache and the tool trees of a build.
+
+    `root` is the checkout, where it is another than the project's.
+    """
     return Engine(
-        root=project.root,
+        root=root or project.root,
         build=folder / "build",
         cas=project.cas,
         results=Results(root=folder / "results", seal=project.seal),
