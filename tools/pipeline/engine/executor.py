@@ -87,6 +87,8 @@ class Engine:
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
+        if result is not None and self._taken(step) == _summary(result):
+            return result
         if result is None:
             result = self._make(step)
         elif step.checks:
@@ -203,9 +205,10 @@ class Engine:
             run_checks(step, {name: path for name, (path, _) in taken.items()})
             for path, _ in taken.values():
                 self.cas.put_file(path)
-        outputs = {name: node for name, (_, node) in taken.items()}
-        result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
-        self.results.write(result)
+            outputs = {name: node for name, (_, node) in taken.items()}
+            result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
+            # Before the scratch folder is deleted, which may take minutes: from here on nothing can be lost.
+            self.results.write(result)
         with self._lock:
             self._known[step.name] = result
         return result
@@ -248,11 +251,12 @@ class Engine:
 
     def _take(self, step: Step, result: Result) -> None:
         folder = self.build / "results" / step.name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name, node in result.outputs.items():
-            (folder / name).symlink_to(self.cas.path(node.digest.sha256))
-        files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
+        with self._lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for name, node in result.outputs.items():
+                (folder / name).symlink_to(self.cas.path(node.digest.sha256))
+            files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
 
 
 def _make_folders(top: Path, folder: Path) -> None:
