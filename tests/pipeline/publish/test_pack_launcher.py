@@ -116,7 +116,7 @@ def test_an_old_python_is_told_so(package: Path, tmp_path: Path) -> None:
     """The check stands before the imports; a fake version stands for an old interpreter."""
     file = tmp_path / "sev-launch"
     pack(package, file)
-    start = file.read_text("latin-1").partition("-c '\n")[2].partition("' \"$0\"")[0]
+    start = file.read_text("latin-1").partition("-c '\n")[2].partition('\' "$0"')[0]
     fake = "import sys; sys.version_info = (3, 9, 2); sys.version = '3.9.2 (x)'\n"
     done = subprocess.run([sys.executable, "-c", fake + start, file], capture_output=True, text=True, check=False)
     assert done.stderr == "sev-launch: needs Python 3.11 or later, this is 3.9.2\n"
