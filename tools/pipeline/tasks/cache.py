@@ -140,8 +140,7 @@ def _legend(idle: Sequence[Item], besides: Mapping[str, int]) -> list[str]:
     return [
         "last day … before: when it was last used. not needed: no lock and no result of this checkout names it;",
         "other checkouts may. Everything can be downloaded and built again.",
-        f"--prune removes what is not needed and was not used for {_DAYS} days (--days N, --size 3G):"
-        f" {ui.size(_sum(idle))} now.",
+        f"--prune removes what is not needed and was not used for {_DAYS} days: {ui.size(_sum(idle))} now.",
         *(f"Besides: {ui.size(size)} in {place}" for place, size in besides.items()),
     ]
 
