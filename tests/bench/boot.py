@@ -17,17 +17,18 @@ from tools.launcher.channel import protocol
 from tools.launcher.channel.session import listen
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig, load_config
-from tools.launcher.guest import command_line, launch
-from tools.launcher.guest.command_line import Accel, Files, QemuProgram
+from tools.launcher.guest import command_line
 from tools.launcher.guest.qemu import Qemu
-from tools.launcher.host import facts
+from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.guest.staging import SOCKET, Staging
+from tools.launcher.host import qemu_program
+from tools.launcher.host.qemu_program import QemuProgram
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
 
 _LIMIT = 300.0  # seconds until a guest that says nothing ends the benchmark
-_SOCKET, _HASHES = "agent.sock", "hashes.bin"
 _SHARE = 1 / 3  # of Debian's time; the issue's goal
 
 
@@ -43,8 +44,8 @@ class _Guest:
 
     def time(self) -> float:
         """Seconds from starting QEMU to the last byte of the guest's first message."""
-        (self.folder / _SOCKET).unlink(missing_ok=True)
-        listener = listen(self.folder, _SOCKET)
+        (self.folder / SOCKET).unlink(missing_ok=True)
+        listener = listen(self.folder, SOCKET)
         started = time.perf_counter()
         qemu = Qemu(self.argv, cwd=self.folder)
         try:
@@ -95,7 +96,7 @@ def measure(project: Project, *, runs: int) -> Part:
     folder = report.folder(project) / "boot"
     if folder.exists():
         shutil.rmtree(folder)
-    qemu = facts.find_qemu(str(_qemu_wrapper(project, folder)))
+    qemu = qemu_program.find_qemu(str(_qemu_wrapper(project, folder)))
     theirs, version = _debian_config(project, ours, folder)
     hello = protocol.HEADER.size + len(protocol.MAGIC)
     # fmt: off
@@ -126,7 +127,7 @@ def measure(project: Project, *, runs: int) -> Part:
         "share": round(mine / other, 4),
         "debian_kernel": {"version": version, "bytes": theirs.kernel.size},
         "debian_initrd_bytes": None if theirs.initramfs is None else theirs.initramfs.size,
-        "qemu": facts.version_text(qemu.version),
+        "qemu": qemu_program.version_text(qemu.version),
     }
     return Part(rows=(row,), data=data)
 
@@ -149,7 +150,7 @@ def _stage(
     """Everything as sev-launch does it for an unprotected guest, hashes table included, but for the disk."""
     private = folder / name
     private.mkdir(parents=True)
-    guest = launch.Guest(
+    spec = Spec(
         config=config,
         qemu=qemu,
         firmware=artifacts.read_firmware(config),
@@ -157,18 +158,8 @@ def _stage(
         cbit=None,
         cmdline=config.cmdline,
     )
-    for artifact in config.artifacts:
-        artifacts.verify(config, artifact, into=private)
-    (private / _HASHES).write_bytes(launch.build_hashes(guest))
-    files = Files(
-        kernel=config.kernel.file,
-        initramfs=None if config.initramfs is None else config.initramfs.file,
-        firmware=config.firmware.file,
-        agent_socket=_SOCKET,
-        hashes=_HASHES,
-    )
-    plan = launch.plan_for(guest, accel=Accel.TCG, files=files)
-    argv = command_line.argv(command_line.build(plan))
+    files = Staging(spec, private).files
+    argv = command_line.argv(command_line.build(spec, accel=Accel.TCG, files=files))
     return _Guest(name=name, folder=private, argv=argv, length=length, ready=ready)
 
 

@@ -150,6 +150,7 @@ def _prepare(project: Project, subjects: tuple[Bare, ...]) -> _Bench:
     if bench.folder.exists():
         shutil.rmtree(bench.folder)
     copy_all(project.root, bench.root)
-    needed = [step.name for bare in subjects for step in bare.step.needs]
+    needed = [f"toolchain:{bare.step.tools}" for bare in subjects]
+    needed += [step.name for bare in subjects for step in bare.step.needs]
     bench.doit("making what the steps need, in a copy of the checkout", *needed)
     return bench

@@ -75,12 +75,12 @@ def bare_firmware(project: Project) -> Bare:
 
 
 def command_in(project: Project, bare: Bare, folder: Path, script: str) -> sandbox.Command:
-    """A shell script in the step's sandbox, with `folder`/inputs, /build and /out."""
+    """A shell script in the step's sandbox, with what lies in `folder`: given, build and out."""
     return sandbox.Command(
         argv=("/bin/sh", "-euc", script),
         tree=project.engine.check_tools(bare.step.tools).path,
         mounts=(
-            sandbox.Mount(host=folder / "inputs", inside="/inputs"),
+            *(sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted((folder / "given").iterdir())),
             sandbox.Mount(host=folder / "build", inside="/build", writable=True),
             sandbox.Mount(host=folder / "out", inside="/out", writable=True),
         ),
@@ -93,7 +93,7 @@ def run_bare(project: Project, bare: Bare, folder: Path) -> Times:
     """Lay out the inputs, unpack, then run the script on the clock. The folders stay."""
     if folder.exists():
         shutil.rmtree(folder)
-    for name in ("inputs", "build", "out"):
+    for name in ("given", "build", "out"):
         (folder / name).mkdir(parents=True)
     _lay_out(project, bare, folder)
     title = f"{bare.step.title}, bare"
@@ -121,7 +121,7 @@ def _description(project: Project, bare: Bare) -> dict[str, str | None]:
 
 def _lay_out(project: Project, bare: Bare, folder: Path) -> None:
     for inside, reference in bare.step.inputs.items():
-        target = folder / inside.removeprefix("/")
+        target = folder / "given" / inside.removeprefix("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         match reference:
             case Output(step=needed, name=name):
@@ -132,7 +132,7 @@ def _lay_out(project: Project, bare: Bare, folder: Path) -> None:
                 raise BuildError(f"{inside} is neither a step's output nor a file", where=bare.step.name)
         target.chmod(0o644)
     for inside, (old, new) in bare.edits.items():
-        target = folder / inside.removeprefix("/")
+        target = folder / "given" / inside.removeprefix("/")
         text = target.read_text()
         if text.count(old) != 1:
             raise BuildError(f"has {text.count(old)} times {old!r}, not once", where=inside)

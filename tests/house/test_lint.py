@@ -2,26 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linters and the rules of the house, as tests. Each rule of our own is shown to find a planted offence."""
 
-import ast
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tools.pipeline.engine import sandbox
+from tools.pipeline.engine.executor import Tools
 from tools.pipeline.engine.sandbox import Command, Mount
-from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
-
-MAX_LINES = 500
-# The launcher runs with nothing but Python; the pipeline has what requirements.lock brings.
-STANDARD = frozenset(sys.stdlib_module_names)
-# module → the one package that it may import beyond that, and that `verify` does without when it is missing.
-LAUNCHER_EXTRA = {"attest/signature.py": "cryptography"}
-
 
 Linter = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,7 +27,7 @@ def linter(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Linter
     return lambda checkout, *argv: in_checkout(tree, byte_code, checkout, argv)
 
 
-def in_checkout(tree: Tree, byte_code: Mount, checkout: Path, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def in_checkout(tree: Tools, byte_code: Mount, checkout: Path, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a linter on a read-only checkout."""
     command = Command(
         argv=tuple(argv),
@@ -97,7 +89,7 @@ def test_ruff_format(repository: Path) -> None:
 
 def test_mypy(repository: Path) -> None:
     """Strict, by pyproject.toml."""
-    python(repository, "mypy", "-p", "tools")
+    python(repository, "mypy")
 
 
 def test_mypy_is_strict(repository: Path, tmp_path: Path) -> None:
@@ -146,133 +138,41 @@ def test_licence_texts_are_whole(repository: Path) -> None:
     assert texts["BSD-2-Clause-Patent.txt"].rstrip().endswith("POSSIBILITY OF SUCH DAMAGE.")
 
 
-def long_files(files: Sequence[Path]) -> list[str]:
-    code = [path for path in files if path.suffix in {".py", ".rs", ".sh"}]
-    return [path.name for path in code if len(path.read_text().splitlines()) > MAX_LINES]
+AMBIENT = """\
+import os, datetime, random
+from datetime import date as d
+from os import getenv as g
+from pathlib import Path
+from time import time
 
 
-def test_no_file_is_too_long(tracked: list[Path], tmp_path: Path) -> None:
-    assert not long_files(tracked)
-    (tmp_path / "long.rs").write_text("\n" * (MAX_LINES + 1))
-    (tmp_path / "short.rs").write_text("\n" * MAX_LINES)
-    assert long_files([tmp_path / "long.rs", tmp_path / "short.rs"]) == ["long.rs"]
+def f() -> object:
+    import socket
+
+    found = os.environ.get("A"), os.path.expanduser("~"), os.cpu_count(), g, random.random()
+    return found, datetime.datetime.now(), d.today(), time, Path.home(), socket.gethostname()
+"""
+HARMLESS = "import os, time\nfrom datetime import timedelta\nx = os.sep, time.monotonic()\n"
 
 
-def imports(text: str) -> Iterator[str]:
-    """Dotted names that a module imports, relative ones with their dots."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            # `from tools import pipeline` names the module last.
-            yield base
-            yield from (f"{base}{'' if base.endswith('.') else '.'}{alias.name}" for alias in node.names)
-
-
-def launcher_offences(text: str, *, depth: int, extra: str | None = None) -> list[str]:
-    """Imports of the launcher that are neither the standard library's nor its own, nor of package `extra`."""
-    found = []
-    for name in imports(text):
-        dots = len(name) - len(name.lstrip("."))
-        # One dot more than the folder is deep would leave the package.
-        if dots > depth if dots else name.partition(".")[0] not in STANDARD | {extra}:
-            found.append(name)
-    return found
-
-
-def pipeline_offences(text: str) -> list[str]:
-    return [name for name in imports(text) if name == "tools.launcher" or name.startswith("tools.launcher.")]
-
-
-def test_the_launcher_needs_python_only(repository: Path) -> None:
-    folder = repository / "tools/launcher"
-    paths = sorted(folder.rglob("*.py"))
-    assert len(paths) > 10
-    for path in paths:
-        relative = path.relative_to(folder)
-        extra = LAUNCHER_EXTRA.get(relative.as_posix())
-        assert not launcher_offences(path.read_text(), depth=len(relative.parts), extra=extra), relative
-
-
-def test_the_launchers_exceptions_are_in_use(repository: Path) -> None:
-    for name, package in LAUNCHER_EXTRA.items():
-        text = (repository / "tools/launcher" / name).read_text()
-        found = launcher_offences(text, depth=len(Path(name).parts))
-        assert {offence.partition(".")[0] for offence in found} == {package}
-
-
-def early_exceptions(text: str, *, file: Path) -> set[str]:
-    """Which exceptions the launcher's module `file`, relative to the launcher's folder, imports."""
-    found = set()
-    for name in imports(text):
-        words = name.lstrip(".")
-        dots = len(name) - len(words)
-        if dots:
-            found.add(Path(*file.parts[: len(file.parts) - dots], *words.split(".")).as_posix() + ".py")
-    return found & LAUNCHER_EXTRA.keys()
-
-
-def test_no_module_of_the_launcher_imports_an_exception_early(repository: Path) -> None:
-    """It would make the whole launcher need the package."""
-    folder = repository / "tools/launcher"
-    for path in sorted(folder.rglob("*.py")):
-        file = path.relative_to(folder)
-        assert not early_exceptions(path.read_text(), file=file), file
-
-
-@pytest.mark.parametrize(
-    ("file", "planted"),
-    [
-        ("cli.py", "from .attest import signature"),
-        ("cli.py", "def f():\n    from .attest.signature import check"),
-        ("attest/certificates.py", "from . import signature"),
-        ("attest/certificates.py", "from .signature import check"),
-        ("measure/vmsa.py", "from ..attest import signature"),
-        ("measure/vmsa.py", "from ..attest.signature import check"),
-    ],
-)
-def test_early_imports_of_an_exception_are_found(file: str, planted: str) -> None:
-    assert early_exceptions(planted, file=Path(file)) == {"attest/signature.py"}
-    assert not early_exceptions("from . import report\nfrom .. import signature", file=Path("attest/x.py"))
-
-
-def test_the_pipeline_does_not_know_the_launchers_code(repository: Path) -> None:
-    paths = [repository / "dodo.py", *sorted((repository / "tools/pipeline").rglob("*.py"))]
-    for path in paths:
-        assert not pipeline_offences(path.read_text()), path.name
-
-
-@pytest.mark.parametrize(
-    "planted",
-    [
-        "import requests",
-        "import tools.pipeline.base.errors",
-        "from tools.pipeline import errors",
-        "from tools.launcher import config",
-        "from ..pipeline import errors",
-        "def f():\n    from jinja2 import Template",
-        "from cryptography import x509",
-    ],
-)
-def test_foreign_imports_of_the_launcher_are_found(planted: str) -> None:
-    assert launcher_offences(planted, depth=1)
-    assert launcher_offences(f"{planted}\nimport other", depth=1, extra="cryptography")
-    assert not launcher_offences("import os.path\nfrom .config import X\nfrom . import y", depth=1)
-
-
-def test_how_far_up_the_launcher_may_import_depends_on_the_folder() -> None:
-    assert not launcher_offences("from ..config import X\nfrom .. import y", depth=2)
-    assert launcher_offences("from ...pipeline import errors", depth=2)
-    assert launcher_offences("from ... import pipeline", depth=2)
-
-
-@pytest.mark.parametrize(
-    "planted", ["import tools.launcher", "from tools import launcher", "from tools.launcher.base.ui import x"]
-)
-def test_foreign_imports_of_the_pipeline_are_found(planted: str) -> None:
-    assert pipeline_offences(planted)
-    assert not pipeline_offences("from tools.pipeline import pack_launcher")
+def test_ambient_inputs_are_found(repository: Path, tmp_path: Path) -> None:
+    """Whatever name they come by. Beside it what is harmless."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/bad.py").write_text(AMBIENT)
+    (tmp_path / "tools/good.py").write_text(HARMLESS)
+    # fmt: off
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", repository / "pyproject.toml",
+         "--select", "TID251", "--output-format", "concise", "."],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )
+    # fmt: on
+    found = re.findall(r"^tools/(\w+)\.py:\d+:\d+: TID251 `([\w.]+)` is banned: \w", done.stdout, flags=re.MULTILINE)
+    assert {name for name, _ in found} == {"bad"}
+    assert {what for _, what in found} == {
+        "random", "os.getenv", "time.time", "os.environ", "os.path.expanduser", "os.cpu_count", "datetime.datetime.now",
+        "datetime.date.today", "pathlib.Path.home", "socket.gethostname",
+    }  # fmt: skip
 
 
 _URL_HOST = re.compile(r"(?:https?|ftp|mirror\+https?)://(?:[^/@\s]*@)?([A-Za-z0-9.-]+)")

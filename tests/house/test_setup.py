@@ -214,7 +214,7 @@ def test_what_tests_need_comes_when_they_are_run(finished: Site) -> None:
     """`./doit test` calls this; a build does without."""
     packages = next(finished.root.glob(".venv/lib/python3*")) / "site-packages"
     assert not (packages / "extra").exists()
-    argv = ["sh", finished.root / "tools/setup.sh", finished.root, "dev"]
+    argv = ["sh", str(finished.root / "tools/setup.sh"), str(finished.root), "dev"]
     environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(finished.wheels)}
     said = []
     for _ in range(2):

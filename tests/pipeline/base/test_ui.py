@@ -87,9 +87,12 @@ def test_live_line_and_colour_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     use(monkeypatch, out)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(ui, "_TERMINAL_INTERVAL", 0.001)
     with ui.working("compiling"):
-        pass
-    assert out.getvalue().startswith("\r\x1b[K")
+        while "compiling" not in out.getvalue():
+            pass
+    # The live line goes before the last one comes.
+    assert "\r\x1b[J   compiling  \x1b[32mdone" in out.getvalue()
     assert "\x1b[32mdone\x1b[0m" in out.getvalue()
 
 

@@ -5,6 +5,7 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -18,14 +19,13 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 HEAD = """
 import os, sys, time
 from pathlib import Path
-from types import SimpleNamespace
 from tools.pipeline.base import children, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.tasks import doit_glue
 from tools.pipeline.tasks.doit_glue import action
 
 HERE = Path(__file__).parent
-DOIT_CONFIG = {**doit_glue.config(SimpleNamespace(build=HERE / "build"), default="all"), "num_process": 4}
+DOIT_CONFIG = {**doit_glue.config(HERE / "build", default="all"), "num_process": 4}
 
 
 def wait_for(name):
@@ -73,19 +73,17 @@ class Graph:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def start(self, *words: str, **options: object) -> "subprocess.Popen[str]":
-        """Start a run; `options` as for Popen."""
+    def start(self, *words: str, ignore: signal.Signals | None = None) -> "subprocess.Popen[str]":
+        """Start a run, with a signal ignored as a shell's `&` and nohup do."""
+        ignoring = ["env", f"--ignore-signal={ignore.name}"] if ignore else []
         return subprocess.Popen(
-            [sys.executable, "-m", "tools.pipeline.front", *words],
+            [*ignoring, sys.executable, "-m", "tools.pipeline.front", *words],
             cwd=self.folder,
             env=self.environment,
             text=True,
-            **{
-                "stdin": subprocess.DEVNULL,
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                **options,
-            },  # type: ignore[call-overload]  # one of many signatures
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def run(self, *words: str) -> Done:

@@ -179,7 +179,7 @@ def _status(pid: int, name: str) -> str:
 def test_what_is_ignored_from_outside_stays_ignored(tmp_path: Path) -> None:
     """As for a command behind a shell's `&`, or below nohup."""
     here = graph(tmp_path, STOPPED)
-    with here.start("hangs", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) as run:
+    with here.start("hangs", ignore=signal.SIGINT) as run:
         here.made("hangs")
         assert int(_status(run.pid, "SigIgn"), 16) & (1 << (signal.SIGINT - 1))
         run.kill()

@@ -15,17 +15,15 @@ import pytest
 from doit.cmd_base import ModuleTaskLoader
 
 from tools.pipeline.front import main
-from tools.pipeline.tasks.doit_glue import ContentChecker
 
 DODO = """
 from pathlib import Path
-from types import SimpleNamespace
 from tools.pipeline.tasks import doit_glue
 from tools.pipeline.base.errors import BuildError, UserError
 
 HERE = Path(__file__).parent
 (HERE / "build").mkdir(exist_ok=True)
-DOIT_CONFIG = doit_glue.config(SimpleNamespace(build=HERE / "build"), default="copy")
+DOIT_CONFIG = doit_glue.config(HERE / "build", default="copy")
 
 
 def copy():
@@ -51,10 +49,6 @@ def task_copy():
 
 def task_user():
     return {"actions": [doit_glue.action(raises(UserError("bad\\nkey", where="f.toml: k", hint="fix it")))]}
-
-
-def task_several():
-    return {"actions": [doit_glue.action(raises(UserError("2 things", details=["f:1: one", "f:2: two"])))]}
 
 
 def task_build():
@@ -157,12 +151,6 @@ def test_a_task_whose_dependency_failed_does_not_run(doit: Doit, tmp_path: Path)
     assert not (tmp_path / "runs").exists()
 
 
-def test_parallel_runs_keep_the_promises(doit: Doit) -> None:
-    done = doit("run", "-n", "2", "user", "copy")
-    assert done.stderr == "error: user: f.toml: k: bad\\nkey; fix it\n"
-    assert done.returncode == 2
-
-
 def test_runs_once_then_says_that_there_is_nothing_to_do(folder: Path, repository: Path, tmp_path: Path) -> None:
     first, second = start(folder, repository), start(folder, repository)
     assert (first.returncode, second.returncode) == (0, 0)
@@ -170,22 +158,6 @@ def test_runs_once_then_says_that_there_is_nothing_to_do(folder: Path, repositor
     assert "nothing to do, everything is up to date\n" in second.stdout
     assert (tmp_path / "runs").read_text() == "x"
     assert first.stderr == second.stderr == ""
-
-
-def test_content_decides_not_times_and_sizes(doit: Doit, tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    os.utime(source, (1735689600, 1735689600))
-    doit()
-    # The trap of doit's own checker: same size, same time, other content.
-    source.write_text("2")
-    os.utime(source, (1735689600, 1735689600))
-    doit()
-    assert (tmp_path / "out").read_text() == "2"
-    assert (tmp_path / "runs").read_text() == "xx"
-    # And the other way round: another time alone is no change.
-    os.utime(source, (1, 1))
-    doit()
-    assert (tmp_path / "runs").read_text() == "xx"
 
 
 def test_a_lost_target_is_made_again(doit: Doit, tmp_path: Path) -> None:
@@ -221,22 +193,3 @@ def test_a_bad_recipe_ends_loading_with_its_line(tmp_path: Path, repository: Pat
     done = start(tmp_path, repository, "list")
     assert done.stderr == "doit: error: recipes/sources.lock: no such file; is the checkout complete?\n"
     assert (done.stdout, done.returncode) == ("", 2)
-
-
-def test_content_checker(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_text("a")
-    checker = ContentChecker()
-    state = checker.get_state(str(path), None)
-    assert state is not None
-    assert checker.get_state(str(path), state) is None
-    assert not checker.check_modified(str(path), path.stat(), state)
-    path.write_text("b")
-    assert checker.check_modified(str(path), path.stat(), state)
-    assert checker.get_state(str(path), state) not in {None, state}
-
-
-def test_details_are_lines_below_the_error(doit: Doit) -> None:
-    assert doit("several") == Done(
-        returncode=2, stdout="", stderr="error: several: 2 things\n   f:1: one\n   f:2: two\n"
-    )

@@ -262,5 +262,6 @@ def available() -> None:
         said = process.communicate()[0].decode(errors="replace").strip().splitlines()
     if process.returncode != 0:
         where, remedy = obstacles.remedy()
-        reason = said[-1] if said else f"status {process.returncode}"
+        # bubblewrap goes on with a guess and a remedy, of which ours are better.
+        reason = said[-1].partition(", likely")[0] if said else f"status {process.returncode}"
         raise UserError(f"bubblewrap cannot make a sandbox{where} ({reason})", hint=remedy)

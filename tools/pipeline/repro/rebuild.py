@@ -32,9 +32,8 @@ class Beginning:
     others: tuple[str, ...]
 
     def __str__(self) -> str:
-        how = (
-            f"its {', '.join(self.others)} differ too" if self.others else "it ran the same command on the same inputs"
-        )
+        same = "it ran the same command on the same inputs"
+        how = f"what it ran is not the same, either ({', '.join(self.others)})" if self.others else same
         return f"the difference begins in step {self.step} ({', '.join(self.outputs)}): {how}"
 
 
@@ -139,12 +138,13 @@ def _document(published: Published, verdict: Verdict, *, cached: bool) -> dict[s
 
 def _report(published: Published, verdict: Verdict) -> None:
     lines = [""]
+    width = max(len(name) for name in (*published.outputs, manifest.NAME)) + 1
     for name, wanted in published.outputs.items():
         if verdict.reproduced[name]:
             text = ui.paint(f"reproduced, sha256 {wanted}", "32")
         else:
             text = ui.paint(f"NOT REPRODUCED: published {wanted}, rebuilt {verdict.rebuilt.get(name)}", "31")
-        lines.append(f"   {name:<20} {text}")
+        lines.append(f"   {name:<{width}} {text}")
     if verdict.elsewhere is not None:
-        lines.append(f"   {manifest.NAME:<20} {ui.paint(f'DIFFERS in {verdict.elsewhere}', '31')}")
+        lines.append(f"   {manifest.NAME:<{width}} {ui.paint(f'DIFFERS in {verdict.elsewhere}', '31')}")
     ui.lines([*lines, *([f"   {verdict.begins}"] if verdict.begins else []), ""])

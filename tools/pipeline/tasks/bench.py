@@ -15,6 +15,7 @@ from typing import Any
 from doit.exceptions import BaseFail
 
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.tasks import checks
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 
@@ -80,6 +81,7 @@ def _with_counts(project: Project, names: Sequence[str]) -> Callable[..., bool |
 def _bench(project: Project, names: Sequence[str], *options: str) -> None:
     """Run benchmarks; they print their own error line, and a goal that is missed is no error."""
     argv = [sys.executable, "-m", "tests.bench", *names, *options]
+    checks.development_requirements(project)
     done = subprocess.run(argv, cwd=project.root, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         raise BuildError(f"ended with status {done.returncode}", where="tests.bench")
