@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, digests, noop, overhead, profiles, report, repro, sizes
+from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, report, repro, sizes
 from tests.bench.report import Part
 from tools.launcher.base.errors import LauncherError
 from tools.pipeline.base import ui
@@ -24,6 +24,7 @@ def main() -> int:
         "sizes": sizes.measure,
         "noop": lambda project: noop.measure(project, runs=options.runs),
         "digests": lambda project: digests.measure(project, runs=options.runs),
+        "launcher_start": lambda project: launcher_start.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
         "profiles": profiles.measure,

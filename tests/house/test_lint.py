@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.executor import Tools
 from tools.pipeline.engine.sandbox import Command, Mount
+from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
 Linter = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +27,7 @@ def linter(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Linter
     return lambda checkout, *argv: in_checkout(tree, byte_code, checkout, argv)
 
 
-def in_checkout(tree: Tools, byte_code: Mount, checkout: Path, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def in_checkout(tree: Tree, byte_code: Mount, checkout: Path, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a linter on a read-only checkout."""
     command = Command(
         argv=tuple(argv),

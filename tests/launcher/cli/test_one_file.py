@@ -28,7 +28,7 @@ def one_file(out: Out, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The launcher packed as the build packs it, beside runtime.toml."""
     monkeypatch.setenv("PATH", PATH)
     target = out.folder / "sev-launch"
-    pack_launcher.main([str(REPOSITORY / "tools"), str(target)])
+    pack_launcher.main([str(REPOSITORY), str(target)])
     return target
 
 

@@ -44,7 +44,7 @@ def package(tmp_path: Path) -> Path:
 def pack(package: Path, file: Path, *flags: str, **env: str) -> bytes:
     """As the build's step does it: the one program, in a process of its own."""
     program = Path(pack_launcher.__file__)
-    subprocess.run([sys.executable, *flags, program, package, file], cwd=file.parent, env=env, check=True)
+    subprocess.run([sys.executable, *flags, program, package.parent, file], cwd=file.parent, env=env, check=True)
     return file.read_bytes()
 
 

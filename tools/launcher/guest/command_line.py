@@ -151,7 +151,6 @@ def _boot(spec: Spec, files: Files) -> list[Option]:
 
 
 def _devices(spec: Spec, files: Files) -> list[Option]:
-    devices = spec.config.devices
     options: list[Option] = [
         ("-device", f"virtio-serial-pci,id=serial0,{_VIRTIO}"),
         ("-chardev", f"socket,id=agent,path={_value(files.agent_socket)}"),
@@ -163,7 +162,7 @@ def _devices(spec: Spec, files: Files) -> list[Option]:
             ("-blockdev", image),
             ("-device", f"virtio-blk-pci,drive=rootfs,serial={ROOTFS_SERIAL},{_VIRTIO}"),
         ]
-    if devices.rng:
+    if spec.config.devices.rng:
         options += [
             ("-object", "rng-random,id=rng0,filename=/dev/urandom"),
             ("-device", f"virtio-rng-pci,rng=rng0,{_VIRTIO}"),

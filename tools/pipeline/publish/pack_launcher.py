@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tools/{sev,launcher} → out/sev-launch: one executable file, a zip archive of sources behind a few lines of sh.
 
-A program of its own, `python3 pack_launcher.py TOOLS TARGET`, with nothing but the standard library: it runs in
+A program of its own, `python3 pack_launcher.py ROOT TARGET` (ROOT has tools/), standard library only: it runs in
 the sandbox, and the Python that runs it is the one whose bytecode travels beside the sources. Any other Python
 from 3.11 on compiles the sources. The lines at the start:
 
@@ -118,9 +118,9 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> tuple[int, int]:
 
 
 def main(words: list[str]) -> int:
-    """Pack `words[0]`, a folder like tools/, into the file `words[1]`."""
-    tools, target = (Path(word) for word in words)
-    target.write_bytes(pack(tools))
+    """Pack tools/ of the folder `words[0]` into the file `words[1]`."""
+    root, target = (Path(word) for word in words)
+    target.write_bytes(pack(root / "tools"))
     target.chmod(0o755)
     return 0
 
