@@ -71,6 +71,7 @@ class Engine:
                 return None
             if not all(self.cas.has(node.digest.sha256, node.digest.size) for node in result.outputs.values()):
                 return None
+            self.results.used(result.key)
             self._known[step.name] = result
             return result
 
