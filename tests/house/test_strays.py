@@ -19,7 +19,6 @@ ORDERLESS = frozenset({"sorted", "set", "frozenset", "len", "any", "all", "sum"}
 ALLOWED = {
     ("pipeline/base/files.py", "scandir"): "hashes the lines sorted, after the walk",
     ("pipeline/engine/merkle.py", "scandir"): "sorted when the folder is encoded",
-    ("pipeline/engine/scratch.py", "scandir"): "names for what is deleted",
     ("pipeline/guest/agent.py", "rglob"): "sorted two lines below",
     ("pipeline/publish/launcher.py", "rglob"): "sorted in the next line",
     ("pipeline/recipes/kernels.py", "glob"): "names for a hint, which looks for the closest",
