@@ -98,7 +98,8 @@ def test_the_real_report_with_one_thing_else_is_not(desk: Desk) -> None:
     digest = changed[0x90:0xC0].hex()
     assert "FAILED       signature " in verify_real(desk, raw=changed, digest=digest).out
     assert "FAILED       validity dates" in verify_real(desk, at="2032-02-01").out
-    assert "FAILED       minimum TCB" in verify_real(desk, **{"min-tcb": "bootloader=4,tee=0,snp=25,microcode=0"}).out
+    low: dict[str, Any] = {"min-tcb": "bootloader=4,tee=0,snp=25,microcode=0"}
+    assert "FAILED       minimum TCB" in verify_real(desk, **low).out
     ours = desk.write("ours.pem", desk.root.ark.pem)
     assert "FAILED       certificate chain" in verify_real(desk, ark=str(ours)).out
 
@@ -162,7 +163,7 @@ def test_nothing_stands_behind_the_signature() -> None:
 
 
 def test_each_reserved_bit_is_named() -> None:
-    def unknown(**changes: int) -> tuple[str, ...]:
+    def unknown(**changes: Any) -> tuple[str, ...]:
         return parse_report(Draft(**changes).raw(KEY), where="r").unknown
 
     for bit in range(8, 64):
@@ -184,7 +185,7 @@ def test_what_cannot_be_read_without_knowing_it() -> None:
 
 @pytest.mark.parametrize(("turin", "places"), [(False, (2, 3, 4, 5)), (True, (4, 5, 6))])
 def test_reserved_levels_of_each_tcb(turin: bool, places: tuple[int, ...]) -> None:
-    changes = {"cpuid": TURIN, "chip_id": TURIN_CHIP, "tcb": TURIN_TCB} if turin else {}
+    changes: dict[str, Any] = {"cpuid": TURIN, "chip_id": TURIN_CHIP, "tcb": TURIN_TCB} if turin else {}
     for tcb in (0x38, 0x180, 0x1E0, 0x1F0):
         for place in places:
             raw = bytearray(Draft(**changes).raw(KEY))

@@ -283,8 +283,8 @@ def test_without_a_certificate_the_line_says_where_it_is(desk: Desk) -> None:
     assert f"https://kdsintf.amd.com/vcek/v1/Milan/{bytes(range(1, 65)).hex()}" in said
     assert said.endswith("?blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=219")
     turin = draft(cpuid=TURIN, chip_id=TURIN_CHIP, tcb=TURIN_TCB)
-    said = desk.verify(turin, "--min-tcb", "fmc=0,bootloader=0,tee=0,snp=0,microcode=0", without=("vcek",))
-    assert "/Turin/0102030405060708?fmcSPL=01&blSPL=04" in said.detail("signature")
+    outcome = desk.verify(turin, "--min-tcb", "fmc=0,bootloader=0,tee=0,snp=0,microcode=0", without=("vcek",))
+    assert "/Turin/0102030405060708?fmcSPL=01&blSPL=04" in outcome.detail("signature")
 
 
 def test_bytes_from_a_file(desk: Desk) -> None:
@@ -335,7 +335,7 @@ def test_a_digest_that_stands_for_two_names_both(desk: Desk) -> None:
 
 def test_nothing_but_options_is_needed(desk: Desk, tmp_path: Path) -> None:
     """A relying party may have the digest and the policy, and no build."""
-    more = ["--config", tmp_path / "none", "--digest", snp_digest("Milan", 4).hex(), "--policy", "0x30000"]
+    more = ["--config", str(tmp_path / "none"), "--digest", snp_digest("Milan", 4).hex(), "--policy", "0x30000"]
     assert desk.verify(draft(), *more).status == 0
     assert "none" in desk.refused(draft(), *more[:4])
     assert "launch-digests.json" in desk.refused(draft(), *more[:2], *more[4:])

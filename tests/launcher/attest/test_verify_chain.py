@@ -127,7 +127,7 @@ def vcek_with_another_salt(desk: Desk) -> dict[str, bytes]:
         swapped, ask_with_a_short_key, vcek_signed_with_pkcs1, vcek_with_another_salt,
     ],
 )  # fmt: skip
-def test_a_broken_chain(desk: Desk, broken: Callable[[Desk], dict[str, bytes]]) -> None:
+def test_a_broken_chain(desk: Desk, broken: Callable[[Desk], dict[str, Any]]) -> None:
     assert desk.verify(REPORT).status == 0
     outcome = desk.verify(REPORT, **broken(desk))
     assert (outcome.status, outcome.failed) == (1, ["certificate chain"])
@@ -242,10 +242,11 @@ def test_one_expired_certificate_is_enough(desk: Desk, which: str) -> None:
         "ask": lambda: issue(root.ask.key, "SEV-Milan", by=root.ark, dates=past),
         "ark": lambda: issue(root.ark.key, "ARK-Milan", dates=past),
     }[which]()
-    outcome = desk.verify(REPORT, **{which: expired.pem})
+    other: dict[str, Any] = {which: expired.pem}
+    outcome = desk.verify(REPORT, **other)
     assert (outcome.status, outcome.failed) == (1, ["validity dates"])
     assert "expired on 2021-01-01" in outcome.detail("validity dates")
-    assert desk.verify(REPORT, "--at", "2020-06-01", **{which: expired.pem}).status == 0
+    assert desk.verify(REPORT, "--at", "2020-06-01", **other).status == 0
     future = root.vcek(dates=(datetime(2044, 1, 1, tzinfo=UTC), END))
     assert "valid from 2044" in desk.verify(REPORT, vcek=future.pem).detail("validity dates")
 
@@ -359,7 +360,8 @@ def test_no_bytes_in_a_certificates_place_make_a_traceback(desk: Desk, data: str
             changed[at] ^= data.draw(strategies.integers(1, 255))
         broken = bytes(changed)
     list_file = desk.write("crl", broken if which == "crl" else crl)
-    answer = desk.call("verify", *desk.words(REPORT, **{which: broken}), "--crl", list_file)
+    other: dict[str, Any] = {which: broken}
+    answer = desk.call("verify", *desk.words(REPORT, **other), "--crl", list_file)
     assert answer.status in (1, 2)
     assert "Traceback" not in answer.err
     assert len(answer.err.splitlines()) == (1 if answer.status == 2 else 0)

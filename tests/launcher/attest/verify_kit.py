@@ -98,7 +98,7 @@ class Desk:
         path.write_bytes(data)
         return path
 
-    def words(self, draft: Draft | bytes, *, without: tuple[str, ...] = (), **files: bytes) -> list[str]:
+    def words(self, draft: Draft | bytes, *, without: tuple[str, ...] = (), **files: Any) -> list[str]:
         """Arguments that verify the default report. `files`: other bytes for vcek, ask, ark."""
         raw = draft if isinstance(draft, bytes) else draft.raw(self.root.leaf_key)
         defaults = {"vcek": self.root.vcek().der, "ask": self.root.ask.pem, "ark": self.root.ark.pem}
@@ -119,7 +119,7 @@ class Desk:
         draft: Draft | bytes,
         *more: str | os.PathLike[str],
         without: tuple[str, ...] = (),
-        **files: bytes,
+        **files: Any,
     ) -> Outcome:
         """Run it with --json; later options win over the default ones."""
         answer = self.call("verify", *self.words(draft, without=without, **files), *more, "--json")
@@ -129,7 +129,7 @@ class Desk:
         assert (document["reasons"] == []) is (answer.status == 0)
         return Outcome(status=answer.status, err=answer.err, document=document)
 
-    def refused(self, draft: Draft | bytes, *more: str | os.PathLike[str], **files: bytes) -> str:
+    def refused(self, draft: Draft | bytes, *more: str | os.PathLike[str], **files: Any) -> str:
         """The one line of a mistake: status 2, nothing on stdout."""
         answer = self.call("verify", *self.words(draft, **files), *more)
         assert (answer.status, answer.out) == (2, "")

@@ -218,7 +218,7 @@ def test_both_computations_agree_on_any_input(
     image[at : at + len(fill)] = fill
     own, library = both(folder, bytes(image), kernel=kernel, initramfs=initramfs, cmdline=cmdline)
     for legacy in (False, True):
-        options = {"signature": signature, "vcpus": vcpus, "legacy_vm_type": legacy}
+        options: dict[str, Any] = {"signature": signature, "vcpus": vcpus, "legacy_vm_type": legacy}
         assert own.digest(Mode.SEV, **options) == library.sev()
         es = library.sev_es(signature, legacy_vm_type=legacy, up_to=vcpus)[-1]
         assert own.digest(Mode.SEV_ES, **options) == es

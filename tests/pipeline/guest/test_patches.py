@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.guest import boxed
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine.sandbox import Command, Mount, bwrap_argv
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import patches
 from tools.pipeline.guest.patches import Patch
@@ -196,17 +196,18 @@ def apply(
     if source is not None:
         target.write_text("".join(source), newline="")
     series = load(folder)
-    command = Command(
-        argv=("/bin/sh", "-euc", patches.apply(patches.inside(series), crlf=crlf)),
-        tree=tree.path,
-        mounts=(
-            Mount(host=root / "source", inside="/build", writable=True),
-            Mount(host=ROOT / patches.SCRIPT, inside=f"/inputs/{patches.SCRIPT}"),
-            *[Mount(host=root / patch.path, inside=f"/inputs/{patch.path}") for patch in series],
-        ),
+    inputs = {f"/inputs/{patch.path}": root / patch.path for patch in series}
+    build = root / "build"
+    build.mkdir()
+    run = boxed.run(
+        tree,
+        # Who patches owns the tree, as after unpacking.
+        f"cp -R /inputs/source/. . && {patches.apply(patches.inside(series), crlf=crlf)}",
+        inputs={f"/inputs/{patches.SCRIPT}": ROOT / patches.SCRIPT, "/inputs/source": root / "source", **inputs},
+        writable={"/build": build},
     )
-    run = subprocess.run(bwrap_argv(command), capture_output=True, text=True, check=False)
     assert run.stderr == ""
+    target = build / "dir/file.c"
     left = {path.name for path in target.parent.iterdir()}
     assert left <= {"file.c", "new.c"}
     return run, target

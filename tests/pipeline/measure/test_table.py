@@ -254,10 +254,11 @@ def test_missing_files(inputs: Inputs, name: str) -> None:
 @pytest.mark.parametrize("vcpus", [0, -1, 256])
 def test_counts_are_checked(inputs: Inputs, vcpus: int) -> None:
     launch = Launch(inputs)
-    for compute in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: launch.snp(0xA00F11, up_to=vcpus),
         lambda: launch.sev_es(0xA00F11, legacy_vm_type=False, up_to=vcpus),
-    ):
+    )
+    for compute in calls:
         with pytest.raises(ValueError, match=rf"{vcpus} vCPUs: not in 1…255"):
             compute()
     assert len(launch.snp(0xA00F11, up_to=255)) == 255

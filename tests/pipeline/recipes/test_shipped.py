@@ -18,7 +18,7 @@ from tools.sev.modes import Console, Mode, ProfileKind
 @pytest.fixture(scope="module")
 def shipped(repository: Path) -> Recipes:
     """The checkout's own recipes."""
-    sources = wanted.read_wanted_sources(repository / wanted.SOURCES_TOML)
+    sources = wanted.read_sources(repository / wanted.SOURCES_TOML)
     return load.recipes(repository, sources=[s.name for s in sources])
 
 

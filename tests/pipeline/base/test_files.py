@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, broken) if broken == "fsync" else (Path, broken)), fail)
+        patch.setattr(os if broken == "fsync" else Path, broken, fail)
         with pytest.raises(OSError, match="No space left"):
             files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
