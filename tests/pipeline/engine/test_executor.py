@@ -261,3 +261,32 @@ def test_what_this_checkout_has_taken_is_written_down(workshop: Workshop) -> Non
     result = engine.ensure(step)
     taken = json.loads((workshop.root / "build/results/step.json").read_bytes())
     assert taken == {"key": result.key, "outputs": {"out": hashlib.sha256(b"made\n").hexdigest()}}
+
+
+def test_what_failed_and_killed_runs_left_is_swept(workshop: Workshop) -> None:
+    """A failed step keeps its inputs, for its replay script, until the next build makes something."""
+    step = shell("exit 3", inputs={"/inputs/x": Literal(data=b"large")})
+    with pytest.raises(BuildError):
+        workshop.engine().ensure(step)
+    room = workshop.root / "build/scratch"
+    assert [path.read_bytes() for path in room.glob("step-*/inputs/**/x")] == [b"large"]
+    left = workshop.cache / f"partial/new-{'0' * 32}"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"of a killed run")
+    assert runs(workshop, shell("echo made >/out/out", name="other"))
+    assert [path for path in room.iterdir() if path.is_dir()] == []
+    assert not left.exists()
+
+
+def test_checks_look_once_at_what_was_taken(workshop: Workshop) -> None:
+    """Not again for each step that needs it."""
+    seen: list[bytes] = []
+
+    def look(outputs: Mapping[str, Path]) -> None:
+        seen.append(outputs["out"].read_bytes())
+
+    first = shell("echo made >/out/out", name="first", checks=(look,))
+    for number in range(3):
+        more = {"/inputs/x": first.output("out")}
+        workshop.engine().ensure(shell(f"echo {number} >/out/out", name=f"of {number}", inputs=more))
+    assert seen == [b"made\n"]

@@ -149,7 +149,7 @@ with scratch.made(Path(sys.argv[1]), "s") as made:
 
 def test_only_what_the_dead_left_is_swept(tmp_path: Path, repository: Path) -> None:
     parent = tmp_path / "scratch"
-    argv = [sys.executable, "-c", LIVING, parent]
+    argv = [sys.executable, "-c", LIVING, str(parent)]
     with subprocess.Popen(argv, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         root = Path(process.stdout.readline().decode().strip())

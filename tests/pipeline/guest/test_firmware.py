@@ -1,57 +1,97 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-import io
+"""The firmware's steps: Debian's patches and ours on a small tree, in the sandbox; the footer of what was built."""
+
 import re
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.guest import firmware, patches
+from tests.pipeline.alone import engine, output
+from tests.pipeline.guest import tree_kit
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.step import Literal, Step
+from tools.pipeline.guest import firmware, patches, source_tree
+from tools.pipeline.recipes.firmwares import FirmwareRecipe
+from tools.pipeline.tasks.project import Project
 
-ROOT = Path(__file__).resolve().parents[3]
-PATCHES = "recipes/firmware/patches"
+JUDGED = "recipes/firmware/patches/debian.toml"
 ENTRY = '[[debian]]\nfile = "a.patch"\ncves = ["CVE-2025-1234"]\napply = true\nreason = "built"\n'
+DIFF = "--- a/MdePkg/x.c\n+++ b/MdePkg/x.c\n@@ -1,2 +1,2 @@\n one\r\n-two\r\n+{}\r\n"
+TREE = {"edk2/MdePkg/x.c": b"one\r\ntwo\r\n"}
+
+Source = Callable[..., Step]
 
 
-def write(tmp_path: Path, text: str) -> Path:
-    (tmp_path / "debian.toml").write_text(text)
-    return tmp_path
+@pytest.fixture
+def recipe(project: Project) -> FirmwareRecipe:
+    return project.recipes.profile("production").firmware
 
 
-def archive(tmp_path: Path, *names: str) -> Path:
-    path = tmp_path / "edk2.debian.tar.xz"
-    with tarfile.open(path, "w:xz") as tar:
-        for name in names:
-            tar.addfile(tarfile.TarInfo(f"debian/patches/{name}"), io.BytesIO())
-    return path
+@pytest.fixture
+def judge(copied: Path) -> Callable[[str], Path]:
+    """judge(text): write the list of judged patches, leave out ours; give the checkout."""
+
+    def write(text: str) -> Path:
+        (copied / JUDGED).write_text(text)
+        (copied / "recipes/firmware/patches/series").write_text("")
+        for patch in (copied / "recipes/firmware/patches").glob("*.patch"):
+            patch.unlink()
+        return copied
+
+    return write
 
 
-def test_the_real_list() -> None:
-    """What is applied today, and that every CVE Debian fixes has a decision."""
-    judged = firmware.judged_patches(ROOT, f"{PATCHES}/debian.toml")
-    assert [patch.file for patch in judged if patch.apply] == [
-        "0001-Fix-timing-side-channel-in-ECDSA-signature-computati.patch",
-        "0001-OvmfPkg-QemuKernelLoaderFsDxe-fix-allocation-failure.patch",
-    ]
-    text = (ROOT / PATCHES / "debian.toml").read_text()
-    assert set(re.findall(r'"(CVE-[^"]*)"', text)) == {
-        "CVE-2024-13176",
-        "CVE-2024-38797",
-        "CVE-2024-38805",
-        "CVE-2025-2295",
-        "CVE-2025-3770",
+def source(root: Path, recipe: FirmwareRecipe, **debian: str) -> Step:
+    """The step, on a small tree and a Debian package with these patches."""
+    members = {
+        "debian/patches/series": b"",
+        **{f"debian/patches/{name}.patch": t.encode() for name, t in debian.items()},
     }
+    return firmware.source(
+        root,
+        recipe,
+        archive=Literal(data=tree_kit.tar(TREE)),
+        debian=Literal(data=tree_kit.tar(members, compress="xz")),
+        version="1",
+    )
 
 
-def test_list_must_cover_the_archive(tmp_path: Path) -> None:
-    judged = firmware.judged_patches(write(tmp_path, "schema = 1\n" + ENTRY), "debian.toml")
-    firmware._check_all_judged(archive(tmp_path, "series", "a.patch"), judged, where="debian.toml")
-    with pytest.raises(UserError, match=r"new\.patch of Debian's edk2 is not judged; add it"):
-        firmware._check_all_judged(archive(tmp_path, "series", "a.patch", "new.patch"), judged, where="debian.toml")
-    with pytest.raises(UserError, match=r"a\.patch is not in Debian's edk2 any more; remove it"):
-        firmware._check_all_judged(archive(tmp_path, "series"), judged, where="debian.toml")
+def test_judged_patches_are_applied_or_not(
+    judge: Callable[[str], Path], recipe: FirmwareRecipe, project: Project, tmp_path: Path
+) -> None:
+    other = ENTRY.replace("a.patch", "b.patch").replace("true", "false")
+    root = judge("schema = 1\n" + ENTRY + other)
+    step = source(root, recipe, a=DIFF.format("TWO"), b=DIFF.format("never"))
+    packed = output(engine(project, tmp_path, root=root), step, source_tree.ARCHIVE)
+    assert tree_kit.contents(packed)["MdePkg/x.c"] == b"one\r\nTWO\r\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (("a", "new"), "new.patch of Debian's edk2 is not judged; add it, with a reason"),
+        ((), "a.patch is not in Debian's edk2 any more; remove it"),
+        (("a",), "tmp/debian/patches/a.patch: MdePkg/x.c: hunk 1 does not fit at line 1; "),
+    ],
+)
+def test_a_patch_that_nobody_judged_or_that_does_not_fit(
+    judge: Callable[[str], Path],
+    recipe: FirmwareRecipe,
+    project: Project,
+    tmp_path: Path,
+    there: tuple[str, ...],
+    says: str,
+) -> None:
+    """One line with its place, and the user's mistake: status 2."""
+    root = judge("schema = 1\n" + ENTRY)
+    step = source(root, recipe, **dict.fromkeys(there, DIFF.format("TWO").replace("two", "nine")))
+    with pytest.raises(UserError) as caught:
+        engine(project, tmp_path, root=root).ensure(step)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith((f"{JUDGED}: ", "tmp/debian/patches/", "debian/patches/"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +108,42 @@ def test_list_must_cover_the_archive(tmp_path: Path) -> None:
         ("schema = 1\n" + ENTRY.replace("true", '"yes"'), "debian[0].apply: must be true or false"),
     ],
 )
-def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        firmware.judged_patches(write(tmp_path, text), "debian.toml")
+def test_bad_lists(judge: Callable[[str], Path], recipe: FirmwareRecipe, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{JUDGED}: {message}")) as caught:
+        firmware.debian_patches(judge(text), recipe)
     assert "\n" not in str(caught.value)
 
 
-def test_our_own_patches() -> None:
+def test_the_real_list(project: Project, recipe: FirmwareRecipe) -> None:
+    """What is applied today, and that every CVE Debian fixes has a decision."""
+    assert [patch.file for patch in firmware.debian_patches(project.root, recipe) if patch.apply] == [
+        "0001-Fix-timing-side-channel-in-ECDSA-signature-computati.patch",
+        "0001-OvmfPkg-QemuKernelLoaderFsDxe-fix-allocation-failure.patch",
+    ]
+    text = (project.root / JUDGED).read_text()
+    assert set(re.findall(r'"(CVE-[^"]*)"', text)) == {
+        "CVE-2024-13176",
+        "CVE-2024-38797",
+        "CVE-2024-38805",
+        "CVE-2025-2295",
+        "CVE-2025-3770",
+    }
+
+
+def test_our_own_patches(project: Project, recipe: FirmwareRecipe) -> None:
     """They load; plain line ends, because apply-patches.sh adds the CR of edk2's files."""
-    series = patches.load_series(ROOT, PATCHES, licence="BSD-2-Clause-Patent")
+    series = patches.load_series(project.root, recipe.patches, licence="BSD-2-Clause-Patent")
     assert series
     for patch in series:
-        assert b"\r" not in (ROOT / patch.path).read_bytes()
+        assert b"\r" not in (project.root / patch.path).read_bytes()
+
+
+def test_the_footer_is_checked(project: Project, recipe: FirmwareRecipe, firmware_path: Path, tmp_path: Path) -> None:
+    """Of the size that the recipe says, with its tables: the build ends before anything is published that has none."""
+    (check,) = project.plan.firmware(recipe).checks
+    check({firmware.IMAGE: firmware_path})
+    good = firmware_path.read_bytes()
+    for bad in (good[4096:], good[:-4096] + bytes(4096)):
+        (tmp_path / "OVMF.fd").write_bytes(bad)
+        with pytest.raises(BuildError, match=r"^OVMF\.fd: "):
+            check({firmware.IMAGE: tmp_path / "OVMF.fd"})

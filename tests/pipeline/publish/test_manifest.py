@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """manifest.json lists what went in, truly and completely, and nothing of the machine."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,90 +10,145 @@ from typing import Any
 
 import pytest
 
-from tools.pipeline.base import files as digest
-from tools.pipeline.guest import kernel
+from tools.pipeline.base import files
+from tools.pipeline.engine import key, merkle
 from tools.pipeline.publish import manifest
+from tools.pipeline.recipes.profiles import Profile
 from tools.pipeline.tasks.project import Project
 
 PROFILES = ["production", "debug", "builtin"]
 
 
-def load(project: Project, profile: str) -> dict[str, Any]:
-    """The manifest in an output folder."""
-    folder = project.out(project.recipes.profile(profile))
-    document = json.loads((folder / manifest.NAME).read_bytes())
-    assert isinstance(document, dict)
-    return document
+@pytest.fixture(params=PROFILES)
+def profile(project: Project, request: pytest.FixtureRequest) -> Profile:
+    return project.recipes.profile(request.param)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_file_and_output_is_there_with_its_digest(project: Project, profile: str) -> None:
-    """What is listed is what lies there."""
-    document = load(project, profile)
+@pytest.fixture
+def folder(project: Project, profile: Profile) -> Path:
+    folder = project.out(profile)
+    if not (folder / manifest.NAME).is_file():
+        pytest.fail(f"{folder.name}/ is not built; run: ./doit artifacts:{profile.name}", pytrace=False)
+    return folder
+
+
+@pytest.fixture
+def document(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / manifest.NAME).read_bytes())
+    return found
+
+
+def measured(path: Path) -> dict[str, object]:
+    return {"sha256": files.of_file(path), "size": path.stat().st_size}
+
+
+def test_every_file_and_output_is_there_with_its_digest(
+    project: Project, folder: Path, document: dict[str, Any]
+) -> None:
+    """What is listed is what lies there, and all that lies there is listed."""
     for name, entry in document["inputs"]["files"].items():
-        assert entry == manifest.measured(project.root / name), name
-    folder = project.out(project.recipes.profile(profile))
-    listed = {name: manifest.measured(folder / name) for name in document["outputs"]}
-    assert listed == document["outputs"]
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert entry == measured(project.root / name), name
+    assert document["outputs"] == {name: measured(folder / name) for name in document["outputs"]}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == {*document["outputs"], "manifest.json", "SHA256SUMS"}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_input_is_listed(project: Project, profile: str) -> None:
-    """Sources, patches, fragments, recipes, the agent, the launcher, each tool package."""
-    inputs = load(project, profile)["inputs"]
-    chosen = project.recipes.profile(profile)
-    files = set(inputs["files"])
+def test_every_input_is_listed(project: Project, profile: Profile, document: dict[str, Any]) -> None:
+    """Patches, fragments, recipes, the agent, the launcher, templates and the programs that run; each tool package."""
     expected = [
-        *kernel.fragments(project, chosen),
-        *(project.root / "kernel-patches/6.12").glob("*.patch"),
+        *(project.root / "kernel-patches" / profile.kernel.series).glob("*.patch"),
         *(project.root / "recipes/firmware").rglob("*.patch"),
         *(project.root / "tools/launcher").rglob("*.py"),
+        *(project.root / "tools/sev").rglob("*.py"),
         *(project.root / "initramfs/agent/src").rglob("*.rs"),
-        *[project.root / name for name in ("initramfs/manifest.toml", "recipes/guest.toml")],
-        *[project.root / name for name in ("recipes/runtime.toml.j2", f"recipes/profiles/{profile}.toml")],
     ]
-    assert {path.relative_to(project.root).as_posix() for path in expected} <= files
-    assert {s["name"]: s["sha256"] for s in inputs["sources"]} == {s.pin.name: s.pin.sha256 for s in project.sources}
-    packages = project.toolchain_lock.of_tree("build")
-    assert {p["name"]: p["sha256"] for p in inputs["tools"]["packages"]} == {p.pin.name: p.pin.sha256 for p in packages}
-    assert inputs["tools"]["digest"] == project.trees.ensure("build").digest
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_steps_lead_to_the_outputs(project: Project, profile: str) -> None:
-    """The chain is closed: each input of a step is a source, a file, or another step's output."""
-    document = load(project, profile)
-    steps = {step["name"]: step for step in document["steps"]}
-    made = {value for step in steps.values() for value in step["outputs"].values()}
-    final = {document["outputs"][name]["sha256"] for name in ("vmlinuz", "OVMF.fd")}
-    assert final <= made
-    sources = {source["sha256"] for source in document["inputs"]["sources"]}
-    files = {entry["sha256"] for entry in document["inputs"]["files"].values()}
-    open_ends = {
-        (name, inside)
-        for name, step in steps.items()
-        for inside, value in step["inputs"].items()
-        if value not in sources | files | made
+    inputs = document["inputs"]
+    assert {path.relative_to(project.root).as_posix() for path in expected} <= inputs["files"].keys()
+    assert {
+        *profile.kernel.fragments,
+        profile.file,
+        profile.kernel.file,
+        profile.firmware.file,
+        "initramfs/manifest.toml",
+        "recipes/guest.toml",
+        "recipes/runtime.toml.j2",
+        "recipes/firmware/judged.sh",
+        "tools/pipeline/publish/render.py",
+        "tools/pipeline/publish/pack_launcher.py",
+    } <= inputs["files"].keys()
+    pins = {source.pin.name: source.pin for source in project.sources}
+    assert {source["name"] for source in inputs["sources"]} == {
+        *(profile.kernel.source, profile.firmware.source, profile.firmware.debian_source, "sev-snp-measure")
     }
-    # Made on the way by our code from listed files: the agent's staged folder, the merged configuration
-    # request, the uncompressed archive.
-    assert {inside for _, inside in open_ends} <= {"/src", "/inputs/allconfig", "/inputs/initramfs.cpio"}
-    assert {name for name, inside in open_ends if inside == "/src"} == {"agent"}
+    assert all(source["sha256"] == pins[source["name"]].sha256 for source in inputs["sources"])
+    assert inputs["tools"].keys() == {"build", "python"}
+    for name, tools in inputs["tools"].items():
+        packages = project.toolchain_lock.of_tree(name)
+        assert {p["name"]: p["sha256"] for p in tools["packages"]} == {p.pin.name: p.pin.sha256 for p in packages}
+        assert tools["digest"] == project.trees.ensure(name).digest
+
+
+def test_the_chain_is_closed(document: dict[str, Any]) -> None:
+    """Every input of a step is a pin, a listed file, a literal of the recipes, or another step's output.
+
+    And every artifact is an output of a step.
+    """
+    listed = document["inputs"]["files"]
+    steps = {step["name"]: step for step in document["steps"]}
+    pins = {f"recipes/sources.lock: {source['name']}": source for source in document["inputs"]["sources"]}
+    used = set()
     for step in steps.values():
-        assert step["argv"]
-        assert step["environment"]["SOURCE_DATE_EPOCH"] == "1735689600"
+        for inside, entry in step["inputs"].items():
+            origin = entry["from"]
+            name, _, output = origin.removeprefix("step ").partition(": ")
+            if origin.startswith("step "):
+                assert entry["sha256"] == steps[name]["outputs"][output]["sha256"], (step["name"], inside)
+                used.add((name, output))
+            elif origin in pins:
+                assert entry["sha256"] == pins[origin]["sha256"]
+            elif origin != "the recipes":
+                assert {"sha256": entry["sha256"], "size": entry["size"]} == listed[origin], (step["name"], inside)
+    made = [entry for step in steps.values() for entry in step["outputs"].values()]
+    assert all(entry in made for entry in document["outputs"].values())
+    shipped = {entry["sha256"] for entry in document["outputs"].values()}
+    idle = {
+        step["name"]
+        for step in steps.values()
+        if not any(
+            (step["name"], name) in used or entry["sha256"] in shipped for name, entry in step["outputs"].items()
+        )
+    }
+    assert idle == set(), "steps that nothing came of"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_it_is_reproducible_itself(project: Project, profile: str) -> None:
+def test_every_key_can_be_computed_from_it(document: dict[str, Any]) -> None:
+    """By whoever has nothing but the manifest."""
+    for step in document["steps"]:
+        nodes = {
+            path.removeprefix("/"): merkle.File(
+                digest=merkle.Digest(sha256=entry["sha256"], size=entry["size"]), executable=entry["executable"]
+            )
+            for path, entry in step["inputs"].items()
+        }
+        members = merkle.of_files(nodes).members
+        mounts = {f"/{name.decode()}": node.digest().sha256 for name, node in members.items()
+                  if isinstance(node, merkle.Folder)}  # fmt: skip
+        assert step["mounts"] == {"/": document["inputs"]["tools"][step["tools"]]["digest"], **mounts}
+        described = {name: step[name] for name in ("engine", "command", "mounts", "parallel")}
+        described["outputs"] = sorted(step["outputs"])
+        text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+        assert step["key"] == hashlib.sha256(text.encode()).hexdigest(), step["name"]
+        assert step["engine"] == document["engine"] == key.ENGINE_VERSION
+        assert step["command"]["environment"]["SOURCE_DATE_EPOCH"] == "1735689600"
+
+
+def test_it_is_reproducible_itself(project: Project, folder: Path, document: dict[str, Any]) -> None:
     """Sorted, and without host, user, date or path of this machine."""
-    path = project.out(project.recipes.profile(profile)) / manifest.NAME
+    path = folder / manifest.NAME
     text = path.read_text()
-    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
+    assert text == json.dumps(document, indent=1, sort_keys=True) + "\n"
     assert str(project.root) not in text
+    assert str(project.cas.root) not in text
     assert f"{Path.home()}/" not in text
     assert not re.search(r"\b20(2[6-9]|3\d)-\d\d-\d\d", text)
-    sums = (path.parent / "SHA256SUMS").read_text()
-    assert f"{digest.of_file(path)}  manifest.json\n" in sums
+    assert f"{files.of_file(path)}  manifest.json\n" in (folder / "SHA256SUMS").read_text()

@@ -48,7 +48,8 @@ def run(values: Values, _: Ui) -> int:
     else:
         write_stdout(text)
     if reasons:
-        raise UserError(f"{bits:#x} {'; '.join(reasons)}", where=f"policy of mode {layout.mode}")
+        where = f"policy of mode {layout.mode}"
+        raise UserError(f"{bits:#x} {reasons[0]}", where=where, details=tuple(reasons[1:]))
     return 0
 
 

@@ -48,6 +48,7 @@ class Engine:
     check_tools: Callable[[str], Tree]
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
+    _prepared: bool = field(default=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def key(self, step: Step) -> str | None:
@@ -84,10 +85,11 @@ class Engine:
 
         Raises BuildError when the step fails, UserError when it says that an input is at fault.
         """
-        sandbox.check_clock(self.cas.root)
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
+        if result is not None and self._taken(step) == _summary(result):
+            return result
         if result is None:
             result = self._make(step)
         elif step.checks:
@@ -176,6 +178,13 @@ class Engine:
 
     def _make(self, step: Step) -> Result:
         """Run the step, unless another process that holds its lock has done so meanwhile."""
+        with self._lock:
+            if not self._prepared:
+                # Before the first step, not at every start: a build with nothing to do runs none.
+                sandbox.available()
+                scratch.sweep(self.build / "scratch")
+                self.cas.sweep()
+                self._prepared = True
         tools = self.check_tools(step.tools)
         found = self.key(step)
         assert found is not None
@@ -197,9 +206,10 @@ class Engine:
             run_checks(step, {name: path for name, (path, _) in taken.items()})
             for path, _ in taken.values():
                 self.cas.put_file(path)
-        outputs = {name: node for name, (_, node) in taken.items()}
-        result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
-        self.results.write(result)
+            outputs = {name: node for name, (_, node) in taken.items()}
+            result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
+            # Before the scratch folder is deleted, which may take minutes: from here on nothing can be lost.
+            self.results.write(result)
         with self._lock:
             self._known[step.name] = result
         return result
@@ -242,11 +252,12 @@ class Engine:
 
     def _take(self, step: Step, result: Result) -> None:
         folder = self.build / "results" / step.name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name, node in result.outputs.items():
-            (folder / name).symlink_to(self.cas.path(node.digest.sha256))
-        files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
+        with self._lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for name, node in result.outputs.items():
+                (folder / name).symlink_to(self.cas.path(node.digest.sha256))
+            files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
 
 
 def _make_folders(top: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.step import CheckoutFile, Output, Reference, Step
 from tools.pipeline.guest import kconfig, patches, source_tree
+from tools.pipeline.guest.kconfig import Request
 from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.kernels import KernelRecipe
 
@@ -78,8 +79,11 @@ def source(root: Path, recipe: KernelRecipe, *, archive: Reference, version: str
 
 
 def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> Step:
-    """The audited configuration. `root` is the checkout, whose fragments the audit quotes by file and line."""
+    """The audited configuration. UserError for a fragment that cannot be read, by its path from `root`, and line."""
     fragments = [*recipe.fragments, *([BUILTIN_FRAGMENT] if builtin else [])]
+    requests = kconfig.load_fragments(
+        [root / path for path in fragments], label=lambda path: path.relative_to(root).as_posix()
+    )
     name = _name(recipe, builtin=builtin)
     # The order of lines has no effect: no symbol is set twice.
     pick = rf"grep -hE '^(CONFIG_\w+=|# CONFIG_\w+ is not set$)' {_FRAGMENTS}/* >/build/allconfig"
@@ -100,15 +104,12 @@ def config(recipe: KernelRecipe, *, source: Step, root: Path, builtin: bool) -> 
         outputs=("config", _KCONFIG),
         environment=_KBUILD,
         parallel=True,
-        checks=(partial(_audit, root, tuple(fragments)),),
+        checks=(partial(_audit, requests),),
     )
 
 
-def _audit(root: Path, fragments: Sequence[str], outputs: Mapping[str, Path]) -> None:
+def _audit(requests: Sequence[Request], outputs: Mapping[str, Path]) -> None:
     """Raise UserError naming fragment and line for each requested symbol that Kconfig did not honour."""
-    requests = kconfig.load_fragments(
-        [root / path for path in fragments], label=lambda path: str(path.relative_to(root))
-    )
     kconfig.raise_findings(
         kconfig.audit(
             requests,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import UserError
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 
 EXPECTED = "recipes/expected.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  (out(?:-[a-z0-9._-]+)?/[A-Za-z0-9._+/-]+)")
@@ -56,15 +57,14 @@ class Verdict:
 def verdict(root: Path, folder: Path) -> Verdict:
     """Compare an output folder with what is expected of it."""
     expected = load(root)
+    accept = f"./doit accept:{folder.name.removeprefix('out-') if folder.name != 'out' else DEFAULT_PROFILE}"
     if not any(path.startswith(f"{folder.name}/") for path in expected):
-        hint = f"./doit accept:{folder.name.removeprefix('out-')}" if folder.name != "out" else "./doit accept"
-        return Verdict(
-            good=False, line=f"nothing is expected of {folder.name}/ yet ({EXPECTED}); when it is right: {hint}"
-        )
+        line = f"nothing is expected of {folder.name}/ yet ({EXPECTED}); when it is right: {accept}"
+        return Verdict(good=False, line=line)
     names = differing(expected, measure(root, folder), folder=folder.name)
     if not names:
         return Verdict(good=True, line=f"matches the expected digests ({EXPECTED})")
-    return Verdict(good=False, line=f"differs from {EXPECTED}: {', '.join(names)}; if that is intended: ./doit accept")
+    return Verdict(good=False, line=f"differs from {EXPECTED}: {', '.join(names)}; if that is intended: {accept}")
 
 
 def accept(root: Path, folders: Sequence[Path], *, all_folders: Sequence[Path]) -> list[str]:

@@ -85,7 +85,10 @@ def _tree(engine: Engine, name: str) -> Tree:
 
 
 def _step(engine: Engine, step: Step) -> dict[str, Any]:
-    """A step as an independent rebuilder wants it: how it is called, on what, and what it gives."""
+    """A step as an independent rebuilder wants it: how it is called, on what, and what it gives.
+
+    Enough to compute the key again: tests/pipeline/publish/test_manifest.py does.
+    """
     result, inputs = engine.find(step), engine.inputs(step)
     tree = _tree(engine, step.tools)
     assert result is not None
@@ -95,7 +98,7 @@ def _step(engine: Engine, step: Step) -> dict[str, Any]:
         "tools": step.tools,
         **key.describe(step, tools=tree.digest, inputs=inputs),
         "inputs": {
-            path: {**_measured(inputs[path]), "from": _origin(reference)}
+            path: {**_measured(inputs[path]), "executable": inputs[path].executable, "from": _origin(reference)}
             for path, reference in sorted(step.inputs.items())
         },
         "outputs": {name: _measured(node) for name, node in sorted(result.outputs.items())},

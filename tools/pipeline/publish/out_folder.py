@@ -105,6 +105,8 @@ class OutFolder:
 def _put(engine: Engine, output: Output, target: Path, *, digest: str, mode: int) -> None:
     """Copy an output to its place by rename, unless it is there already."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Of our own, never the umask's: the check below is made by another user when root builds.
+    target.parent.chmod(0o755)
     if target.is_file() and not target.is_symlink() and files.of_file(target) == digest:
         target.chmod(mode)
         return

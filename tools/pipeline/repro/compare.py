@@ -82,9 +82,11 @@ def _openable(path: Path, copy: Path) -> Path:
         return path
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as plain:
         members = [(info, archive.read(info)) for info in archive.infolist()]
-        plain.writestr(zipfile.ZipInfo("(start)"), data[: min(info.header_offset for info, _ in members)])
+        start = data[: min(info.header_offset for info, _ in members)]
         for info, content in members:
             plain.writestr(info, content)
+        # Last, for it may hold offsets, which change with any member.
+        plain.writestr(zipfile.ZipInfo("(start)"), start)
     return copy
 
 

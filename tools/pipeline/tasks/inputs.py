@@ -27,7 +27,6 @@ def locks(project: Project) -> Task:
         "basename": LOCKS,
         "doc": "compare the locks with what sources.toml and toolchain.toml ask for",
         "actions": [action(project.check_locks)],
-        "io": {"capture": False},
     }
 
 
@@ -49,7 +48,6 @@ def _fetch(project: Project, name: str, pins: list[Pin], *, doc: str) -> Task:
             config_changed({pin.name: pin.sha256 for pin in pins}),
             lambda: all(project.cas.has(pin.sha256, pin.size) for pin in pins),
         ],
-        "io": {"capture": False},
     }
 
 
@@ -63,7 +61,6 @@ def toolchain(project: Project) -> Iterator[Task]:
             "task_dep": [f"fetch:{tree.name}"],
             "uptodate": [partial(_is_set_up, project, tree.name)],
             "clean": remove(_link(project, tree.name)),
-            "io": {"capture": False},
         }
 
 

@@ -77,7 +77,6 @@ def artifacts(project: Project) -> Iterator[Task]:
                 config_changed(files.of_file(path) if path.exists() else "nothing"),
             ],
             "clean": remove(folder),
-            "io": {"capture": False},
         }
 
 

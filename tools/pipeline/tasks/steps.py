@@ -35,5 +35,4 @@ def task(engine: Engine, step: Step, *, first: str, work: Callable[[], object] |
         ],
         "uptodate": [partial(engine.is_current, step)],
         "clean": remove(engine.build / "results" / step.name, engine.build / "results" / f"{step.name}.json"),
-        "io": {"capture": False},
     }
