@@ -5,7 +5,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class Site:
 
 
 @pytest.fixture
-def site(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     cache = tmp_path / "cache"
     monkeypatch.setenv("SEV_ARTIFACTS_CACHE", str(cache))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
