@@ -14,11 +14,11 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
 from tools.pipeline.engine.step import CheckoutFile, Output, Step
 from tools.pipeline.guest import kernel, source_tree
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.repro.driver import adopt_orphans, reap_orphans
+from tools.pipeline.sandbox import sandbox
 from tools.pipeline.tasks.project import Project
 
 _MARK = "made.json"

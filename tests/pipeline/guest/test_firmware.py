@@ -77,6 +77,7 @@ def test_judged_patches_are_applied_or_not(
     ],
 )
 def test_a_patch_that_nobody_judged_or_that_does_not_fit(
+    *,
     judge: Callable[[str], Path],
     recipe: FirmwareRecipe,
     project: Project,

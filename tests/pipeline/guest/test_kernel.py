@@ -118,7 +118,7 @@ def test_the_configuration_comes_out_again(project: Project, config: Step, tmp_p
     ids=["misspelt", "its dependencies are not met", "expected of nobody"],
 )
 def test_what_kconfig_did_not_honour_ends_the_build(
-    project: Project, config: Step, copied: Path, tmp_path: Path, line: str, says: str
+    *, project: Project, config: Step, copied: Path, tmp_path: Path, line: str, says: str
 ) -> None:
     """By fragment and line, as the user's mistake; and nothing is kept of it."""
     path = copied / FRAGMENT

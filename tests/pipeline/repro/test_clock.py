@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.engine import sandbox
 from tools.pipeline.repro import environments
 from tools.pipeline.repro.environments import Job
 from tools.pipeline.repro.variations import Name
+from tools.pipeline.sandbox import sandbox
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -11,8 +11,8 @@ from typing import Any
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.repro import environments
+from tools.pipeline.sandbox import failure, sandbox
 
 # More than a person reads; an artifact that differs throughout would otherwise give hundreds of megabytes.
 _REPORT_MAX = 2 << 20  # bytes

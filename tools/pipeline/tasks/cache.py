@@ -54,6 +54,7 @@ def cache(project: Project) -> Task:
                 "help": "with --prune: no more than brings the cache down to this size, such as 500M or 3G",
             },
         ],
+        "meta": {"answers": True},
         "verbosity": 2,
         "io": {"capture": False},
     }

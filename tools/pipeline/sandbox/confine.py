@@ -21,7 +21,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from tools.pipeline.engine import seccomp
+from tools.pipeline.sandbox import seccomp
 
 INSIDE = 1000
 """uid and gid that a step sees itself as."""

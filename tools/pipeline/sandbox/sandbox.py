@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, children, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import confine, obstacles
+from tools.pipeline.sandbox import confine, obstacles
 
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH, seconds: 2025-01-01T00:00:00Z. Any constant will do; tools refuse dates before 1980."""
@@ -54,7 +54,7 @@ _GRACE = 0.01
 # Started with -c: a module's name would be searched for in the current folder.
 _ENTER = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from tools.pipeline.engine.confine import main; main(sys.argv[1:])"
+    "from tools.pipeline.sandbox.confine import main; main(sys.argv[1:])"
 )
 
 

@@ -19,9 +19,9 @@ import pytest
 
 from tools.pipeline.base import children
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import confine, sandbox, seccomp
-from tools.pipeline.engine.sandbox import Command, Mount
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox import confine, sandbox, seccomp
+from tools.pipeline.sandbox.sandbox import Command, Mount
 
 Inside = Callable[..., str]
 ORDINARY = 54321  # no account of that number is needed
@@ -138,8 +138,8 @@ AS_USER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.sandbox import Command, Mount
+from tools.pipeline.sandbox import sandbox
+from tools.pipeline.sandbox.sandbox import Command, Mount
 where = Path(sys.argv[3])
 (where / "build").mkdir(mode=0o755)
 (where / "in").write_text("input")
@@ -184,7 +184,7 @@ def test_root_and_others_see_the_same(build_tree: Tree, repository: Path, tmp_pa
 SLEEPING = """
 import sys
 from pathlib import Path
-from tools.pipeline.engine import sandbox
+from tools.pipeline.sandbox import sandbox
 script = "echo ready; exec sleep 1000 " + sys.argv[2]
 command = sandbox.Command(argv=("sh", "-c", script), tree=Path(sys.argv[1]), chdir="/")
 sandbox.run(command, title="t", log=Path(sys.argv[3]) / "log", replay=Path(sys.argv[3]) / "replay")
@@ -252,7 +252,7 @@ def test_nothing_survives_a_stop_from_another_thread(build_tree: Tree, tmp_path:
 REFUSING = """
 import ctypes, sys
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine import sandbox, seccomp
+from tools.pipeline.sandbox import sandbox, seccomp
 if sys.argv[1:] == ["filtered"]:
     program = seccomp.program()
     class Program(ctypes.Structure):
