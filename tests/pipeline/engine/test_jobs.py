@@ -168,8 +168,6 @@ def test_a_step_with_a_job_server_is_run_again(workshop: Workshop, project: Proj
         engine.ensure(step)
     assert "--jobserver-auth=fifo:" in engine.log(step).read_text()
     # The fifo is the build's own.
-    again = subprocess.run(
-        ["sh", workshop.root / "build/replay/s.sh"], capture_output=True, text=True, check=False
-    )
+    again = subprocess.run(["sh", workshop.root / "build/replay/s.sh"], capture_output=True, text=True, check=False)
     assert again.returncode == 3
     assert "-j2" in again.stdout
