@@ -12,6 +12,8 @@ true <&0 || exec </dev/null
 true >&1 || exec >/dev/null
 true >&2 || exec 2>/dev/null
 umask 022
+# As -I does for ./doit itself: with a PYTHONHOME no Python that is here seems good enough.
+for name in $(env | sed -n 's/^\(PYTHON[A-Z]*\)=.*/\1/p'); do unset "$name"; done
 here=$1
 what=$2
 shift 2

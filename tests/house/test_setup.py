@@ -160,6 +160,11 @@ def test_another_lock_is_another_environment(finished: Site) -> None:
     assert finished.run("x") == finished.good
 
 
+def test_what_python_reads_from_the_environment_has_no_say(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "venv.py").write_text("raise SystemExit(1)")
+    assert site.run("x", PYTHONHOME="/nowhere", PYTHONPATH=str(tmp_path)) == site.made
+
+
 def test_two_at_once_make_one(site: Site) -> None:
     runs = [site.start("x"), site.start("x"), site.start("x")]
     ends = [(*run.communicate(timeout=120), run.returncode) for run in runs]
