@@ -89,7 +89,7 @@ def test_no_user_namespace_where_the_filter_is_left_out(build_tree: Tree, tmp_pa
     command = Command(argv=("unshare", "--user", "true"), tree=build_tree.path, chdir="/")
     argv = sandbox.bwrap_argv(command)
     code = argv.index(sandbox._ENTER)
-    nothing = "from tools.pipeline.engine import seccomp; seccomp._REFUSED = seccomp._BITS = (); "
+    nothing = "from tools.pipeline.sandbox import seccomp; seccomp._REFUSED = seccomp._BITS = (); "
     argv[code] = argv[code].replace("from tools", nothing + "from tools", 1)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "unshare: unshare failed: No space left on device\n")
@@ -307,3 +307,23 @@ def test_available_under_a_filter_like_dockers(repository: Path) -> None:
         "(bwrap: No permissions to create new namespace); " in said
     )
     assert "run as root" not in said
+
+
+def test_no_file_without_end_and_no_core_dump(inside: Inside, tmp_path: Path) -> None:
+    inside("truncate -s 8G large")
+    assert (tmp_path / "private/build/large").stat().st_size == 8 << 30
+    with pytest.raises(BuildError, match=f"status {128 + signal.SIGXFSZ}"):
+        inside("exec truncate -s 1T huge")
+    # Standard output may be a file as well: the log.
+    assert inside("prlimit --noheadings -o HARD --core").split() == ["1"]
+
+
+def test_signals_are_as_at_the_start_of_any_program(inside: Inside) -> None:
+    """Python ignores two, and whatever our caller ignores or blocks is inherited."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        assert inside("grep -E '^Sig(Blk|Ign)' /proc/self/status").split()[1::2] == ["0" * 16] * 2
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

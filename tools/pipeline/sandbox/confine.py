@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import pwd
+import resource
 import signal
 import sys
 from typing import NoReturn
@@ -31,6 +32,10 @@ FAILED = 125
 """Exit status when there is no sandbox to run anything in."""
 PARENT = "SEV_ARTIFACTS_PARENT"
 """The variable with the process id of whom this must not outlive."""
+
+# A step's largest file, in bytes: one call could make its log longer than any disk. And no core dump, whose
+# handler root runs on the host: 1 means that, for handlers as well (core(5), and do_coredump() in fs/coredump.c).
+_LIMITS = ((resource.RLIMIT_FSIZE, 64 << 30), (resource.RLIMIT_CORE, 1))
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEW_MOUNTS, _NEW_USERS = 0x20000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER of linux/sched.h
@@ -65,7 +70,7 @@ def main(argv: list[str]) -> NoReturn:
     # Nothing of the caller's is open in a step, whoever starts it.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDING, signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDING, signal.SIGCHLD})
     # Not left to bubblewrap's --die-with-parent: it is not yet there at the start, is lost at each change of user,
     # and a child that waits for a killed bubblewrap waits for ever.
     _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
@@ -75,7 +80,6 @@ def main(argv: list[str]) -> NoReturn:
         sys.exit(FAILED)
     child = os.fork()
     if child == 0:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _start(argv)
     status = None
     while status is None and signal.sigwait({*_ENDING, signal.SIGCHLD}) == signal.SIGCHLD:
@@ -112,6 +116,14 @@ def _start(argv: list[str]) -> NoReturn:
         filter_file = os.memfd_create("seccomp", 0)
         os.write(filter_file, seccomp.program())
         os.lseek(filter_file, 0, os.SEEK_SET)
+        # What Python, nohup or a shell's & ignore or block, a step would, too.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for which, most in _LIMITS:
+            hard = resource.getrlimit(which)[1]
+            limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(which, (limit, limit))
         uid = _step_uid() if os.geteuid() == 0 else None
         program: str | int = argv[0]
         if uid is None:
