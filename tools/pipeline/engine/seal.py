@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ambient
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import UserError
 
 KEY_SIZE = 32  # bytes; HMAC-SHA256 gains nothing from a longer key (RFC 2104, section 3)
@@ -35,7 +34,7 @@ class Seal:
         """Write the record with its seal, by rename. `kind` and `key` say of what thing it is the record."""
         sealed = {"kind": kind, "key": key, "record": record}
         document = {**sealed, "seal": self._mac(sealed)}
-        digest.write_atomically(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+        files.write_atomically(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def read(self, path: Path, *, kind: str, key: str) -> dict[str, Any] | None:
         """The record, or None when there is none, somebody else wrote it, or it is another thing's."""
@@ -65,9 +64,9 @@ def load(folder: Path) -> Seal:
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            digest.write_once(path, ambient.random_bytes(KEY_SIZE), mode=0o600)
+            files.write_once(path, ambient.random_bytes(KEY_SIZE), mode=0o600)
         with path.open("rb") as file:
-            digest.check_private(os.fstat(file.fileno()), path)
+            files.check_private(os.fstat(file.fileno()), path)
             key = file.read(KEY_SIZE + 1)
     except OSError as error:
         raise UserError(
