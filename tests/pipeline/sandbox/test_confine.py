@@ -89,7 +89,7 @@ def test_no_user_namespace_where_the_filter_is_left_out(build_tree: Tree, tmp_pa
     command = Command(argv=("unshare", "--user", "true"), tree=build_tree.path, chdir="/")
     argv = sandbox.bwrap_argv(command)
     code = argv.index(sandbox._ENTER)
-    nothing = "from tools.pipeline.engine import seccomp; seccomp._REFUSED = seccomp._BITS = (); "
+    nothing = "from tools.pipeline.sandbox import seccomp; seccomp._REFUSED = seccomp._BITS = (); "
     argv[code] = argv[code].replace("from tools", nothing + "from tools", 1)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "unshare: unshare failed: No space left on device\n")
