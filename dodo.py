@@ -6,7 +6,7 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, kata-* ────────────────────────────────────────────────────┘
-    build · check · accept · graph · idblock · test · test_fast · repro · rebuild · bench · lock
+    build · check · accept · graph · cache · idblock · test · test_fast · repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -14,7 +14,7 @@
 from collections.abc import Iterator
 
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, checks, doit_glue, guest, identity, inputs, outputs, repro
+from tools.pipeline.tasks import bench, cache, checks, doit_glue, guest, identity, inputs, outputs, repro
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
@@ -75,6 +75,11 @@ def task_accept() -> Iterator[Task]:
 def task_graph() -> Task:
     """Print every step as it stands."""
     return guest.show_graph(PROJECT)
+
+
+def task_cache() -> Task:
+    """Show what lies in the cache; remove what is old and not needed."""
+    return cache.cache(PROJECT)
 
 
 def task_idblock() -> Task:

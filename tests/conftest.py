@@ -56,20 +56,20 @@ def repro_tree(project: Project) -> Path:
 
 
 @pytest.fixture(scope="session")
-def host_tool(boot_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Wrappers that run a program of the pinned boot tree on host files: host_tool("mkfs.erofs").
+def host_tool(boot_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Wrappers that run a program of the pinned boot tree, or another, on host files: host_tool("mkfs.erofs").
 
     The host's file system with the tree's /usr on top: works because both are merged-/usr systems, and
     needs no root.
     """
     folder = tmp_path_factory.mktemp("host-tools")
 
-    def wrapper(name: str) -> Path:
+    def wrapper(name: str, pinned: Tree = boot_tree) -> Path:
         path = folder / name
         if not path.exists():
-            found = [p for p in ("usr/bin", "usr/sbin") if (boot_tree.path / p / name).exists()]
-            assert found, f"{name} is not in the boot tree"
-            tree = shlex.quote(str(boot_tree.path))
+            found = [p for p in ("usr/bin", "usr/sbin") if (pinned.path / p / name).exists()]
+            assert found, f"{name} is not in {pinned.path}"
+            tree = shlex.quote(str(pinned.path))
             path.write_text(
                 "#!/bin/sh\n"
                 "exec bwrap --die-with-parent --dev-bind / / "

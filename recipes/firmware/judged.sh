@@ -6,7 +6,7 @@
 # usage: judged.sh FOLDER-OF-PATCHES LIST WHERE; a difference ends with status 2 and one line that begins with WHERE
 set -eu
 
-ls "$1" | grep -v -x series | LC_ALL=C sort > /tmp/there
+find "$1" -mindepth 1 -maxdepth 1 ! -name series -printf '%f\n' | LC_ALL=C sort > /tmp/there
 LC_ALL=C sort "$2" > /tmp/judged
 for name in $(comm -23 /tmp/there /tmp/judged); do
     echo "$3: $name of Debian's edk2 is not judged; add it, with a reason"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import agent
+from tools.pipeline.sandbox import failure, sandbox
 from tools.pipeline.tasks.project import Project
 
 SCRIPT = Path(__file__).with_name("run-checks.sh")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.sandbox import Mount
+from tools.pipeline.sandbox import sandbox
+from tools.pipeline.sandbox.sandbox import Mount
 from tools.pipeline.tasks.project import Project
 
 MARKER = b"sev-artifacts bench: init-premount\n"

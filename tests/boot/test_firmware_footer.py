@@ -31,10 +31,10 @@ def test_the_same_firmware_damaged_is_refused(firmware_path: Path) -> None:
         "split code": image[0x20000:],
         "doubled": image * 2,
         "no hashes area": image.replace(
-            struct.pack("<II", 0x810C00, 0x400) + b"\x1a\0" + HASHES_GUID.bytes_le,
-            bytes(8) + b"\x1a\0" + HASHES_GUID.bytes_le,
+            struct.pack("<II", 0x810C00, 0x400) + b"\x1a\0" + HASHES_GUID,
+            bytes(8) + b"\x1a\0" + HASHES_GUID,
         ),
-        "no hashes entry": image.replace(HASHES_GUID.bytes_le, bytes(16)),
+        "no hashes entry": image.replace(HASHES_GUID, bytes(16)),
         "no footer": image[:-48] + bytes(16) + image[-32:],
         "no metadata": image.replace(b"ASEV", b"TDVF"),
     }

@@ -43,7 +43,7 @@ def _table(artifacts: Path, cmdline: str) -> bytes:
 
 def _builtin(project: Project) -> str:
     """What the production kernel itself puts before its command line: CONFIG_CMDLINE."""
-    for path in project.fragments(project.recipes.profile("production")):
+    for path in (project.root / name for name in project.recipes.profile("production").kernel.fragments):
         for line in path.read_text().splitlines():
             if line.startswith("CONFIG_CMDLINE="):
                 return line.partition("=")[2].strip('"') + " "

@@ -20,8 +20,8 @@ def sev_launch(artifacts: Path, *words: str) -> str:
 def sev_snp_measure(artifacts: Path, mode: str, cmdline: str, *words: str) -> str:
     argv = [
         *(sys.executable, "-m", "sevsnpmeasure.cli", "--mode", mode),
-        *("--ovmf", artifacts / "OVMF.fd", "--kernel", artifacts / "vmlinuz"),
-        *("--initrd", artifacts / "initramfs.cpio.zst", "--append", cmdline),
+        *("--ovmf", str(artifacts / "OVMF.fd"), "--kernel", str(artifacts / "vmlinuz")),
+        *("--initrd", str(artifacts / "initramfs.cpio.zst"), "--append", cmdline),
     ]
     done = subprocess.run([*argv, *words], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout.strip()

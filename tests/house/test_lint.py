@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.sandbox import Command, Mount
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox import sandbox
+from tools.pipeline.sandbox.sandbox import Command, Mount
 from tools.pipeline.tasks.project import Project
 
 Linter = Callable[..., subprocess.CompletedProcess[str]]

@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from tools.launcher.host.cpuid import MemoryEncryption
+from tools.launcher.host.facts import HostFacts
 from tools.pipeline.measure import table
 from tools.sev.errors import FormatError
 from tools.sev.modes import ProfileKind
@@ -176,3 +178,13 @@ class Out:
 
     def write(self) -> None:
         self.config.write_text(render(self.data))
+
+
+def facts(**changes: object) -> HostFacts:
+    values = {
+        "kvm_error": None,
+        "sev_error": None,
+        "encryption": MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1),
+        "parameters": {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"},
+    } | changes
+    return HostFacts(**values)  # type: ignore[arg-type]  # fields of several types

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import IO
 
 WINDOW = 256 * 1024
 
@@ -233,30 +234,36 @@ class Agent:
         assert not groups
         extra = {b"STANDIN_UID": str(uid).encode(), b"STANDIN_GID": str(gid).encode()}
         variables = dict(entry.split(b"=", 1) for entry in env) | extra
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipe = subprocess.PIPE
         try:
-            self.process = subprocess.Popen(argv, cwd=cwd, env=variables, start_new_session=True, **pipes)
+            process = subprocess.Popen(
+                argv, cwd=cwd, env=variables, start_new_session=True, stdin=pipe, stdout=pipe, stderr=pipe
+            )
         except FileNotFoundError:
             self.send(frame(0x3F, number, struct.pack("<HI", 5, 9) + b"not found"))
             return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
         self.windows = {1: self.initial, 2: self.initial}
-        self.send(frame(0x32, number, struct.pack("<I", self.process.pid)))
+        self.send(frame(0x32, number, struct.pack("<I", process.pid)))
         readers = [
-            threading.Thread(target=self.pump, args=(number, 1, self.process.stdout)),
-            threading.Thread(target=self.pump, args=(number, 2, self.process.stderr)),
+            threading.Thread(target=self.pump, args=(number, 1, process.stdout)),
+            threading.Thread(target=self.pump, args=(number, 2, process.stderr)),
         ]
         for reader in readers:
             reader.start()
         deaf = behaviour == "deaf"
-        threading.Thread(target=self.feed, args=(number, deaf), daemon=True).start()
-        threading.Thread(target=self.finish, args=(number, readers), daemon=True).start()
+        threading.Thread(target=self.feed, args=(number, process.stdin, deaf), daemon=True).start()
+        threading.Thread(target=self.finish, args=(number, process, readers), daemon=True).start()
 
     def push(self, data: bytes | None) -> None:
         with self.stdin_ready:
             self.stdin.append(data)
             self.stdin_ready.notify()
 
-    def feed(self, number: int, deaf: bool) -> None:
+    def feed(self, number: int, stdin: IO[bytes], deaf: bool) -> None:
         while not deaf:
             with self.stdin_ready:
                 while not self.stdin:
@@ -264,17 +271,17 @@ class Agent:
                 data = self.stdin.pop(0)
             try:
                 if data is None:
-                    self.process.stdin.close()
+                    stdin.close()
                     return
-                self.process.stdin.write(data)
-                self.process.stdin.flush()
+                stdin.write(data)
+                stdin.flush()
             except OSError:
                 self.send(frame(0x20, number, struct.pack("<B3xI", 0, 0)))
                 return
             self.outstanding += len(data)
             self.send(frame(0x20, number, struct.pack("<B3xI", 0, len(data))))
 
-    def pump(self, number: int, stream: int, pipe: object) -> None:
+    def pump(self, number: int, stream: int, pipe: IO[bytes]) -> None:
         while data := os.read(pipe.fileno(), 50_000):
             while data:
                 with self.credit:
@@ -284,8 +291,8 @@ class Agent:
                     self.windows[stream] -= len(part)
                 self.send(frame(0x32 + stream, number, part))
 
-    def finish(self, number: int, readers: list[threading.Thread]) -> None:
-        status = self.process.wait()
+    def finish(self, number: int, process: "subprocess.Popen[bytes]", readers: list[threading.Thread]) -> None:
+        status = process.wait()
         for reader in readers:
             reader.join()
         kind, code = (1, -status) if status < 0 else (0, status)

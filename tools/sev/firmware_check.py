@@ -10,14 +10,14 @@ processor fills one each (SNP firmware ABI, SNP_LAUNCH_UPDATE).
 """
 
 import struct
-import uuid
 from itertools import pairwise
 
 from tools.sev.errors import FormatError
 from tools.sev.footer import HINT, NEEDED_SECTIONS, Area, Footer, parse_footer
+from tools.sev.guid import guid
 from tools.sev.limits import FOUR_GIB, PAGE
 
-VARIABLE_STORE_GUID = uuid.UUID("fff12b8d-7696-4c8b-a985-2747075b4f50")
+VARIABLE_STORE_GUID = guid("fff12b8d-7696-4c8b-a985-2747075b4f50")
 """gEfiSystemNvDataFvGuid: the volume with which an unsplit image begins."""
 # EFI_FIRMWARE_VOLUME_HEADER: zero vector, GUID, u64 length, signature, u32 attributes, u16 header length; the
 # header's 16-bit words add up to zero.
@@ -49,9 +49,9 @@ def _check_volumes(image: bytes) -> None:
     offset = count = 0
     while offset < len(image):
         length, guid = _volume(image, offset)
-        if not offset and guid != VARIABLE_STORE_GUID.bytes_le:
+        if not offset and guid != VARIABLE_STORE_GUID:
             raise FormatError("no variable store at the beginning: the CODE half of a split image?")
-        if offset and guid == VARIABLE_STORE_GUID.bytes_le:
+        if offset and guid == VARIABLE_STORE_GUID:
             raise FormatError("a second variable store: several images in one?")
         offset += length
         count += 1

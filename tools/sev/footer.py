@@ -11,18 +11,18 @@ sev-snp-measure, by which the pipeline computes launch digests, has a parser of 
 """
 
 import struct
-import uuid
 from dataclasses import dataclass
 
 from tools.sev.errors import FormatError
+from tools.sev.guid import guid, guid_text
 from tools.sev.hashes_table import TABLE_SIZE
 from tools.sev.limits import PAGE
 
-FOOTER_GUID = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
-HASHES_GUID = uuid.UUID("7255371f-3a3b-4b04-927b-1da6efa8d454")
-SECRET_GUID = uuid.UUID("4c2eb361-7d9b-4cc3-8081-127c90d3d294")
-SEV_ES_RESET_GUID = uuid.UUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e")
-SEV_METADATA_GUID = uuid.UUID("dc886566-984a-4798-a75e-5585a7bf67cc")
+FOOTER_GUID = guid("96b582de-1fb2-45f7-baea-a366c55a082d")
+HASHES_GUID = guid("7255371f-3a3b-4b04-927b-1da6efa8d454")
+SECRET_GUID = guid("4c2eb361-7d9b-4cc3-8081-127c90d3d294")
+SEV_ES_RESET_GUID = guid("00f771de-1a7e-4fcb-890e-68c77e2fb44e")
+SEV_METADATA_GUID = guid("dc886566-984a-4798-a75e-5585a7bf67cc")
 SECTION_NAMES = {1: "SEC_MEM", 2: "SECRETS", 3: "CPUID", 4: "SVSM_CAA", 0x10: "KERNEL_HASHES"}
 """Section types of the SEV metadata, version 1."""
 NEEDED_SECTIONS = ("SEC_MEM", "SECRETS", "CPUID", "KERNEL_HASHES")
@@ -108,27 +108,26 @@ def parse_footer(image: bytes, *, where: str) -> Footer:
     )
 
 
-def _entries(image: bytes, *, where: str) -> dict[uuid.UUID, bytes]:
+def _entries(image: bytes, *, where: str) -> dict[bytes, bytes]:
     end = len(image) - _FOOTER_END
-    total, guid = _ENTRY.unpack_from(image, end - _ENTRY.size)
-    if guid != FOOTER_GUID.bytes_le:
+    total, last = _ENTRY.unpack_from(image, end - _ENTRY.size)
+    if last != FOOTER_GUID:
         raise FormatError("no OVMF footer 48 bytes before the end: truncated, or no OVMF code image", where=where)
     start = end - total
     if total < _ENTRY.size or start < 0:
         raise FormatError(f"the footer's length {total} is impossible", where=where)
-    entries: dict[uuid.UUID, bytes] = {}
+    entries: dict[bytes, bytes] = {}
     position = end - _ENTRY.size
     while position > start:
         head = position - _ENTRY.size
         if head < start:
             raise FormatError(f"the footer has {position - start} stray bytes at its start", where=where)
         length, raw = _ENTRY.unpack_from(image, head)
-        guid = uuid.UUID(bytes_le=raw)
         if length < _ENTRY.size or position - length < start:
-            raise FormatError(f"the footer's entry {guid} has the impossible length {length}", where=where)
-        if guid in entries:
-            raise FormatError(f"the footer has entry {guid} twice", where=where)
-        entries[guid] = image[position - length : head]
+            raise FormatError(f"the footer's entry {guid_text(raw)} has the impossible length {length}", where=where)
+        if raw in entries:
+            raise FormatError(f"the footer has entry {guid_text(raw)} twice", where=where)
+        entries[raw] = image[position - length : head]
         position -= length
     return entries
 

@@ -9,12 +9,13 @@ table from sev-snp-measure.
 
 import hashlib
 import struct
-import uuid
 
-HEADER_GUID = uuid.UUID("9438d606-4f22-4cc9-b479-a793d411fd21")
-CMDLINE_GUID = uuid.UUID("97d02dd8-bd20-4c94-aa78-e7714d36ab2a")
-INITRD_GUID = uuid.UUID("44baf731-3a2f-4bd7-9af1-41e29169781d")
-KERNEL_GUID = uuid.UUID("4de79437-abd2-427f-b835-d5b172d2045b")
+from tools.sev.guid import guid
+
+HEADER_GUID = guid("9438d606-4f22-4cc9-b479-a793d411fd21")
+CMDLINE_GUID = guid("97d02dd8-bd20-4c94-aa78-e7714d36ab2a")
+INITRD_GUID = guid("44baf731-3a2f-4bd7-9af1-41e29169781d")
+KERNEL_GUID = guid("4de79437-abd2-427f-b835-d5b172d2045b")
 _ENTRY = struct.Struct("<16sH32s")
 # Header GUID and length, then three entries: 168 bytes.
 _LENGTH = 18 + 3 * _ENTRY.size
@@ -28,7 +29,7 @@ def hashes_table(*, kernel_sha256: bytes, initrd_sha256: bytes | None, cmdline: 
         initrd_sha256 = hashlib.sha256(b"").digest()
     # The command line is hashed with its trailing NUL, as fw_cfg serves it.
     cmdline_sha256 = hashlib.sha256(cmdline.encode("ascii") + b"\0").digest()
-    table = struct.pack("<16sH", HEADER_GUID.bytes_le, _LENGTH)
-    for guid, digest in ((CMDLINE_GUID, cmdline_sha256), (INITRD_GUID, initrd_sha256), (KERNEL_GUID, kernel_sha256)):
-        table += _ENTRY.pack(guid.bytes_le, _ENTRY.size, digest)
+    table = struct.pack("<16sH", HEADER_GUID, _LENGTH)
+    for entry, digest in ((CMDLINE_GUID, cmdline_sha256), (INITRD_GUID, initrd_sha256), (KERNEL_GUID, kernel_sha256)):
+        table += _ENTRY.pack(entry, _ENTRY.size, digest)
     return table.ljust(TABLE_SIZE, b"\0")

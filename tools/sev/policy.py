@@ -145,7 +145,7 @@ def toml_value(value: Value) -> str:
 def encode(values: dict[str, Value], layout: Layout) -> int:
     """The bits for some names; ValueError for an unknown name or a value that it cannot have.
 
-    A name that is left out is as its bit is when it is zero, but for debugging, which is never on unasked.
+    A name that is left out gets the value for which its bit is zero; debugging is off unless asked for.
     """
     bits = 0
     for bit in layout.ones:

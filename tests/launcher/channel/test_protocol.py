@@ -184,7 +184,7 @@ def test_nothing_after_a_ready_without_verity_is_given_on(verity: int) -> None:
     """HELLO, READY, STARTED, output, EXITED in one burst."""
     link = Link(Container(root_kind=protocol.RootKind.EROFS, root_length=512, verity=True))
     burst = hello() + frame(0x31, 0, bytes([verity, 0, 0, 0])) + frame(0x32, 1, bytes(4)) + frame(0x33, 1, b"x")
-    seen = []
+    seen: list[type] = []
     with pytest.raises(ProtocolError) as refusal:
         seen.extend(type(message) for message in link.feed(burst))  # what came before the refusal is kept
     assert isinstance(refusal.value, NoVerityError) is (verity == 0)

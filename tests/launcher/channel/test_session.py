@@ -37,10 +37,13 @@ def start() -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def call(command: list[str], **env: str) -> subprocess.Popen[bytes]:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | env, **pipes)
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                stack.callback(pipe.close)
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                command, cwd=REPOSITORY, env=os.environ | env, stdin=pipe, stdout=pipe, stderr=pipe
+            )
+            for stream in (process.stdin, process.stdout, process.stderr):
+                assert stream is not None
+                stack.callback(stream.close)
             stack.callback(process.wait, 60)
             stack.callback(process.kill)
             return process
@@ -220,6 +223,7 @@ def test_output_beyond_the_window(start: Start, command: Command) -> None:
     # Nobody reads, so no more than a pipe's worth is granted again: 8 frames of 64 KiB are too many.
     process = start(command("true"), STANDIN="raw:flood")
     assert process.wait(60) == 125
+    assert process.stderr is not None
     assert b"stdout beyond its window" in process.stderr.read()
 
 

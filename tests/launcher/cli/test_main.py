@@ -4,18 +4,15 @@
 """Options, refusals, doctor, the choice of accelerator, and the launcher as one file."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.launcher.conftest import Answer, Run
-from tests.launcher.launcher_kit import Out, firmware_image
+from tests.launcher.launcher_kit import Out, facts, firmware_image
 from tools.launcher.host import facts as host
-from tools.launcher.host.cpuid import MemoryEncryption, _execute, decode, memory_encryption
-from tools.launcher.host.facts import HostFacts, obstacles
-from tools.launcher.host.qemu_program import parse_version
+from tools.launcher.host.facts import obstacles
 from tools.sev.modes import Mode
 
 Call = Callable[..., Answer]
@@ -101,66 +98,6 @@ def test_this_host_without_sev_refuses_by_itself(out: Out, call: Call, standin: 
     answer = call("run", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true")
     assert answer.status == 2
     assert "this host cannot run a guest in mode snp" in answer.err
-
-
-def facts(**changes: object) -> HostFacts:
-    values = {
-        "kvm_error": None,
-        "sev_error": None,
-        "encryption": MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1),
-        "parameters": {"sev": "Y", "sev_es": "Y", "sev_snp": "Y"},
-    } | changes
-    return HostFacts(**values)  # type: ignore[arg-type]  # fields of several types
-
-
-def test_obstacles() -> None:
-    for mode in Mode:
-        assert obstacles(facts(), mode) == []
-        assert "CPUID 0x8000001F" in obstacles(facts(encryption=None), mode)[0]
-        assert obstacles(facts(kvm_error="Permission denied"), mode) == ["/dev/kvm: Permission denied"]
-        assert obstacles(facts(parameters={}), mode)[0].startswith("kvm_amd has no sev")
-    rome = MemoryEncryption(sev=True, sev_es=True, snp=False, cbit=47, reduced_phys_bits=1)
-    assert obstacles(facts(encryption=rome), Mode.SEV_ES) == []
-    assert obstacles(facts(encryption=rome), Mode.SNP) == ["the CPU does not report SEV-SNP (CPUID 0x8000001F)"]
-    off = {"sev": "Y", "sev_es": "N", "sev_snp": "0"}
-    assert obstacles(facts(parameters=off), Mode.SEV_ES) == ["kvm_amd.sev_es is N"]
-    assert obstacles(facts(parameters=off), Mode.SNP) == ["kvm_amd.sev_snp is 0"]
-    assert obstacles(facts(parameters=off), Mode.SEV) == []
-
-
-def test_cpuid_leaf() -> None:
-    found = decode(0x0101_FD3F, 0x0000_4173)
-    assert found == MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=5)
-    assert decode(0x2, 0x6F).cbit == 47
-
-    def amd(leaf: int, *, vendor: bytes = b"AuthenticAMD", highest: int = 0x80000023) -> tuple[int, int, int, int]:
-        words = [int.from_bytes(vendor[i : i + 4], "little") for i in (0, 4, 8)]
-        if leaf == 0:
-            return (16, words[0], words[2], words[1])
-        return (highest, 0, 0, 0) if leaf == 0x80000000 else (0x1A, 0x73, 0, 0)
-
-    assert memory_encryption(amd) == MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1)
-    assert memory_encryption(lambda leaf: amd(leaf, vendor=b"GenuineIntel")) is None
-    assert memory_encryption(lambda leaf: amd(leaf, highest=0x8000001E)) is None
-
-
-def test_executing_cpuid_agrees_with_proc_cpuinfo() -> None:
-    _, ebx, ecx, edx = _execute(0)
-    vendor = b"".join(part.to_bytes(4, "little") for part in (ebx, edx, ecx)).decode()
-    assert f": {vendor}\n" in Path("/proc/cpuinfo").read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", (7, 2, 22)),
-        ("QEMU emulator version 10.0.13 (Debian)", (10, 0, 13)),
-        ("QEMU emulator version 10.1 (x)", (10, 1, 0)),
-        ("busybox", None),
-    ],
-)
-def test_versions(text: str, version: tuple[int, int, int] | None) -> None:
-    assert parse_version(text) == version
 
 
 def test_old_qemu_cannot_protect(
@@ -330,54 +267,6 @@ def test_the_warning_cannot_be_missed_or_silenced(out: Out, call: Call, standin:
     assert "\x1b" not in answer.err
 
 
-def test_doctor_on_a_host_with_everything(out: Out, call: Call, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.launcher.host.facts.gather", facts)
-    answer = call("doctor", "--json", "--quiet", "--config", out.config, "--qemu", standin)
-    document = json.loads(answer.out)
-    assert answer.status == 0, answer.out
-    assert set(document) == {"schema", "asked", "can_run", "reasons", "checks"}
-    assert document["can_run"] is True
-    assert document["reasons"] == []
-    names = [check["name"] for check in document["checks"]]
-    for name in (
-        "config",
-        "kernel",
-        "QEMU",
-        "/dev/kvm",
-        "/dev/sev",
-        "CPU",
-        "kvm_amd.sev_snp",
-        "guest on KVM",
-        "verdict",
-    ):
-        assert name in names
-    remembered = json.loads(call("doctor", "--json", "--quiet", "--config", out.config, "--qemu", standin).out)
-    assert any("earlier since this host booted" in check["detail"] for check in remembered["checks"])
-
-
-def test_doctor_says_what_is_missing(out: Out, call: Call, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = facts(kvm_error="No such device", sev_error="No such device", encryption=None, parameters={})
-    monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: bare)
-    answer = call("doctor", "--config", out.config, "--qemu", standin)
-    assert answer.status == 1
-    last = answer.out.splitlines()[-1]
-    assert last.startswith("no  verdict")
-    assert "/dev/sev: No such device" in last
-    answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
-    assert answer.status == 0
-    assert "reached its agent in" in answer.out
-    monkeypatch.setenv("STANDIN", "dies")
-    answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
-    assert answer.status == 1
-
-
-def test_doctor_without_artifacts_or_qemu(tmp_path: Path, call: Call) -> None:
-    answer = call("doctor", "--quiet", "--config", tmp_path / "none", "--qemu", "/no/such")
-    assert answer.status == 1
-    assert answer.out.startswith("no  config")
-    assert answer.err == ""
-
-
 def test_check(out: Out, call: Call) -> None:
     answer = call("check", "--config", out.config)
     assert (answer.status, answer.err) == (0, "")
@@ -397,14 +286,6 @@ def test_check(out: Out, call: Call) -> None:
     }  # fmt: skip
     assert call("check", "--config", out.folder / "none").status == 2  # the user's mistake
     assert call("check", "--jsn").status == 2
-
-
-def test_doctor_on_this_host(out: Out, call: Call, standin: Path) -> None:
-    answer = call("doctor", "--json", "--quiet", "--config", out.config, "--qemu", standin)
-    document = json.loads(answer.out)
-    assert document["can_run"] is (answer.status == 0)
-    present = {check["name"]: check["ok"] for check in document["checks"]}
-    assert present["/dev/sev"] is os.access("/dev/sev", os.R_OK | os.W_OK)
 
 
 def test_run_without_sandbox(run: Run, tmp_path: Path) -> None:

@@ -52,13 +52,13 @@ def test_one_file_finds_its_config(one_file: Path, standin: Path, tar: Path, tmp
     # Nothing may be written beside it: out/ can be read-only.
     assert not (moved / "__pycache__").exists()
     (moved / "runtime.toml").unlink()
-    done = subprocess.run([moved / "sev-launch", "show"], capture_output=True, check=False, text=True)
+    done = subprocess.run([moved / "sev-launch", "show"], capture_output=True, check=False)
     assert done.returncode == 2
-    assert str(moved / "runtime.toml") in done.stderr
+    assert str(moved / "runtime.toml") in done.stderr.decode()
 
 
 def test_no_home_and_no_path(one_file: Path, tar: Path, standin: Path) -> None:
-    words = [sys.executable, one_file, *run_words(standin, tar, "/bin/true")]
+    words: list[str | Path] = [sys.executable, one_file, *run_words(standin, tar, "/bin/true")]
     done = subprocess.run(words, capture_output=True, check=False, env={}, timeout=60)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([sys.executable, one_file, "show"], capture_output=True, check=False, env={})
@@ -192,7 +192,7 @@ def test_ascii_terminals(command: str, out: Out) -> None:
 @pytest.mark.parametrize("milliseconds", [0, 3, 6, 9, 12, 20, 40, 60, 90, 120, 200, 300])
 def test_ctrl_c_right_after_the_start(one_file: Path, tar: Path, standin: Path, milliseconds: int) -> None:
     """Silent, and 130 as a shell sees it: from the shell's first instruction on."""
-    words = [one_file, *run_words(standin, tar, "true")]
+    words: list[str | Path] = [one_file, *run_words(standin, tar, "true")]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, env=os.environ | {"STANDIN": "silent"})
     time.sleep(milliseconds / 1000)
     process.send_signal(signal.SIGINT)
@@ -209,7 +209,7 @@ def test_a_signal_while_the_root_is_packed_leaves_nothing(
     root.mkdir()
     with (root / "large").open("wb") as stream:
         stream.truncate(64 << 30)  # takes no room here; its copy would, so packing it takes long enough
-    words = [one_file, *run_words(standin, root, "true")]
+    words: list[str | Path] = [one_file, *run_words(standin, root, "true")]
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     packed = tmp_path / "tmp"
     wait_for(lambda: any(path.stat().st_size for path in packed.glob("*/rootfs.tar")))

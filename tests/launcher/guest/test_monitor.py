@@ -61,7 +61,8 @@ class Bundle:
 
     def create(self, *argv: str, root: Path | None = None, **env: str) -> subprocess.CompletedProcess[bytes]:
         """Run a caller to its end. Its streams, which the workload gets, are files: nobody waits for their end."""
-        words = [sys.executable, "-c", textwrap.dedent(CALLER), self.folder, self.out.config, self.standin]
+        words: list[str | Path] = [sys.executable, "-c", textwrap.dedent(CALLER)]
+        words += [self.folder, self.out.config, self.standin]
         parent = self.folder.parent
         with (parent / "stdout").open("wb") as stdout, (parent / "stderr").open("wb") as stderr:
             return subprocess.run(
@@ -119,7 +120,7 @@ def test_the_guest_outlives_its_caller_and_is_started_by_another_process(bundle:
         "import sys; from tools.launcher.guest import monitor; from pathlib import Path;"
         "print(monitor.ask(Path(sys.argv[1]), 'start'))"
     )
-    words = [sys.executable, "-c", other, bundle.folder]
+    words: list[str | Path] = [sys.executable, "-c", other, bundle.folder]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "'state': 'running'" in done.stdout
     assert bundle.status() == {"schema": 1, "error": None, "exit_status": 7}

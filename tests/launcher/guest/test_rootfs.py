@@ -149,9 +149,9 @@ def archive(path: Path, *members: tarfile.TarInfo | str, kind: int = tarfile.GNU
     return path
 
 
-def info(name: str, *, kind: bytes = tarfile.REGTYPE, **pax: str) -> tarfile.TarInfo:
+def info(name: str, *, kind: bytes = tarfile.REGTYPE, pax: dict[str, str] | None = None) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
-    made.type, made.pax_headers = kind, pax
+    made.type, made.pax_headers = kind, pax or {}
     return made
 
 
@@ -161,7 +161,7 @@ def info(name: str, *, kind: bytes = tarfile.REGTYPE, **pax: str) -> tarfile.Tar
         ([info("label", kind=b"V"), "etc"], "has a volume label; make it without tar's --label"),
         ([info("half", kind=b"M"), "etc"], "begins in another volume"),
         ([info("holes", kind=b"S"), "etc"], "has a sparse member, 'holes'; make it without tar's --sparse"),
-        ([info("etc", **{"GNU.sparse.major": "1"})], "has a sparse member, 'etc'"),
+        ([info("etc", pax={"GNU.sparse.major": "1"})], "has a sparse member, 'etc'"),
         (["manifest.json", "repositories", "0a/layer.tar"], "holds the layers of an image.*docker export"),
         (["oci-layout", "index.json", "blobs/sha256/aa"], "holds the layers of an image"),
     ],
@@ -377,7 +377,14 @@ def test_verity_of_the_real_tools(tmp_path: Path, host_tool: Callable[[str], Pat
     (root / "file").write_bytes(os.urandom(100_000))
     subprocess.run([host_tool("mkfs.erofs"), image, root], check=True, capture_output=True)
     size = image.stat().st_size
-    words = [host_tool("veritysetup"), "format", f"--hash-offset={size}", "--salt=0badcafe", image, image]
+    words: list[str | Path] = [
+        host_tool("veritysetup"),
+        "format",
+        f"--hash-offset={size}",
+        "--salt=0badcafe",
+        image,
+        image,
+    ]
     answer = subprocess.run(words, check=True, capture_output=True).stdout.decode()
     root_hash = answer.split("Root hash:")[1].split()[0]
     found = read_verity(image, root_hash=root_hash)

@@ -284,7 +284,7 @@ Cas(root=Path(sys.argv[1]))._put(chunks())
 
 def test_what_a_killed_run_left_is_swept_and_no_other(tmp_path: Path, repository: Path) -> None:
     cache = Cas(root=tmp_path)
-    argv = [sys.executable, "-c", PUTTING, tmp_path]
+    argv = [sys.executable, "-c", PUTTING, str(tmp_path)]
     with subprocess.Popen(argv, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
@@ -311,7 +311,7 @@ except BuildError as error:
 
 
 def test_a_full_disk_is_named(tmp_path: Path, repository: Path) -> None:
-    argv = [sys.executable, "-c", FULL, tmp_path / "cache"]
+    argv = [sys.executable, "-c", FULL, str(tmp_path / "cache")]
     said = subprocess.run(argv, cwd=repository, capture_output=True, text=True, check=True).stdout
     assert said.startswith(f"{tmp_path}/cache/partial/new-")
     assert "no space left (File too large); free some space" in said

@@ -13,7 +13,7 @@ import pytest
 from tests.pipeline.engine.workshop import Workshop, shell
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.executor import Engine
-from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Step
+from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Reference, Step
 
 COUNT = "echo ran"
 
@@ -64,7 +64,7 @@ def test_what_a_step_sees_of_itself(workshop: Workshop) -> None:
     (workshop.root / "tool").write_text("#!/bin/sh\n")
     (workshop.root / "tool").chmod(0o700)
     script = "{ id -u; id -g; pwd; umask; stat -c '%n %a %u' /build /out /inputs /inputs/*; } >/out/out"
-    inputs = {"/inputs/tool": CheckoutFile(path="tool"), "/inputs/data": Literal(data=b"")}
+    inputs: dict[str, Reference] = {"/inputs/tool": CheckoutFile(path="tool"), "/inputs/data": Literal(data=b"")}
     step = shell(script, inputs=inputs)
     engine = workshop.engine()
     engine.ensure(step)

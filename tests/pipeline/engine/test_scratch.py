@@ -15,10 +15,11 @@ import pytest
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import sandbox, scratch
+from tools.pipeline.engine import scratch
 from tools.pipeline.engine.merkle import Digest, File
-from tools.pipeline.engine.sandbox import Command, Mount
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox import sandbox
+from tools.pipeline.sandbox.sandbox import Command, Mount
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ with scratch.made(Path(sys.argv[1]), "s") as made:
 
 def test_only_what_the_dead_left_is_swept(tmp_path: Path, repository: Path) -> None:
     parent = tmp_path / "scratch"
-    argv = [sys.executable, "-c", LIVING, parent]
+    argv = [sys.executable, "-c", LIVING, str(parent)]
     with subprocess.Popen(argv, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         root = Path(process.stdout.readline().decode().strip())

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.pipeline.engine.sandbox import Command, Mount, bwrap_argv
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox.sandbox import Command, Mount, bwrap_argv
 
 
 def run(

@@ -16,10 +16,10 @@ import pytest
 
 from tests.pipeline.guest import boxed
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.guest import initramfs
 from tools.pipeline.guest.initramfs import Manifest
+from tools.pipeline.sandbox.sandbox import EPOCH
 from tools.pipeline.tasks.project import Project
 
 MANIFEST = """

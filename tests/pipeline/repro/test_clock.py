@@ -2,49 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """A shifted clock is in no step's key: only a cache that goes with the check may hold what was made under one."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.checkout import copy_all
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.results import Results
 from tools.pipeline.repro import environments
 from tools.pipeline.repro.environments import Job
 from tools.pipeline.repro.variations import Name
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.sandbox import sandbox
 
 
-@pytest.fixture
-def shifted(repository: Path, tmp_path: Path, repro_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A checkout with a launcher that nobody has packed, a cache of its own, and a clock that is 210 days ahead."""
-    copy = copy_all(repository, tmp_path / "checkout")
-    with (copy / "tools/launcher/__init__.py").open("a") as file:
-        file.write(f"# {tmp_path}\n")
-    project = Project.load(copy)
-    project.trees.ensure("python")
-    library = repro_tree / environments.FAKETIME.removeprefix("/")
-    monkeypatch.setenv("SEV_ARTIFACTS_CLOCK", f"{library} +210d")
-    project.engine.cas = Cas(root=tmp_path / "cache")
-    project.engine.results = Results(root=tmp_path / "cache/results", seal=project.seal)
-    return project
-
-
-def test_no_result_goes_into_an_ordinary_cache(shifted: Project) -> None:
-    """Status 2, and the cache has nothing."""
-    with pytest.raises(UserError, match=r"^SEV_ARTIFACTS_CLOCK: .*reproducibility check alone.*; unset it$"):
-        shifted.engine.ensure(shifted.plan.launcher)
-    assert not shifted.engine.cas.root.exists()
-
-
-def test_a_check_s_own_cache_takes_it(shifted: Project) -> None:
-    """The control."""
-    shifted.engine.cas.root.mkdir()
-    (shifted.engine.cas.root / sandbox.CLOCK_MARK).touch()
-    assert shifted.engine.ensure(shifted.plan.launcher).outputs
-    assert list(shifted.engine.results.root.rglob("*.json"))
+@pytest.mark.parametrize("marked", [False, True])
+def test_only_a_check_s_own_cache_is_used(repository: Path, repro_tree: Path, tmp_path: Path, *, marked: bool) -> None:
+    """Status 2 and one line; the same with the mark is the control."""
+    if marked:
+        (tmp_path / sandbox.CLOCK_MARK).touch()
+    shift = f"{repro_tree}{environments.FAKETIME} +210d"
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.pipeline.front", "graph"],
+        cwd=repository,
+        env={**os.environ, "SEV_ARTIFACTS_CACHE": str(tmp_path), "SEV_ARTIFACTS_CLOCK": shift},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (0 if marked else 2), done.stderr
+    refusal = (
+        "error: SEV_ARTIFACTS_CLOCK: is for the reproducibility check alone, which has a cache of its own; unset it"
+    )
+    assert [line for line in done.stderr.splitlines() if "error" in line] == ([] if marked else [f"doit: {refusal}"])
+    assert marked or not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("chosen", [tuple(Name), tuple(name for name in Name if name is not Name.CLOCK)])

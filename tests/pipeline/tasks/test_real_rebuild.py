@@ -77,13 +77,13 @@ class Checkout:
 
     def record(self, step: str) -> Path:
         """Where the cache has the result of a step."""
-        key = str(self.steps[step]["key"])
-        return self.cache / "results" / key[:2] / f"{key}.json"
+        key = self.steps[step]["key"]
+        return Path(self.cache, "results", key[:2], f"{key}.json")
 
     def stored(self, step: str, output: str) -> Path:
         """Where the cache has an output of a step."""
-        sha256 = str(self.steps[step]["outputs"][output]["sha256"])
-        return self.cache / "sha256" / sha256[:2] / sha256
+        sha256 = self.steps[step]["outputs"][output]["sha256"]
+        return Path(self.cache, "sha256", sha256[:2], sha256)
 
     def rooms(self) -> list[Path]:
         """Working folders of steps."""

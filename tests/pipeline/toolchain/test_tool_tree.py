@@ -44,7 +44,7 @@ def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarI
 
 
 def folder(name: str, **fields: object) -> tuple[tarfile.TarInfo, bytes]:
-    return member(name, type=tarfile.DIRTYPE, **{"mode": 0o755, **fields})
+    return member(name, b"", type=tarfile.DIRTYPE, **{"mode": 0o755, **fields})
 
 
 def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:

@@ -96,7 +96,7 @@ def run(values: Values, ui: Ui) -> int:
         mode = config.sev.mode if config is not None else asked.mode or Mode.SNP
         reasons += obstacles(facts, mode) if firmware is None else reasons_against(facts, mode, qemu, firmware)
     what = "unprotected" if asked.unprotected else f"mode {config.sev.mode if config else asked.mode or 'snp'}"
-    report.add("verdict", not reasons, f"{what}: {'; '.join(reasons) if reasons else 'a guest can run here'}")
+    report.add("verdict", not reasons, f"{what}: {'no' if reasons else 'a'} guest can run here")
     _print(report, as_json=values.json, what=what, reasons=reasons)
     return 1 if reasons else 0
 
@@ -253,3 +253,5 @@ def _print(report: _Report, *, as_json: bool, what: str, reasons: list[str]) -> 
         mark, style = marks[ok]
         shown = f"{style}{mark}\x1b[0m" if colour else mark
         write_stdout(f"{shown}  {name:<{width}}  {detail}\n")
+    for reason in reasons:
+        write_stdout(f"{'':<{width + 6}}{reason}\n")

@@ -13,7 +13,7 @@ _EXAMPLES = f"""examples:
   {NAME} policy 0xb0000
       the names, one a line, as recipes/guest.toml writes them
   {NAME} policy smt=true debug=true min-abi=1.51
-      the bits; a name left out is as its bit is when zero, but debug is never on unasked
+      the bits; a name that is left out gets the value of a 0 bit, and debug is false
   {NAME} policy --mode sev-es 0x5
 
 exit status: 2 when the firmware would refuse the policy because of a reserved bit"""
@@ -48,7 +48,8 @@ def run(values: Values, _: Ui) -> int:
     else:
         write_stdout(text)
     if reasons:
-        raise UserError(f"{bits:#x} {'; '.join(reasons)}", where=f"policy of mode {layout.mode}")
+        where = f"policy of mode {layout.mode}"
+        raise UserError(f"{bits:#x} {reasons[0]}", where=where, details=tuple(reasons[1:]))
     return 0
 
 

@@ -41,7 +41,7 @@ def _key(qemu: QemuProgram, config: RuntimeConfig) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     parts = [boot, qemu.path, repr(qemu.version), *(artifact.sha256 for artifact in config.artifacts)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()
 
 
 def _load(path: Path) -> dict[str, bool]:

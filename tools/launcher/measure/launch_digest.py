@@ -14,6 +14,7 @@ the layout of the VMSA. The pipeline has its own parser of the footer, that of s
 import hashlib
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice, repeat
 
 from tools.launcher.measure import vmsa
@@ -43,8 +44,19 @@ class LaunchDigests:
         firmware = check_firmware(image, where=where)
         assert firmware.sev_es_reset is not None
         self._ap_eip = firmware.sev_es_reset
-        self._plain = hashlib.sha256(image + table)
-        self.snp_before_vmsas = snp_sections(snp_flash(image), table, firmware)
+        self._image = image
+        self._table = table
+        self._firmware = firmware
+
+    # Computed when asked for: most callers want one mode, and the image has a megabyte.
+    @cached_property
+    def _plain(self) -> "hashlib._Hash":
+        return hashlib.sha256(self._image + self._table)
+
+    @cached_property
+    def snp_before_vmsas(self) -> bytes:
+        """The chain up to the first vCPU's page."""
+        return snp_sections(snp_flash(self._image), self._table, self._firmware)
 
     def digest(self, mode: Mode, *, signature: int, vcpus: int, legacy_vm_type: bool) -> str:
         """One digest, in hexadecimal.

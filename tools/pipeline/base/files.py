@@ -168,6 +168,35 @@ def open_folder(root: Path, *names: str, make: bool = False) -> int:
     return here
 
 
+def members(root: Path, *names: str) -> list[tuple[str, os.stat_result]]:
+    """Names and states of the regular files in a folder below `root`, sorted; none when it is not there."""
+    try:
+        folder = open_folder(root, *names)
+    except FileNotFoundError:
+        return []
+    try:
+        found = []
+        for name in sorted(os.listdir(folder)):
+            with suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found.append((name, status))
+        return found
+    finally:
+        os.close(folder)
+
+
+def remove_member(root: Path, *path: str) -> None:
+    """Remove a file below `root`, if it is there; no link on the way is followed."""
+    *names, last = path
+    with suppress(FileNotFoundError):
+        folder = open_folder(root, *names)
+        try:
+            os.unlink(last, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 

@@ -22,13 +22,14 @@ from typing import Any
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError, SevArtifactsError
-from tools.pipeline.engine import failure, key, locks, merkle, sandbox, scratch
+from tools.pipeline.engine import key, locks, merkle, scratch
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.results import Result, Results
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox import failure, sandbox
 
 
 @dataclass(kw_only=True)
@@ -48,7 +49,7 @@ class Engine:
     check_tools: Callable[[str], Tree]
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
-    _swept: bool = field(default=False, repr=False)
+    _prepared: bool = field(default=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def key(self, step: Step) -> str | None:
@@ -71,6 +72,7 @@ class Engine:
                 return None
             if not all(self.cas.has(node.digest.sha256, node.digest.size) for node in result.outputs.values()):
                 return None
+            self.results.used(result.key)
             self._known[step.name] = result
             return result
 
@@ -84,7 +86,6 @@ class Engine:
 
         Raises BuildError when the step fails, UserError when it says that an input is at fault.
         """
-        sandbox.check_clock(self.cas.root)
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
@@ -178,6 +179,13 @@ class Engine:
 
     def _make(self, step: Step) -> Result:
         """Run the step, unless another process that holds its lock has done so meanwhile."""
+        with self._lock:
+            if not self._prepared:
+                # Before the first step, not at every start: a build with nothing to do runs none.
+                sandbox.available()
+                scratch.sweep(self.build / "scratch")
+                self.cas.sweep()
+                self._prepared = True
         tools = self.check_tools(step.tools)
         found = self.key(step)
         assert found is not None
@@ -187,7 +195,6 @@ class Engine:
             return self.find(step) or self._run(step, found, tools)
 
     def _run(self, step: Step, found: str, tools: Tree) -> Result:
-        self._sweep()
         started = ambient.monotonic()
         with scratch.made(self.build / "scratch", step.name) as room:
             self._stage(step, room)
@@ -207,14 +214,6 @@ class Engine:
         with self._lock:
             self._known[step.name] = result
         return result
-
-    def _sweep(self) -> None:
-        """Delete what failed and killed runs have left, once a process and before anything new is made."""
-        with self._lock:
-            if not self._swept:
-                scratch.sweep(self.build / "scratch")
-                self.cas.sweep()
-            self._swept = True
 
     def _command(self, step: Step, tools: Tree, room: Scratch) -> sandbox.Command:
         mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(room.inputs.iterdir())]

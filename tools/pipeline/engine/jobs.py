@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.pipeline.engine import sandbox
+from tools.pipeline.sandbox import sandbox
 
 INSIDE = "/tmp/jobs"  # noqa: S108 (the sandbox's own /tmp)
 _TOKEN = b"+"

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.pipeline.base import files
-from tools.pipeline.engine import merkle, sandbox
+from tools.pipeline.engine import merkle
 from tools.pipeline.engine.step import Step
+from tools.pipeline.sandbox import sandbox
 
 ENGINE_VERSION = 1
 """Raised when the same description comes to mean something else: another sandbox, other folders or file modes.

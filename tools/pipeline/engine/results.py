@@ -8,15 +8,20 @@
 A record is this user's word (seal.py) for one key: under another name it is no record.
 """
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.pipeline.base import files
 from tools.pipeline.engine import merkle
 from tools.pipeline.engine.seal import Seal
 
 _KIND = "result"
+_NAME = re.compile(r"([0-9a-f]{64})\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,22 @@ class Results:
         }
         record = {"outputs": outputs, "seconds": round(result.seconds, 1)}
         self.seal.write(self._path(result.key), record, kind=_KIND, key=result.key)
+
+    def entries(self) -> Iterator[tuple[str, int, float]]:
+        """Key, size in bytes and last use (seconds since the epoch) of every record, whoever wrote it."""
+        for folder in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
+            for name, status in files.members(self.root, folder.name):
+                if match := _NAME.fullmatch(name):
+                    yield match[1], status.st_size, status.st_mtime
+
+    def used(self, key: str) -> None:
+        """Say that the record was used just now; a cache that is mounted read-only is fine too."""
+        with suppress(OSError):
+            os.utime(self._path(key), follow_symlinks=False)
+
+    def remove(self, key: str) -> None:
+        """Remove a record, if it is there."""
+        files.remove_member(self.root, key[:2], f"{key}.json")
 
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.json"

@@ -49,9 +49,11 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
                 task = control.tasks[name]
                 for alone in task.task_dep if task.has_subtask else [name]:
                     control.tasks[alone].task_dep = []
+        selected = [control.tasks[name] for name in control.selected_tasks]
         runner = Runner(
             self.dep_manager,
-            Reporter(self.outstream, {}),
+            # What a task answers on standard output is not to be mixed with what is said of tasks.
+            Reporter(ui.stream() if any(map(_answers, selected)) else self.outstream, {}),
             continue_,
             always,
             Stream(2),
@@ -59,6 +61,10 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
         )
         status: int = runner.run_all(control.task_dispatcher())
         return status
+
+
+def _answers(task: Any) -> bool:
+    return bool((task.meta or {}).get("answers"))
 
 
 class List(_Ours, cmd_list.List):  # type: ignore[misc]  # doit has no type information

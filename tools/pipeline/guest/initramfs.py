@@ -20,7 +20,7 @@ import libarchive
 from tools.pipeline.base import names, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.base.toml_reader import Table
-from tools.pipeline.engine.sandbox import EPOCH
+from tools.pipeline.sandbox.sandbox import EPOCH
 
 SCHEMA = 2
 

@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from tools.pipeline.engine.sandbox import EPOCH
 from tools.pipeline.engine.step import CheckoutFile, Output, Reference, Step
 from tools.pipeline.guest import kconfig, patches, source_tree
 from tools.pipeline.guest.kconfig import Request
 from tools.pipeline.recipes import kernels
 from tools.pipeline.recipes.kernels import KernelRecipe
+from tools.pipeline.sandbox.sandbox import EPOCH
 
 BUILTIN_FRAGMENT = kernels.fragment("builtin-initramfs")
 """The fragment that is added when the initramfs is built into the kernel."""

@@ -22,7 +22,7 @@ def step(root: Path) -> Step:
     return Step(
         name="launcher",
         title="launcher",
-        argv=("python3", "/inputs/pack.py", "/src/tools", f"/out/{NAME}"),
+        argv=("python3", "/inputs/pack.py", "/src", f"/out/{NAME}"),
         tools="python",
         inputs={
             "/inputs/pack.py": CheckoutFile(path=_PROGRAM),

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import files, ui
-from tools.pipeline.engine import sandbox
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Output
 from tools.pipeline.publish import expected, launcher, manifest, templates
+from tools.pipeline.sandbox import sandbox
 
 SUMS = "SHA256SUMS"
 _CHECK_TOOLS = "python"

@@ -11,8 +11,8 @@ from typing import Any
 
 from tools.pipeline.base import files as digest
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import failure, sandbox
 from tools.pipeline.repro import environments
+from tools.pipeline.sandbox import failure, sandbox
 
 # More than a person reads; an artifact that differs throughout would otherwise give hundreds of megabytes.
 _REPORT_MAX = 2 << 20  # bytes
@@ -82,9 +82,11 @@ def _openable(path: Path, copy: Path) -> Path:
         return path
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as plain:
         members = [(info, archive.read(info)) for info in archive.infolist()]
-        plain.writestr(zipfile.ZipInfo("(start)"), data[: min(info.header_offset for info, _ in members)])
+        start = data[: min(info.header_offset for info, _ in members)]
         for info, content in members:
             plain.writestr(info, content)
+        # Last, for it may hold offsets, which change with any member.
+        plain.writestr(zipfile.ZipInfo("(start)"), start)
     return copy
 
 

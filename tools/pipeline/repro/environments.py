@@ -19,8 +19,8 @@ from typing import Any
 
 from tools.pipeline.base import ambient
 from tools.pipeline.base import files as digest
-from tools.pipeline.engine import sandbox
 from tools.pipeline.repro.variations import Name
+from tools.pipeline.sandbox import sandbox
 
 ORDINARY = 54321
 """uid and gid of the ordinary user, where root varies who builds: no account of that number is needed."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.pipeline.base.errors import SevArtifactsError
-from tools.pipeline.engine import sandbox
+from tools.pipeline.sandbox import sandbox
 
 _FILES = 64
 # Where the stack begins: moves with every start unless addresses are not randomised. (What lies in the

@@ -24,7 +24,8 @@ _HEADER = """\
 def lock(*, root: Path) -> list[str]:
     """Resolve every requirements*.in of the checkout; return the changes, one line each."""
     changes = []
-    for asked in sorted(root.glob("requirements*.in")):
+    # The shorter name first: the others are constrained by its lock.
+    for asked in sorted(root.glob("requirements*.in"), key=lambda path: (len(path.name), path.name)):
         with ui.working(f"resolving {asked.name}"):
             changes += _lock(asked, asked.with_suffix(".lock"))
     return changes
@@ -54,17 +55,28 @@ def _is_current(asked: Path, text: str, had: dict[str, str]) -> bool:
     """Whether pip, asked anew, would install just what is locked, from files whose hashes are locked."""
     if not had:
         return False
-    # fmt: off
-    answer = pypi.run("install", "--quiet", "--dry-run", "--ignore-installed",
-                      "--report", "-",
-                      "--requirement", asked.name, cwd=asked.parent)
-    # fmt: on
+    with pypi.scratch() as folder:
+        _copy_without_hashes(asked, folder)
+        # fmt: off
+        answer = pypi.run("install", "--quiet", "--dry-run", "--ignore-installed",
+                          "--report", "-",
+                          "--requirement", asked.name, cwd=folder)
+        # fmt: on
     found: dict[str, str] = {}
     for item in json.loads(answer)["install"]:
         found[_normal(item["metadata"]["name"])] = item["metadata"]["version"]
         if item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256", "-") not in text:
             return False
     return found == had
+
+
+def _copy_without_hashes(asked: Path, folder: Path) -> None:
+    """Copy what is asked for and the locks that constrain it: with a hash in one, pip wants one of everything."""
+    text = asked.read_text(encoding="utf-8")
+    (folder / asked.name).write_text(text, encoding="utf-8")
+    for name in re.findall(r"^-c\s+(\S+)", text, flags=re.MULTILINE):
+        known = _versions((asked.parent / name).read_text(encoding="utf-8"))
+        (folder / name).write_text("".join(f"{n}=={v}\n" for n, v in known.items()), encoding="utf-8")
 
 
 def _compile(asked: Path) -> str:

@@ -33,6 +33,7 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("sizes", "sizes of the artifacts beside their budgets")
     yield one("noop", "a build with nothing to do, beside make's (compiles a kernel for it first)", params=(_RUNS,))
     yield one("digests", "the table of launch digests, beside as many calls of sev-snp-measure", params=(_RUNS,))
+    yield one("launcher_start", "a start of sev-launch, beside Python's own", params=(_RUNS,))
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
               needs=_BOOT, params=(_RUNS,))  # fmt: skip
     yield one("overhead", "builds of kernel and firmware, beside bare make and build (an hour)", params=(_PAIRS,))

@@ -56,6 +56,7 @@ def show_graph(project: Project) -> Task:
         "doc": "print every step with its key, whether its result is there, and how long it took (--json, --dot)",
         "actions": [_showing(project)],
         "params": [_JSON, _DOT],
+        "meta": {"answers": True},
         "verbosity": 2,
         "io": {"capture": False},
     }

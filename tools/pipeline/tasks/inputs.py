@@ -13,7 +13,7 @@ from pathlib import Path
 from doit.tools import config_changed
 
 from tools.pipeline.base import ui
-from tools.pipeline.engine import sandbox
+from tools.pipeline.sandbox import sandbox
 from tools.pipeline.sources.pins import Pin
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project

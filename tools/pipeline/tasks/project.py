@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.pipeline.base import ambient, toml_reader
-from tools.pipeline.engine import sandbox, seal
+from tools.pipeline.engine import seal
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
@@ -16,6 +16,7 @@ from tools.pipeline.engine.seal import Seal
 from tools.pipeline.recipes import load as recipes
 from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.sandbox import sandbox
 from tools.pipeline.sources import mirrors, pins, wanted
 from tools.pipeline.sources.pins import Pin, Source, ToolchainLock
 from tools.pipeline.sources.wanted import Toolchain

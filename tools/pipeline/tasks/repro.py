@@ -139,6 +139,7 @@ def rebuild(project: Project) -> Task:
         "doc": "rebuild what a published manifest lists, say of each artifact if it was reproduced",
         "actions": [run],
         "params": [_MANIFEST, _JSON, _CACHED],
+        "meta": {"answers": True},
         "task_dep": [LOCKS],
         "clean": remove(project.build / "rebuild"),
         "io": {"capture": False},

@@ -95,6 +95,17 @@ def find_tree(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Pa
     return _load(trees, name, key(toolchain.tree(name), toolchain.layout, lock.of_tree(name)), seal)
 
 
+def place(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) -> Path:
+    """Where the named tree lies below `trees`, or would."""
+    return _folder(trees, name, key(toolchain.tree(name), toolchain.layout, lock.of_tree(name)))
+
+
+def folders(trees: Path) -> list[tuple[Path, float]]:
+    """Folders of complete trees, whoever made them, and when each was last used (seconds since the epoch)."""
+    records = sorted(trees.glob(f"*-{'[0-9a-f]' * _KEY}/{_RECORD}"))
+    return [(record.parent, record.stat().st_mtime) for record in records]
+
+
 def _folder(trees: Path, name: str, whole: str) -> Path:
     return trees / f"{name}-{whole[:_KEY]}"
 

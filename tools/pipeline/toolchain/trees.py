@@ -37,6 +37,17 @@ class Trees:
             self._found[name] = tree
         return self._found[name]
 
+    def folders(self) -> list[tuple[Path, float]]:
+        """Where trees lie that are set up, of this lock or another, and when each was last used."""
+        return tool_tree.folders(self.path)
+
+    def current(self) -> set[Path]:
+        """Where the trees of this lock lie, or would."""
+        return {
+            tool_tree.place(tree.name, toolchain=self.toolchain, lock=self.lock, trees=self.path)
+            for tree in self.toolchain.trees
+        }
+
     def ensure(self, name: str) -> Tree:
         """The tree, unpacked now if need be; its packages must be in the cache."""
         self._found[name] = tool_tree.ensure_tree(

@@ -21,7 +21,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from tools.pipeline.engine import seccomp
+from tools.pipeline.sandbox import seccomp
 
 INSIDE = 1000
 """uid and gid that a step sees itself as."""
@@ -120,6 +120,8 @@ def _start(argv: list[str]) -> NoReturn:
             # Opened as root: it, too, may lie where only root may enter.
             program = os.open(argv[0], os.O_RDONLY | os.O_CLOEXEC)
             users, rest = _as_another(uid, argv[1:])
+        # The least for when this program itself is killed; bubblewrap's own option comes later.
+        _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         # No shell is wanted: this process is to be the program.
         os.execve(program, [argv[0], *users, "--seccomp", str(filter_file), *rest], {})  # noqa: S606
     except OSError as error:

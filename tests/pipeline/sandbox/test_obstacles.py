@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.engine import obstacles
+from tools.pipeline.sandbox import obstacles
 
 PLACES = {
     "docker": (".dockerenv", "", "docker run --security-opt seccomp=unconfined"),

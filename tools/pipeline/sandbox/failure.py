@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.sandbox import Outcome
+from tools.pipeline.sandbox.sandbox import Outcome
 
 _TAIL = 20  # lines of a failed program's log that are shown
 _READ = 64 << 10  # bytes of the log's end in which they are looked for

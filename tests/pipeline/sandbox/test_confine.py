@@ -10,16 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tools.pipeline.base import children
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import confine, sandbox, seccomp
-from tools.pipeline.engine.sandbox import Command, Mount
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox import confine, sandbox, seccomp
+from tools.pipeline.sandbox.sandbox import Command, Mount
 
 Inside = Callable[..., str]
 ORDINARY = 54321  # no account of that number is needed
@@ -43,7 +45,7 @@ def inside(build_tree: Tree, tmp_path: Path) -> Inside:
 
 def unprotected(tree: Tree, script: str) -> str:
     """The same program with bubblewrap alone, as root of a user namespace: what the protections take away."""
-    argv = ["bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--ro-bind", tree.path, "/"]
+    argv = ["bwrap", "--unshare-all", "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--ro-bind", str(tree.path), "/"]
     argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--", "/bin/sh", "-euc", script]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
@@ -87,7 +89,7 @@ def test_no_user_namespace_where_the_filter_is_left_out(build_tree: Tree, tmp_pa
     command = Command(argv=("unshare", "--user", "true"), tree=build_tree.path, chdir="/")
     argv = sandbox.bwrap_argv(command)
     code = argv.index(sandbox._ENTER)
-    nothing = "from tools.pipeline.engine import seccomp; seccomp._REFUSED = seccomp._BITS = (); "
+    nothing = "from tools.pipeline.sandbox import seccomp; seccomp._REFUSED = seccomp._BITS = (); "
     argv[code] = argv[code].replace("from tools", nothing + "from tools", 1)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "unshare: unshare failed: No space left on device\n")
@@ -136,8 +138,8 @@ AS_USER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tools.pipeline.engine import sandbox
-from tools.pipeline.engine.sandbox import Command, Mount
+from tools.pipeline.sandbox import sandbox
+from tools.pipeline.sandbox.sandbox import Command, Mount
 where = Path(sys.argv[3])
 (where / "build").mkdir(mode=0o755)
 (where / "in").write_text("input")
@@ -152,14 +154,14 @@ def test_root_and_others_see_the_same(build_tree: Tree, repository: Path, tmp_pa
     """All but the owner of the tree, which is somebody else's in one of the two."""
     mine, others, third = tmp_path / "mine", tmp_path / "others", tmp_path / "third"
     script = LOOKS.replace(" / /usr", "")
-    argv = [sys.executable, "-c", AS_USER, repository, build_tree.path]
+    argv = [sys.executable, "-c", AS_USER, str(repository), str(build_tree.path)]
     mine.mkdir()
     others.mkdir()
     third.mkdir()
-    first = subprocess.run([*argv, mine, script], capture_output=True, text=True, check=True).stdout
+    first = subprocess.run([*argv, str(mine), script], capture_output=True, text=True, check=True).stdout
     # Root's inputs are shown as the step's own where the file system and root's capabilities allow it.
     shown = subprocess.run(
-        [*argv, third, "grep -c idmapped /proc/self/mounts || true"], capture_output=True, check=True
+        [*argv, str(third), "grep -c idmapped /proc/self/mounts || true"], capture_output=True, check=True
     )
     owner = "65534" if os.geteuid() == 0 and shown.stdout == b"0\n" else "1000"
     assert first.startswith(f"uid=1000 gid=1000 groups=1000\n1000 1000 755 /build\n{owner} {owner} 644 /inputs/in\n")
@@ -175,14 +177,14 @@ def test_root_and_others_see_the_same(build_tree: Tree, repository: Path, tmp_pa
         python = f"/mnt/python/{Path(sys.executable).resolve().relative_to(sys.base_prefix)}"
         argv = [*change, python, "-c", AS_USER, "/mnt/repository", "/mnt/tree"]
         others = Path("/mnt/work")
-    second = subprocess.run([*argv, others, script], capture_output=True, text=True, check=True).stdout
+    second = subprocess.run([*argv, str(others), script], capture_output=True, text=True, check=True).stdout
     assert first == second
 
 
 SLEEPING = """
 import sys
 from pathlib import Path
-from tools.pipeline.engine import sandbox
+from tools.pipeline.sandbox import sandbox
 script = "echo ready; exec sleep 1000 " + sys.argv[2]
 command = sandbox.Command(argv=("sh", "-c", script), tree=Path(sys.argv[1]), chdir="/")
 sandbox.run(command, title="t", log=Path(sys.argv[3]) / "log", replay=Path(sys.argv[3]) / "replay")
@@ -214,7 +216,7 @@ def test_nothing_survives(
     build_tree: Tree, repository: Path, tmp_path: Path, moment: signal.Signals, ready: bool
 ) -> None:
     word = f"# {tmp_path}"
-    argv = [sys.executable, "-c", SLEEPING, build_tree.path, word, tmp_path]
+    argv = [sys.executable, "-c", SLEEPING, str(build_tree.path), word, str(tmp_path)]
     with subprocess.Popen(argv, cwd=repository, stderr=subprocess.DEVNULL) as process:
         log = tmp_path / "log"
         # The positive control: what is searched for below is found while it runs.
@@ -224,10 +226,33 @@ def test_nothing_survives(
     wait_until(lambda: processes(word) == [])
 
 
+def test_nothing_survives_a_stop_from_another_thread(build_tree: Tree, tmp_path: Path) -> None:
+    word = f"# {tmp_path}"
+    command = Command(argv=("sh", "-c", f"echo ready; exec sleep 1000 {word}"), tree=build_tree.path, chdir="/")
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            sandbox.run(command, title="t", log=tmp_path / "log", replay=tmp_path / "replay")
+        except children.Interrupted as stopped:
+            ended.append(stopped)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        wait_until(lambda: len(processes(word)) >= 2)
+        children.stop()
+        thread.join(20)
+    finally:
+        children.resume()
+    assert len(ended) == 1
+    assert processes(word) == []
+
+
 REFUSING = """
 import ctypes, sys
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine import sandbox, seccomp
+from tools.pipeline.sandbox import sandbox, seccomp
 if sys.argv[1:] == ["filtered"]:
     program = seccomp.program()
     class Program(ctypes.Structure):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, children, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import confine, obstacles
+from tools.pipeline.sandbox import confine, obstacles
 
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH, seconds: 2025-01-01T00:00:00Z. Any constant will do; tools refuse dates before 1980."""
@@ -49,10 +49,12 @@ UMASK = 0o022
 CLOCK_MARK = "of-a-check"
 """A file in a cache of the reproducibility check's own: only there may a step's clock be shifted."""
 
+# Seconds, more than none: confine.py is asked to end, not killed, so that it ends what it started.
+_GRACE = 0.01
 # Started with -c: a module's name would be searched for in the current folder.
 _ENTER = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from tools.pipeline.engine.confine import main; main(sys.argv[1:])"
+    "from tools.pipeline.sandbox.confine import main; main(sys.argv[1:])"
 )
 
 
@@ -193,6 +195,7 @@ def output_of(command: Command, *, limit: int = 16 << 20) -> bytes:
 def _started(argv: list[str], *, stdout: int, stderr: int) -> Iterator["subprocess.Popen[bytes]"]:
     with children.running(
         argv,
+        grace=_GRACE,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
@@ -200,7 +203,12 @@ def _started(argv: list[str], *, stdout: int, stderr: int) -> Iterator["subproce
         env={confine.PARENT: str(os.getpid())},
         umask=UMASK,
     ) as process:
-        yield process
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def bwrap_program() -> str:

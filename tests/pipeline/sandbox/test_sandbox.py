@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import failure, sandbox
-from tools.pipeline.engine.sandbox import Command, Mount
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.sandbox import failure, sandbox
+from tools.pipeline.sandbox.sandbox import Command, Mount
 
 Inside = Callable[..., str]
 

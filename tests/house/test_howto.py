@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""docs/howto.md: each block of commands is run as it stands, in a copy of the checkout, on the built artifacts."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import copy_all
+from tests.launcher.attest.attestation_kit import TCB, Draft
+from tests.launcher.attest.verify_kit import NONCE, Root
+from tools.pipeline.guest import patches
+from tools.pipeline.tasks.project import Project
+
+HEADER = """\
+Subject: virtio_ring: for a test
+SPDX-FileCopyrightText: The sev-artifacts authors
+SPDX-License-Identifier: GPL-2.0-only
+Upstream: not sent
+Tested: here
+
+A test of the documentation.
+---
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A checkout to type in."""
+
+    root: Path
+    blocks: Mapping[str, str]
+    path: str
+
+    def type(self, heading: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        """Run the commands below a heading of the page."""
+        return self.run(self.blocks[heading], **more)
+
+    def run(self, script: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["/bin/sh", "-euc", script],
+            cwd=self.root,
+            env={**os.environ, "PATH": self.path, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def blocks(repository: Path) -> dict[str, str]:
+    """Heading → commands."""
+    text = (repository / "docs/howto.md").read_text()
+    return dict(re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def programs(project: Project, host_tool: Callable[..., Path]) -> Path:
+    """The folder of the pinned programs that the page names."""
+    trees = {"mkfs.erofs": "boot", "veritysetup": "boot", "zstd": "build", "git": "lint"}
+    folders = {host_tool(name, project.trees.ensure(tree)).parent for name, tree in trees.items()}
+    return folders.pop()
+
+
+@pytest.fixture(scope="module")
+def site(blocks: dict[str, str], programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A copy whose `./doit` takes the environment that this test runs in."""
+    root = copy_all(Path(__file__).parents[2], tmp_path_factory.mktemp("howto") / "checkout")
+    (root / "doit").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tools.pipeline.front "$@"\n')
+    (root / "recipes/expected.sha256").unlink(missing_ok=True)
+    return Site(root=root, blocks=blocks, path=f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="module")
+def built(site: Site, artifacts: Path) -> Site:
+    """With the artifacts in its output folder."""
+    shutil.copytree(artifacts, site.root / "out")
+    return site
+
+
+def good(done: "subprocess.CompletedProcess[str]") -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_recipe_is_tried(blocks: dict[str, str], repository: Path) -> None:
+    """By a test below that names its heading."""
+    text = (repository / "docs/howto.md").read_text()
+    assert list(blocks) == re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert text.count("```sh") == len(blocks)
+    source = Path(__file__).read_text()
+    assert not [heading for heading in blocks if f'"{heading}"' not in source]
+
+
+def test_the_configuration(site: Site) -> None:
+    assert good(site.type("See the kernel's configuration")).splitlines()[-1] == "CONFIG_VIRTIO=y"
+
+
+def test_a_patch(site: Site, tmp_path: Path) -> None:
+    """With a header it is one that the build takes, and it fits."""
+    good(site.run("./doit source-linux-6.12"))
+    good(site.type("Write a kernel patch"))
+    diff = (site.root / "build/patch/change.diff").read_text()
+    assert diff.startswith("diff --git a/drivers/virtio/virtio_ring.c b/drivers/virtio/virtio_ring.c\n")
+    folder = tmp_path / "kernel-patches/6.12"
+    shutil.copytree(site.root / "kernel-patches/6.12", folder)
+    (folder / "0002-test.patch").write_text(HEADER + diff)
+    with (folder / "series").open("a") as series:
+        series.write("0002-test.patch\n")
+    found = patches.load_series(tmp_path, "kernel-patches/6.12", licence="GPL-2.0-only")
+    assert found[-1].subject == "virtio_ring: for a test"
+    good(site.run("cd build/patch/a && git apply --check ../change.diff"))
+
+
+def test_a_root_with_verity_from_the_image_to_the_verdict(built: Site, repository: Path) -> None:
+    """The page's commands, and those of docs/attestation.md with a report as a processor would give it."""
+    root = Root()
+    (built.root / "root").mkdir()
+    (built.root / "root/file").write_text("content\n")
+    answer = good(built.type("Make a root file system that is checked by hash"))
+    digest = re.findall(r"\b[0-9a-f]{96}\b", answer)[-1]
+    policy = int(re.findall(r"0x[0-9a-f]+", good(built.run("grep '^policy' out/runtime.toml | head -1")))[0], 16)
+    draft = Draft(measurement=bytes.fromhex(digest), policy=policy, report_data=NONCE)
+    files = {"report.bin": draft.raw(root.leaf_key), "nonce": NONCE, "vcek.der": root.vcek().der}
+    for name, data in {**files, "ask": root.ask.der, "ark": root.ark.der}.items():
+        (built.root / name).write_bytes(data)
+    text = (repository / "docs/attestation.md").read_text().split("## A guest with a verified root")[1]
+    block = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+    # The made-up processor's certificates lead to a root of its own, and it has levels of its own.
+    levels = ",".join(f"{part}={level}" for part, level in TCB.items())
+    script = re.sub(
+        r"--min-tcb \S+", f"--min-tcb {levels}", block.replace("--chain cert_chain.pem", "--ask ask --ark ark")
+    )
+    script = f"hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.txt)\n{script}"
+    script = script.replace("out/sev-launch", f"{shlex.quote(sys.executable)} out/sev-launch")
+    assert good(built.run(script)).endswith("\nverified\n")
+    # The control: the digests of launch-digests.json are for guests without a hash.
+    refused = built.run(script.replace('--digest "$digest"', ""))
+    assert refused.returncode == 1
+    assert "FAILED       launch digest" in refused.stdout
+
+
+def test_a_profile(built: Site) -> None:
+    done = built.type("Add a profile")
+    good(done)
+    assert "nosmp" in (built.root / "out-small/runtime.toml").read_text()
+    assert "nothing is expected yet" in done.stderr
+    for name in ("vmlinuz", "OVMF.fd"):
+        assert (built.root / f"out-small/{name}").read_bytes() == (built.root / f"out/{name}").read_bytes()
+
+
+def test_a_second_kernel(site: Site) -> None:
+    done = site.type("Add a second kernel")
+    assert good(done).splitlines()[-2:] == ["CONFIG_IKCONFIG=y", "CONFIG_IKCONFIG_PROC=y"]
+
+
+def test_one_test(repository: Path, blocks: dict[str, str]) -> None:
+    """In this checkout: the copy has no tests."""
+    for line in blocks["Run one test"].splitlines():
+        command = line.replace(".venv/bin/python", shlex.quote(sys.executable))
+        assert command != line
+        done = subprocess.run(["/bin/sh", "-euc", command], cwd=repository, capture_output=True, text=True, check=False)
+        assert re.search(r"\d+ passed", good(done))
+
+
+def test_the_graph(site: Site) -> None:
+    answer = good(site.type("See what a build will do, and run a step again"))
+    assert re.search(r"kernel-linux-6\.12 +[0-9a-f]{12}", answer)
+    assert "kernel-config-linux-6.12" in answer
+
+
+def test_disk_space(site: Site, tmp_path: Path) -> None:
+    """With a cache of its own: the user's is nothing to prune for a test."""
+    done = site.type("Free disk space", SEV_ARTIFACTS_CACHE=str(tmp_path / "cache"))
+    assert "tool trees" in good(done)
+    assert "removed 0 B" in done.stderr
+
+
+def test_ci(built: Site) -> None:
+    done = built.type("Fail in CI when the digests differ")
+    assert done.returncode == 1
+    assert "nothing is expected yet" in done.stderr
+    good(built.run("./doit accept:production"))
+    good(built.type("Fail in CI when the digests differ"))

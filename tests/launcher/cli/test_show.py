@@ -1,0 +1,38 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`sev-launch show` for people and for programs."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.launcher.config.test_owner import Given, b64, given
+from tests.launcher.conftest import REPOSITORY
+from tests.launcher.launcher_kit import Out
+
+__all__ = ["given"]  # a fixture
+
+
+def test_people_are_spared_the_base64(out: Out, standin: Path, given: Given) -> None:
+    """On a terminal; a pipe or a file gets what can be pasted into a shell."""
+    words = ["show", "--config", str(out.config), "--qemu", str(standin), "--cbit", "51", *given.pair]
+    command = [sys.executable, "-m", "tools.launcher", *words]
+    whole = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert b64(given.auth) in whole
+    master, terminal = os.openpty()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=terminal)
+    os.close(terminal)
+    seen = b""
+    # EIO: the program has ended, and with it the terminal's other end.
+    with contextlib.suppress(OSError):
+        while piece := os.read(master, 65536):
+            seen += piece
+    os.close(master)
+    assert process.wait(60) == 0
+    text = seen.decode().replace("\r\n", "\n")
+    assert f"id-auth={b64(given.auth)[:16]}…{len(b64(given.auth))} characters" in text
+    assert b64(given.block) in text  # 128 characters are still shown
+    assert max(map(len, text.splitlines())) < 500
+    assert len(text.splitlines()) == len(whole.splitlines())
