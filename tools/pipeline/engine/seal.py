@@ -31,9 +31,7 @@ class Seal:
 
     key: bytes = field(repr=False)
 
-    def write(
-        self, path: Path, record: Mapping[str, object], *, kind: str, key: str, root: Path | None = None
-    ) -> None:
+    def write(self, path: Path, record: Mapping[str, object], *, kind: str, key: str, root: Path | None = None) -> None:
         """Write the record with its seal, by rename. `kind` and `key` say of what thing it is the record.
 
         Others may write below `root` (the path's folder unless given): no link there is followed.
