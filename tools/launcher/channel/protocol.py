@@ -9,7 +9,7 @@ kept, every field is checked, and the only exception that leaves is ProtocolErro
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 HEADER = struct.Struct("<BBHII")
 PAYLOAD_MAX = 65_536
@@ -74,13 +74,6 @@ class ErrorCode(IntEnum):
     NOT_EXECUTABLE = 6
     SPAWN = 7
     INTERNAL = 8
-
-
-class Capability(IntFlag):
-    """Bits of the agent's HELLO."""
-
-    PROCESSES = 1
-    TERMINALS = 2
 
 
 @dataclass(frozen=True, kw_only=True)

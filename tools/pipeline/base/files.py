@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of files and folders, files that are never half-written, and whose files may be trusted."""
+"""SHA-256 of files, files that are never half-written, and whose files may be trusted."""
 
 import errno
 import hashlib
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.base.errors import UserError
 
 
 def of_bytes(data: bytes) -> str:
@@ -23,37 +23,6 @@ def of_file(path: Path) -> str:
     """SHA-256 of a file's bytes in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def of_folder(root: Path) -> str:
-    """SHA-256 over every member's path, type, executable bit and content or link target.
-
-    Members are sorted by the bytes of their paths, so directory order does not matter; owners, times and
-    the umask's share of the mode do not count, because no build step can see a difference in them.
-    """
-    total = hashlib.sha256()
-    pending = [os.fsencode(root)]
-    lines: list[bytes] = []
-    while pending:
-        folder = pending.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                mode = entry.stat(follow_symlinks=False).st_mode
-                name = os.path.relpath(entry.path, os.fsencode(root))
-                if stat.S_ISDIR(mode):
-                    pending.append(entry.path)
-                    lines.append(b"d " + name)
-                elif stat.S_ISLNK(mode):
-                    lines.append(b"l " + name + b"\0" + os.readlink(entry.path))
-                elif stat.S_ISREG(mode):
-                    with open(entry.path, "rb") as file:
-                        content = hashlib.file_digest(file, "sha256").hexdigest().encode()
-                    lines.append((b"x " if mode & 0o100 else b"f ") + name + b"\0" + content)
-                else:
-                    raise BuildError("is neither a file, a folder nor a link", where=os.fsdecode(entry.path))
-    for line in sorted(lines):
-        total.update(line + b"\0\n")
-    return total.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -176,12 +145,60 @@ def members(root: Path, *names: str) -> list[tuple[str, os.stat_result]]:
         return []
     try:
         found = []
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 (a descriptor)
             with suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
                     found.append((name, status))
         return found
+    finally:
+        os.close(folder)
+
+
+def read_member(root: Path, *path: str, limit: int) -> bytes | None:
+    """The bytes of a regular file below `root`; no link is followed, and nothing waits for a fifo's writer.
+
+    None when there is none, or it has more than `limit` bytes. UserError when a link is where a folder must be.
+    """
+    *names, last = path
+    try:
+        folder = open_folder(root, *names)
+    except FileNotFoundError:
+        return None
+    try:
+        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = file.read(limit + 1)
+        return data if len(data) <= limit else None
+
+
+def write_member(root: Path, *path: str, data: bytes) -> None:
+    """Like write_atomically (mode 0644), where others may write: no link below `root` is followed.
+
+    What they put in the new file's place before it has its name has its name then, and nothing else is changed.
+    """
+    *names, last = path
+    folder = open_folder(root, *names, make=True)
+    try:
+        new = f".{last}.{ambient.random_bytes(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o600, dir_fd=folder), "wb") as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+                os.replace(new, last, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(new, dir_fd=folder)
+                raise
     finally:
         os.close(folder)
 

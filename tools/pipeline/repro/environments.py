@@ -250,7 +250,6 @@ def _spec(
         "umask": 0o022,
         "cores": 0,
         "localedef": [],
-        "mark": "",
     }
 
 

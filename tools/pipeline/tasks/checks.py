@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""test, bench and lock: what is run for its verdict or its numbers, not for an artifact."""
+"""test and lock: what developers run, none of it for an artifact."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reproducibility: build twice and compare, rebuild from somebody's manifest, accept new bytes.
+"""Reproducibility: build twice and compare, rebuild from somebody's manifest.
 
 fetch, toolchain:repro ── repro, repro:PART ── (build/repro/PART/result.json)
 _locks ── rebuild ── (build/rebuild/result.json)
