@@ -24,7 +24,6 @@ ALLOWED = {
     ("pipeline/repro/probe.py", "iterdir"): "the order itself is what it reports",
     ("pipeline/engine/inventory.py", "walk"): "adds sizes up",
     ("pipeline/engine/scratch.py", "scandir"): "deletes all that is found",
-    ("pipeline/engine/inventory.py", "walk"): "adds up",
     ("pipeline/toolchain/tool_tree.py", "glob"): "deletes all that is found",
     ("pipeline/toolchain/tool_tree.py", "walk"): "asks the same of each",
     ("launcher/guest/run_folder.py", "scandir"): "deletes all that is stale",
