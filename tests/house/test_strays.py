@@ -23,6 +23,7 @@ ALLOWED = {
     ("pipeline/recipes/kernels.py", "glob"): "names for a hint, which looks for the closest",
     ("pipeline/repro/probe.py", "iterdir"): "the order itself is what it reports",
     ("pipeline/engine/inventory.py", "walk"): "adds sizes up",
+    ("pipeline/engine/jobs.py", "glob"): "deletes all that nobody holds",
     ("pipeline/engine/scratch.py", "scandir"): "deletes all that is found",
     ("pipeline/toolchain/tool_tree.py", "glob"): "deletes all that is found",
     ("pipeline/toolchain/tool_tree.py", "walk"): "asks the same of each",

@@ -57,7 +57,8 @@ def test_no_folder_is_a_link(results: Results, tmp_path: Path, below: str) -> No
     link.rename(elsewhere)
     before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
     link.symlink_to(elsewhere)
-    for use in (lambda: results.read(KEY), lambda: results.write(RESULT)):
+    uses: list[Callable[[], object]] = [lambda: results.read(KEY), lambda: results.write(RESULT)]
+    for use in uses:
         with pytest.raises(UserError, match="is a link or a file where a folder must be"):
             use()
     assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
