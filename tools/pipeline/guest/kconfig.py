@@ -177,13 +177,13 @@ def archive_reader(archive: Path) -> Callable[[str], str]:
     return read
 
 
-def read_symbols(read: Callable[[str], str], *, arch: str = "x86", root: str = "Kconfig") -> dict[str, Symbol]:
-    """Follow `source` from `root` as Kconfig would for `arch`, and give every symbol that occurs on the way.
+def read_symbols(read: Callable[[str], str], *, arch: str = "x86") -> dict[str, Symbol]:
+    """Follow `source` from the top Kconfig as Kconfig would for `arch`, and give every symbol that occurs on the way.
 
     `read` gives a file's text by its path in the source tree; its OSError means that the tree is incomplete.
     """
     symbols: dict[str, Symbol] = {}
-    _KconfigWalk(read=read, arch=arch, symbols=symbols).read_file(root)
+    _KconfigWalk(read=read, arch=arch, symbols=symbols).read_file("Kconfig")
     return symbols
 
 
