@@ -149,7 +149,7 @@ def unknown_words(text: str, tasks: Mapping[str, Mapping[str, bool]]) -> list[st
     """Words behind `./doit` that are no task, no command of doit's, and no option of the task before."""
     commands = {name.lower() for command in DOIT_COMMANDS for name in [command.get_name()]}  # type: ignore[attr-defined]
     found = []
-    for line in re.findall(r"\./doit((?: (?!-> )[\w:.,*+-]+)+)", text):
+    for line in re.findall(r"\./doit((?: [\w:.,*+-]+)+)", text):
         words, task = line.split(), ""
         while words:
             word = words.pop(0).rstrip(".,:")

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One budget of jobs: steps side by side, and the programs in them, never run more than there are CPUs."""
 
+import os
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.engine.workshop import Workshop, shell
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.step import Step
@@ -88,3 +92,82 @@ def test_tokens_of_a_killed_step_come_back(tmp_path: Path) -> None:
             assert taken.read(1) == b"+"
     with jobs.slot(tmp_path), jobs.slot(tmp_path):
         pass
+
+
+def tokens(jobs: Jobs) -> int:
+    """Those in the fifo, which are taken and put back."""
+    descriptor = os.open(jobs.mount().host, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        return os.write(descriptor, os.read(descriptor, 1 << 17))
+    except BlockingIOError:
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def drain(fifo: int) -> None:
+    os.read(fifo, 1 << 17)
+
+
+def flood(fifo: int) -> None:
+    try:
+        while True:
+            os.write(fifo, b"+")
+    except BlockingIOError:
+        pass
+
+
+@pytest.mark.parametrize("misuse", [drain, flood])
+def test_a_step_that_misuses_the_tokens_harms_no_other(tmp_path: Path, misuse: Callable[[int], None]) -> None:
+    """One that waits meanwhile runs after it, and finds the whole budget."""
+    jobs = Jobs(4)
+    found: list[int] = []
+
+    def other() -> None:
+        with jobs.slot(tmp_path):
+            found.append(tokens(jobs))
+
+    def bad() -> None:
+        with jobs.slot(tmp_path):
+            fifo = os.open(jobs.mount().host, os.O_RDWR | os.O_NONBLOCK)
+            misuse(fifo)
+            if misuse is drain:
+                threads[1].start()
+            os.close(fifo)
+        if misuse is flood:
+            threads[1].start()
+
+    # At worst they wait for ever.
+    threads = [threading.Thread(target=each, daemon=True) for each in (bad, other)]
+    threads[0].start()
+    for thread in threads:
+        thread.join(20)
+    assert found == [3]
+
+
+def test_two_builds_in_one_checkout_have_a_fifo_each(tmp_path: Path) -> None:
+    one, other = Jobs(2), Jobs(3)
+    with one.slot(tmp_path), other.slot(tmp_path):
+        assert (tokens(one), tokens(other)) == (1, 2)
+    # What a process that has ended has left goes; one's and other's are still theirs.
+    left = tmp_path / "jobs-left"
+    os.mkfifo(left)
+    with Jobs(1).slot(tmp_path), one.slot(tmp_path):
+        assert not left.exists()
+        assert tokens(one) == 1
+
+
+def test_a_step_with_a_job_server_is_run_again(workshop: Workshop, project: Project) -> None:
+    workshop.tools = project.trees.ensure("build")
+    script = "printf 'all:\\n\\t+@echo flags $(MAKEFLAGS)\\n' >/build/Makefile; make -C /build; exit 3"
+    step = Step(
+        name="s", title="s", argv=("/bin/sh", "-euc", script), tools="python", inputs={}, outputs=("o",), parallel=True
+    )
+    engine = workshop.engine()
+    with pytest.raises(BuildError, match="ended with status 3"):
+        engine.ensure(step)
+    assert "--jobserver-auth=fifo:" in engine.log(step).read_text()
+    # The fifo is the build's own.
+    again = subprocess.run(["sh", workshop.root / "build/replay/s.sh"], capture_output=True, text=True, check=False)
+    assert again.returncode == 3
+    assert "-j2" in again.stdout

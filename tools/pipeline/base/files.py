@@ -155,6 +155,54 @@ def members(root: Path, *names: str) -> list[tuple[str, os.stat_result]]:
         os.close(folder)
 
 
+def read_member(root: Path, *path: str, limit: int) -> bytes | None:
+    """The bytes of a regular file below `root`; no link is followed, and nothing waits for a fifo's writer.
+
+    None when there is none, or it has more than `limit` bytes. UserError when a link is where a folder must be.
+    """
+    *names, last = path
+    try:
+        folder = open_folder(root, *names)
+    except FileNotFoundError:
+        return None
+    try:
+        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = file.read(limit + 1)
+        return data if len(data) <= limit else None
+
+
+def write_member(root: Path, *path: str, data: bytes) -> None:
+    """Like write_atomically (mode 0644), where others may write: no link below `root` is followed.
+
+    What they put in the new file's place before it has its name has its name then, and nothing else is changed.
+    """
+    *names, last = path
+    folder = open_folder(root, *names, make=True)
+    try:
+        new = f".{last}.{ambient.random_bytes(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o600, dir_fd=folder), "wb") as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+                os.replace(new, last, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(new, dir_fd=folder)
+                raise
+    finally:
+        os.close(folder)
+
+
 def remove_member(root: Path, *path: str) -> None:
     """Remove a file below `root`, if it is there; no link on the way is followed."""
     *names, last = path

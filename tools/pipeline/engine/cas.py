@@ -102,23 +102,18 @@ class Cas:
 
     def entries(self) -> Iterator[Entry]:
         """Every file of the store, in the order of their names. Nothing is hashed."""
-        for name in _names(self.root, "sha256"):
-            for sha256 in _names(self.root, "sha256", name):
-                with self._entry(sha256) as folder:
-                    if folder is None or not _NAME.fullmatch(sha256):
-                        continue
-                    status = os.stat(sha256, dir_fd=folder, follow_symlinks=False)
+        for folder in sorted(self.root.glob("sha256/*")):
+            for sha256, status in files.members(self.root, "sha256", folder.name):
+                if _NAME.fullmatch(sha256):
                     yield Entry(sha256=sha256, size=status.st_size, used=status.st_mtime)
 
     def remove(self, sha256: str) -> None:
         """Remove a file, if it is there."""
-        with self._entry(sha256) as folder:
-            if folder is not None:
-                os.unlink(sha256, dir_fd=folder)
+        files.remove_member(self.root, "sha256", sha256[:2], sha256)
 
     def sweep(self) -> None:
         """Remove what killed runs left on its way in. Downloads stay: they are resumed."""
-        for name in _names(self.root, "partial"):
+        for name, _ in files.members(self.root, "partial"):
             if name.startswith(_NEW):
                 with self._folder("partial") as folder, suppress(OSError), ExitStack() as stack:
                     file = stack.enter_context(os.fdopen(os.open(name, _READ, dir_fd=folder), "rb"))
@@ -213,18 +208,6 @@ def _new(name: str, folder: int) -> Iterator[BinaryIO]:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
             raise
-
-
-def _names(root: Path, *below: str) -> list[str]:
-    """What is in a folder; nothing when it is not there."""
-    try:
-        folder = files.open_folder(root, *below)
-    except FileNotFoundError:
-        return []
-    try:
-        return sorted(entry.name for entry in os.scandir(folder))
-    finally:
-        os.close(folder)
 
 
 def _hand_out(file: BinaryIO, sha256: str, size: int, use: Callable[[bytes], object]) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.pipeline.base import files
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import merkle
 from tools.pipeline.engine.seal import Seal
 
@@ -42,17 +43,22 @@ class Results:
 
     def read(self, key: str) -> Result | None:
         """The record of that key; None when there is none that this user wrote for it."""
-        record = self.seal.read(self._path(key), kind=_KIND, key=key)
+        record = self.seal.read(self._path(key), kind=_KIND, key=key, root=self.root.parent)
         return None if record is None else _parse(key, record)
 
     def write(self, result: Result) -> None:
-        """Keep a result."""
+        """Keep a result. BuildError when it cannot be written."""
         outputs = {
             name: {"sha256": node.digest.sha256, "size": node.digest.size, "executable": node.executable}
             for name, node in result.outputs.items()
         }
         record = {"outputs": outputs, "seconds": round(result.seconds, 1)}
-        self.seal.write(self._path(result.key), record, kind=_KIND, key=result.key)
+        path = self._path(result.key)
+        try:
+            self.seal.write(path, record, kind=_KIND, key=result.key, root=self.root.parent)
+        except OSError as error:
+            hint = "set SEV_ARTIFACTS_CACHE to another folder"
+            raise BuildError(f"cannot be written: {error.strerror}", where=str(path), hint=hint) from None
 
     def entries(self) -> Iterator[tuple[str, int, float]]:
         """Key, size in bytes and last use (seconds since the epoch) of every record, whoever wrote it."""

@@ -22,6 +22,7 @@ from tools.pipeline.base.errors import UserError
 
 KEY_SIZE = 32  # bytes; HMAC-SHA256 gains nothing from a longer key (RFC 2104, section 3)
 _KEY_FILE = "cache-key"
+_MAX = 1 << 20  # bytes of a record; ours have a few hundred for each output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +31,22 @@ class Seal:
 
     key: bytes = field(repr=False)
 
-    def write(self, path: Path, record: Mapping[str, object], *, kind: str, key: str) -> None:
-        """Write the record with its seal, by rename. `kind` and `key` say of what thing it is the record."""
+    def write(self, path: Path, record: Mapping[str, object], *, kind: str, key: str, root: Path | None = None) -> None:
+        """Write the record with its seal, by rename. `kind` and `key` say of what thing it is the record.
+
+        Others may write below `root` (the path's folder unless given): no link there is followed.
+        """
         sealed = {"kind": kind, "key": key, "record": record}
         document = {**sealed, "seal": self._mac(sealed)}
-        files.write_atomically(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+        top = root or path.parent
+        names = path.relative_to(top).parts
+        files.write_member(top, *names, data=(json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
-    def read(self, path: Path, *, kind: str, key: str) -> dict[str, Any] | None:
+    def read(self, path: Path, *, kind: str, key: str, root: Path | None = None) -> dict[str, Any] | None:
         """The record, or None when there is none, somebody else wrote it, or it is another thing's."""
+        top = root or path.parent
         try:
-            document = json.loads(path.read_bytes())
+            document = json.loads(files.read_member(top, *path.relative_to(top).parts, limit=_MAX) or b"")
             record, found = document["record"], document["seal"]
             # Not what the file says that it is, but what is asked for.
             expected = self._mac({"kind": kind, "key": key, "record": record})

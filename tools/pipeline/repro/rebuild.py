@@ -120,7 +120,7 @@ def _document(published: Published, verdict: Verdict, *, cached: bool) -> dict[s
     begins = verdict.begins
     return {
         "schema": _SCHEMA,
-        "manifest": files.of_file(published.path),
+        "manifest": published.sha256,
         "profile": published.profile,
         "from_nothing": not cached,
         "reproduced": verdict.good,

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.pipeline.base import ambient, children, files, ui
@@ -48,6 +48,8 @@ UMASK = 0o022
 
 CLOCK_MARK = "of-a-check"
 """A file in a cache of the reproducibility check's own: only there may a step's clock be shifted."""
+
+_LOOK = 64  # MiB of a log in which lines are counted at a time
 
 # Seconds, more than none: confine.py is asked to end, not killed, so that it ends what it started.
 _GRACE = 0.01
@@ -168,7 +170,7 @@ def run(command: Command, *, title: str, log: Path, replay: Path) -> Outcome:
     """
     argv = bwrap_argv(command)
     log.parent.mkdir(parents=True, exist_ok=True)
-    _write_replay(replay, command, argv)
+    _write_replay(replay, _alone(command))
     counter = _LineCounter(log)
     with (
         log.open("wb") as output,
@@ -221,8 +223,18 @@ def bwrap_program() -> str:
     return path
 
 
-def _write_replay(path: Path, command: Command, argv: list[str]) -> None:
+def _alone(command: Command) -> Command:
+    """The command without the job server that it shares with others: its fifo goes with the build."""
+    mounts = tuple(mount for mount in command.mounts if not mount.host.is_fifo())
+    if mounts == command.mounts:
+        return command
+    flags = command.environment.get("MAKEFLAGS", "").partition(" --jobserver-auth=")[0]
+    return replace(command, mounts=mounts, environment={**command.environment, "MAKEFLAGS": flags})
+
+
+def _write_replay(path: Path, command: Command) -> None:
     """A script that empties the writable folders and runs the step again, or a shell in its place."""
+    argv = bwrap_argv(command)
     folders = [shlex.quote(os.fspath(m.host)) for m in command.mounts if m.writable]
     opener = shlex.join(argv[: argv.index("--")])
     text = "\n".join(
@@ -255,7 +267,9 @@ class _LineCounter:
         try:
             with self._log.open("rb") as file:
                 file.seek(self._offset)
-                while chunk := file.read(1 << 20):
+                # Not to its end: a step can make it as long as it likes, and longer than it wrote.
+                for _ in range(_LOOK):
+                    chunk = file.read(1 << 20)
                     self._offset += len(chunk)
                     self._lines += chunk.count(b"\n")
         except OSError:
