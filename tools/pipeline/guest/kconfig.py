@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel configuration: parse fragments, merge them for allnoconfig, and audit what Kconfig made of them.
+"""Kernel configuration: parse fragments, and audit what Kconfig made of them.
 
-    fragments ──parse_fragment──▶ requests ──merge──▶ all.config ──make allnoconfig──▶ .config
-         source tree ──read_symbols──▶ symbols ─────────────┴───audit(requests, symbols, .config)──▶ findings
+    fragments ─┬─ make allnoconfig (kernel.py) ──▶ .config ─┐
+               └─ parse_fragment ──▶ requests ──────────────┼── audit ──▶ findings
+    source tree ── read_symbols ──▶ symbols ────────────────┘
 
 Kconfig drops requests without a word: a misspelt or renamed symbol, unmet dependencies, a choice that went
 the other way. The audit turns each into an error that names fragment and line, before anything is compiled.
@@ -127,13 +128,6 @@ def check_unique(requests: Iterable[Request]) -> tuple[Request, ...]:
                 hint="every symbol has one line in one fragment",
             )
     return tuple(seen.values())
-
-
-def merge(requests: Iterable[Request]) -> str:
-    """Give the text for KCONFIG_ALLCONFIG, sorted by symbol so that the order of fragments has no effect."""
-    asked = sorted((r for r in requests if not r.expected), key=lambda r: r.symbol)
-    lines = [f"# CONFIG_{r.symbol} is not set" if r.value == "n" else f"CONFIG_{r.symbol}={r.value}" for r in asked]
-    return "".join(f"{line}\n" for line in lines)
 
 
 def parse_config(text: str, *, where: str) -> dict[str, str]:
