@@ -61,7 +61,7 @@ def bare_kernel(project: Project) -> Bare:
 
 
 def bare_firmware(project: Project) -> Bare:
-    """edk2's own `build` with one thread a CPU; the step gives it one, and the makes inside share the jobs."""
+    """edk2's own `build` with one thread a CPU; the step gives it as many as it gets tokens."""
     step = project.plan.firmware(production(project).firmware)
     first = f"{source_tree.UNPACK} && "
     assert step.argv[-1].startswith(first)
@@ -70,7 +70,7 @@ def bare_firmware(project: Project) -> Bare:
         prepare=source_tree.UNPACK,
         script=step.argv[-1].removeprefix(first),
         output="OVMF.fd",
-        edits={"/inputs/build.sh": ("    -n 1 \\\n", f"    -n {ambient.cpu_count()} \\\n")},
+        edits={"/inputs/build.sh": ("jobs=1 tokens=", f"jobs={ambient.cpu_count()} tokens=")},
     )
 
 

@@ -9,7 +9,3 @@ DIGESTS_NAME = "launch-digests.json"
 DIGESTS_SCHEMA = 1
 DIGESTS_VCPUS = 64
 """Its tables go from 1 to this many vCPUs."""
-
-MANIFEST_NAME = "manifest.json"
-SUMS_NAME = "SHA256SUMS"
-LAUNCHER_NAME = "sev-launch"

@@ -51,6 +51,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "tool").write_text("#!/bin/sh\n")
     (root / "tool").chmod(0o755)
     (root / "link").symlink_to("nowhere")
+    (root / os.fsdecode(b"caf\xe9")).touch()
     return root
 
 
@@ -60,7 +61,17 @@ def test_what_is_read_is_what_was_put_together(folder: Path) -> None:
     made.add(b"sub/file", File(digest=Digest.of(b"text")))
     made.add(b"tool", File(digest=Digest.of(b"#!/bin/sh\n"), executable=True))
     made.add(b"link", Link(target=b"nowhere"))
+    made.add(b"caf\xe9", File(digest=Digest.of(b"")))
     assert merkle.read(folder).digest() == made.digest()
+
+
+def test_the_order_in_which_a_file_system_lists_does_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = merkle.read(folder)
+    real = merkle._entries
+    monkeypatch.setattr(merkle, "_entries", lambda path: reversed(list(real(path))))
+    after = merkle.read(folder)
+    assert list(after.members) == list(reversed(before.members))
+    assert after.digest() == before.digest()
 
 
 def test_times_owners_and_the_umasks_bits_do_not_count(folder: Path) -> None:

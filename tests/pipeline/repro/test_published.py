@@ -29,4 +29,4 @@ def test_a_manifest_that_is_replaced_while_everything_is_built(tmp_path: Path) -
     path.write_text("another")
     verdict = rebuild.judge(found, {"o": "0" * 64}, found.document, order=["s"])
     assert verdict.good
-    assert rebuild._document(found, verdict, cached=False)["manifest"] == told  # run() builds for an hour
+    assert rebuild._document(found, verdict, cached=False)["manifest"] == told

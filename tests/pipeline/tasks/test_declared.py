@@ -18,7 +18,8 @@ root, log, opened = os.path.realpath(os.getcwd()), sys.argv[1], set()
 def hook(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, bytes)):
         path = os.path.realpath(os.fsdecode(arguments[0]))
-        if path.startswith(root + "/"):
+        # A name that is opened relative to a folder's descriptor, as in the cache, is told without the folder.
+        if path.startswith(root + "/") and os.path.isfile(path):
             opened.add(os.path.relpath(path, root))
 sys.addaudithook(hook)
 sys.path.insert(0, root)
@@ -39,7 +40,7 @@ def opened(root: Path, *words: str) -> set[str]:
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names = set(log.read_text().split("\n")) - {""}
-    loaded = {name for name in names if name.endswith(".py") and name.startswith(("tools/", "dodo.py"))}
+    loaded = {name for name in names if name.endswith((".py", ".pyc")) and name.startswith(("tools/", "dodo.py"))}
     return {name for name in names - loaded if not name.startswith(_MADE)}
 
 

@@ -78,31 +78,38 @@ class Checkout:
     def record(self, step: str) -> Path:
         """Where the cache has the result of a step."""
         key = self.steps[step]["key"]
-        return self.cache / "results" / key[:2] / f"{key}.json"
+        return Path(self.cache, "results", key[:2], f"{key}.json")
 
     def stored(self, step: str, output: str) -> Path:
         """Where the cache has an output of a step."""
         sha256 = self.steps[step]["outputs"][output]["sha256"]
-        return self.cache / "sha256" / sha256[:2] / sha256
+        return Path(self.cache, "sha256", sha256[:2], sha256)
 
     def rooms(self) -> list[Path]:
         """Working folders of steps."""
         return [path for path in (self.root / "build/scratch").glob("*") if path.is_dir()]
 
 
-@pytest.fixture
-def checkout(repository: Path, project: Project, artifacts: Path, tmp_path: Path) -> Iterator[Checkout]:
-    """A copy with a copy of the cache, of hard links."""
-    listed = json.loads((artifacts / "manifest.json").read_bytes())["steps"]
+@pytest.fixture(scope="module")
+def cache(project: Project) -> Iterator[Path]:
+    """A cache with hard links to the tool trees, beside the real one, where hard links are possible."""
     real = project.cas.root
-    # Beside the real one, where hard links are possible.
     with tempfile.TemporaryDirectory(dir=real.parent, prefix=f".{real.name}-test-") as name:
-        cache = Path(name)
-        (cache / "trees").symlink_to(real / "trees")
-        for shared in ("sha256", "results"):
-            shutil.copytree(real / shared, cache / shared, copy_function=os.link)
-        root = copy_all(repository, tmp_path / "checkout")
-        yield Checkout(root=root, cache=cache, steps={step["name"]: step for step in listed})
+        (Path(name) / "trees").mkdir()
+        trees = [str(project.trees.ensure(tree).path.parent) for tree in ("build", "python")]
+        subprocess.run(["cp", "--archive", "--link", *trees, f"{name}/trees"], check=True)
+        yield Path(name)
+
+
+@pytest.fixture
+def checkout(repository: Path, project: Project, artifacts: Path, cache: Path, tmp_path: Path) -> Checkout:
+    """A copy whose cache has all that the real one has."""
+    for shared in ("sha256", "results"):
+        shutil.rmtree(cache / shared, ignore_errors=True)
+        shutil.copytree(project.cas.root / shared, cache / shared, copy_function=os.link)
+    listed = json.loads((artifacts / "manifest.json").read_bytes())["steps"]
+    root = copy_all(repository, tmp_path / "checkout")
+    return Checkout(root=root, cache=cache, steps={step["name"]: step for step in listed})
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ kept, every field is checked, and the only exception that leaves is ProtocolErro
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 HEADER = struct.Struct("<BBHII")
 PAYLOAD_MAX = 65_536
@@ -74,13 +74,6 @@ class ErrorCode(IntEnum):
     NOT_EXECUTABLE = 6
     SPAWN = 7
     INTERNAL = 8
-
-
-class Capability(IntFlag):
-    """Bits of the agent's HELLO."""
-
-    PROCESSES = 1
-    TERMINALS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +154,9 @@ def _bytes(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-def host_hello(*, output_window: int = DEFAULT_WINDOW) -> bytes:
+def host_hello() -> bytes:
     """Answer to the agent's HELLO."""
-    return frame(Kind.HELLO, payload=struct.pack("<4sHHI", MAGIC, VERSION, 0, output_window))
+    return frame(Kind.HELLO, payload=struct.pack("<4sHHI", MAGIC, VERSION, 0, DEFAULT_WINDOW))
 
 
 def container(*, kind: RootKind, length: int, writable_limit: int, hostname: bytes) -> bytes:

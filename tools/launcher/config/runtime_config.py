@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime config (runtime.toml, schema 2): parsed once, checked whole, frozen.
+"""The runtime config (runtime.toml): parsed once, checked whole, frozen.
 
 docs/runtime-config.md documents every key; a key that is not there is an error here.
 """
@@ -55,7 +55,7 @@ class Sev:
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """The names by which guest and host find each other's devices."""
+    """What the guest has beside disk and agent's port: a console, a source of random numbers."""
 
     console: Console
     rng: bool

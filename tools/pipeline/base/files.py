@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of files and folders, files that are never half-written, and whose files may be trusted."""
+"""SHA-256 of files, files that are never half-written, and whose files may be trusted."""
 
 import errno
 import hashlib
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.base.errors import UserError
 
 
 def of_bytes(data: bytes) -> str:
@@ -23,37 +23,6 @@ def of_file(path: Path) -> str:
     """SHA-256 of a file's bytes in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def of_folder(root: Path) -> str:
-    """SHA-256 over every member's path, type, executable bit and content or link target.
-
-    Members are sorted by the bytes of their paths, so directory order does not matter; owners, times and
-    the umask's share of the mode do not count, because no build step can see a difference in them.
-    """
-    total = hashlib.sha256()
-    pending = [os.fsencode(root)]
-    lines: list[bytes] = []
-    while pending:
-        folder = pending.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                mode = entry.stat(follow_symlinks=False).st_mode
-                name = os.path.relpath(entry.path, os.fsencode(root))
-                if stat.S_ISDIR(mode):
-                    pending.append(entry.path)
-                    lines.append(b"d " + name)
-                elif stat.S_ISLNK(mode):
-                    lines.append(b"l " + name + b"\0" + os.readlink(entry.path))
-                elif stat.S_ISREG(mode):
-                    with open(entry.path, "rb") as file:
-                        content = hashlib.file_digest(file, "sha256").hexdigest().encode()
-                    lines.append((b"x " if mode & 0o100 else b"f ") + name + b"\0" + content)
-                else:
-                    raise BuildError("is neither a file, a folder nor a link", where=os.fsdecode(entry.path))
-    for line in sorted(lines):
-        total.update(line + b"\0\n")
-    return total.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -176,7 +145,7 @@ def members(root: Path, *names: str) -> list[tuple[str, os.stat_result]]:
         return []
     try:
         found = []
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208 (a descriptor)
             with suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):

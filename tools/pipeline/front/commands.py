@@ -103,10 +103,22 @@ class List(_Ours, cmd_list.List):  # type: ignore[misc]  # doit has no type info
 class Info(_Ours, cmd_info.Info):  # type: ignore[misc]  # doit has no type information
     """`./doit info TASK`."""
 
-    def _execute(self, pos_args: list[str], hide_status: bool = False) -> int:
-        check_tasks_exist({task.name: task for task in self.task_list}, pos_args)
-        status: int = super()._execute(pos_args, hide_status)
-        return status
+    doc_usage = "TASK ..."
+    cmd_options = ()
+
+    def _execute(self, pos_args: list[str]) -> int:
+        tasks = {task.name: task for task in self.task_list}
+        check_tasks_exist(tasks, pos_args)
+        for name in pos_args:
+            task = tasks[name]
+            # doit's own answer names the functions that were asked, with all that they hold: megabytes.
+            done = self.dep_manager.get_status(task, tasks).status == "up-to-date"
+            options = " ".join(f"--{option['long']}" for option in task.params)
+            lines = [name, f"   {task.doc}", f"   {'done' if done else 'to do'}"]
+            lines += [f"   options  {options}"] if options else []
+            lines += [f"   needs    {other}" for other in task.task_dep]
+            ui.result("".join(f"{line}\n" for line in lines), self.outstream)
+        return 0
 
 
 class Forget(_Ours, cmd_forget.Forget):  # type: ignore[misc]  # doit has no type information

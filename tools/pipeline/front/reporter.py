@@ -47,8 +47,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit has no type infor
 
     def execute_task(self, task: Any) -> None:
         """A task starts."""
-        # A group has nothing to execute.
-        if not task.actions:
+        # A group has nothing to execute; what is not listed is not counted either.
+        if not task.actions or task.name.startswith("_"):
             return
         with self._lock:
             self._executed += 1

@@ -23,15 +23,10 @@ import sys
 from typing import NoReturn
 
 from tools.pipeline.sandbox import seccomp
+from tools.pipeline.sandbox.confined import FAILED, INSIDE, PARENT
 
-INSIDE = 1000
-"""uid and gid that a step sees itself as."""
 _POOL = range(65520, 65534)  # reserved by Debian's policy (9.2.2) and systemd's UIDS-GIDS for nobody's use
 _STAGE = "/sys"  # a folder that each system has and no source lies below
-FAILED = 125
-"""Exit status when there is no sandbox to run anything in."""
-PARENT = "SEV_ARTIFACTS_PARENT"
-"""The variable with the process id of whom this must not outlive."""
 
 # A step's largest file, in bytes: one call could make its log longer than any disk. And no core dump, whose
 # handler root runs on the host: 1 means that, for handlers as well (core(5), and do_coredump() in fs/coredump.c).

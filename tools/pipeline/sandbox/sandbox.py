@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, children, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sandbox import confine, obstacles
+from tools.pipeline.sandbox import confined, obstacles
 
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH, seconds: 2025-01-01T00:00:00Z. Any constant will do; tools refuse dates before 1980."""
@@ -41,7 +41,7 @@ PERSONALITY = ("setarch", "x86_64", "--")
 """Puts a step under the plain x86-64 personality: what `uname` says must not come from the caller's, and
 edk2's makefiles choose their compiler by it. For trees that have util-linux."""
 
-UID = confine.INSIDE
+UID = confined.INSIDE
 """uid and gid of a step, as it sees itself."""
 
 UMASK = 0o022
@@ -202,7 +202,7 @@ def _started(argv: list[str], *, stdout: int, stderr: int) -> Iterator["subproce
         stdout=stdout,
         stderr=stderr,
         # By which it notices when we were gone before it could ask the kernel to be told.
-        env={confine.PARENT: str(os.getpid())},
+        env={confined.PARENT: str(os.getpid())},
         umask=UMASK,
     ) as process:
         try:

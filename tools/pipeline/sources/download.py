@@ -15,9 +15,10 @@ import urllib3
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas, Partial
-from tools.pipeline.sources import pypi, transport
+from tools.pipeline.engine.cas import Cas
+from tools.pipeline.sources import partial, pypi, transport
 from tools.pipeline.sources.bounded import SLOWEST
+from tools.pipeline.sources.partial import Partial
 from tools.pipeline.sources.pins import Pin, Wheel
 from tools.pipeline.sources.transport import Broken, Limits, Refused
 
@@ -81,7 +82,7 @@ class Download:
 
     def run(self) -> Failure | None:
         """None when the file is in the cache. A full disk is a BuildError; `stop` ends it by Cancelled."""
-        with self.cache.partial(self.pin, wait=self._pause) as part:
+        with partial.opened(self.cache, self.pin, wait=self._pause) as part:
             if part is None:
                 self.meter.at(self.pin, self.pin.size)
                 return None
