@@ -74,7 +74,9 @@ host_packages() {
 
 # The lock of a second ./doit that comes while this one works: it waits, and finds the work done.
 wait_for_others() {
-    exec 9<"$here/tools"
+    # Made for us alone: whoever can open it can hold its lock.
+    (umask 077 && : >>"$here/.venv.lock")
+    exec 9<"$here/.venv.lock"
     if ! flock -n 9; then
         say "waiting for another ./doit that sets up .venv"
         flock 9

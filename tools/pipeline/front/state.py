@@ -64,7 +64,7 @@ class State:
         path = Path(self.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.parent):
+            with _locked(path.with_name(f"{path.name}.lock")):
                 others = {name: task for name, task in self._load(again=True).items() if name not in self._changed}
                 mine = {name: self._tasks[name] for name in self._changed if name in self._tasks}
                 data = json.dumps({**others, **mine}, sort_keys=True, separators=(",", ":"))
@@ -96,8 +96,9 @@ class State:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _locked(path: Path) -> Iterator[None]:
+    # A file that only we can open: whoever can open one can hold its lock.
+    descriptor = files.open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
