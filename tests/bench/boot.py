@@ -23,7 +23,7 @@ from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import SOCKET, Staging
 from tools.launcher.host import qemu_program
 from tools.launcher.host.qemu_program import QemuProgram
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
@@ -158,8 +158,8 @@ def _stage(
         cbit=None,
         cmdline=config.cmdline,
     )
-    files = Staging(spec, private).files
-    argv = command_line.argv(command_line.build(spec, accel=Accel.TCG, files=files))
+    staged = Staging(spec, private).files
+    argv = command_line.argv(command_line.build(spec, accel=Accel.TCG, files=staged))
     return _Guest(name=name, folder=private, argv=argv, length=length, ready=ready)
 
 
@@ -187,7 +187,7 @@ def _debian_config(project: Project, ours: RuntimeConfig, parent: Path) -> tuple
 
 
 def _artifact(role: str, path: Path) -> Artifact:
-    return Artifact(role=role, file=path.name, sha256=digest.of_file(path), size=path.stat().st_size)
+    return Artifact(role=role, file=path.name, sha256=files.of_file(path), size=path.stat().st_size)
 
 
 def _qemu_wrapper(project: Project, folder: Path) -> Path:

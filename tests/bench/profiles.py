@@ -9,7 +9,8 @@ from tests.bench.report import Part, Row
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.repro import check, environments
-from tools.pipeline.repro.check import Built, Place, Target
+from tools.pipeline.repro.check import Built
+from tools.pipeline.repro.target import Place, Target
 from tools.pipeline.tasks.project import Project
 
 # What doit is told.

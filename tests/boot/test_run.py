@@ -162,7 +162,7 @@ def test_verity_notices_one_changed_bit(guest: Guest, verity: Verity, tmp_path: 
     assert (done.stdout, done.returncode) == (b"", 125), done.stderr
 
 
-def test_a_host_cannot_talk_the_agent_out_of_verity(guest: Guest, root_tar: Path) -> None:
+def test_a_host_cannot_talk_the_agent_out_of_verity(guest: Guest) -> None:
     """The measured command line demands verity, the host offers a tar: refused."""
     demand = f"sev_agent.verity={'0' * 64}:-:16"
     done = guest.sh("id", "--append", demand)

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,7 +228,7 @@ def test_mistakes_with_a_report(desk: Desk) -> None:
     assert "no attestation report" in desk.refused(b"")
 
 
-def test_the_configs_mode_is_the_default(desk: Desk, tmp_path: Path) -> None:
+def test_the_configs_mode_is_the_default(desk: Desk) -> None:
     tik = desk.write("tik.bin", TIK)
     base = ["--tik", str(tik), "--api-major", "1", "--api-minor", "55", "--build", "21"]
     answer = desk.call("verify", "--measurement", blob(b"\x5e" * 32, 1), "--config", desk.config, *base)

@@ -2,24 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch verify REPORT`: reports under a root of our own, whole and broken in each field."""
 
-import base64
-import hashlib
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from tests.launcher.attest.attestation_kit import TCB, TURIN, TURIN_CHIP, TURIN_TCB, Draft
-from tests.launcher.attest.verify_kit import NONCE, Desk, digests_document, snp_digest
+from tests.launcher.attest.attestation_kit import TCB, TURIN, TURIN_CHIP, TURIN_TCB
+from tests.launcher.attest.verify_kit import NONCE, Desk, draft, snp_digest
 from tests.launcher.conftest import REPOSITORY
 from tools.launcher.attest.certificates import AMD_ROOTS
-from tools.pipeline.publish import pack_launcher
 
 MANDATORY = [
     "launch digest",
@@ -44,10 +36,6 @@ OPTIONAL = [
     "reserved bits",
     "revocation",
 ]
-
-
-def draft(**changes: Any) -> Draft:
-    return Draft(**{"report_data": NONCE, **changes})
 
 
 def test_a_whole_report_is_verified(desk: Desk) -> None:
@@ -229,24 +217,6 @@ def test_policy_bits_that_came_after_this_program(desk: Desk) -> None:
     assert outcome.detail("reserved bits").endswith(": POLICY bit 26")
 
 
-@pytest.mark.parametrize(
-    "encode",
-    [
-        base64.b64encode,
-        base64.encodebytes,
-        base64.urlsafe_b64encode,
-        lambda raw: raw.hex().encode(),
-        lambda raw: b"0x" + raw.hex().upper().encode() + b"\r\n",
-        lambda raw: b"\n".join(raw[at : at + 30].hex().encode() for at in range(0, len(raw), 30)),
-    ],
-    ids=["base64", "base64 in lines", "base64url", "hex", "0x", "hex in lines"],
-)
-def test_a_report_as_text(desk: Desk, encode: Callable[[bytes], bytes]) -> None:
-    raw = draft().raw(desk.root.leaf_key)
-    assert desk.verify(encode(raw)).status == 0
-    assert f"has {len(encode(raw[:-1]))} bytes (" in desk.refused(encode(raw[:-1]))
-
-
 def test_several_findings_are_several_lines(desk: Desk) -> None:
     other = desk.root.vcek(tcb=TCB | {"tee": 9, "snp": 7}).der
     lines = desk.call("verify", *desk.words(draft(), vcek=other)).out.splitlines()
@@ -287,60 +257,6 @@ def test_without_a_certificate_the_line_says_where_it_is(desk: Desk) -> None:
     assert "/Turin/0102030405060708?fmcSPL=01&blSPL=04" in outcome.detail("signature")
 
 
-def test_bytes_from_a_file(desk: Desk) -> None:
-    nonce = desk.write("nonce", NONCE)
-    assert desk.verify(draft(), "--report-data", f"@{nonce}", without=("report-data",)).status == 0
-    nonce.write_bytes(bytes(64))
-    assert desk.verify(draft(), "--report-data", f"@{nonce}").failed == ["report data"]
-    nonce.write_bytes(bytes(65))
-    assert "nonce: has 65 bytes, not 64" in desk.refused(draft(), "--report-data", f"@{nonce}")
-    for text in (NONCE.hex().encode() + b"\n", base64.b64encode(NONCE)):
-        nonce.write_bytes(text)
-        assert desk.verify(draft(), "--report-data", f"@{nonce}", without=("report-data",)).status == 0
-    nonce.write_bytes(NONCE[:-1].hex().encode())
-    assert "has 126 bytes (hexadecimal text of 63 bytes?), not 64" in desk.refused(
-        draft(), "--report-data", f"@{nonce}"
-    )
-
-
-def test_report_data_of_a_file(desk: Desk) -> None:
-    nonce = desk.write("nonce", b"any length")
-    right = draft(report_data=hashlib.sha512(b"any length").digest())
-    assert desk.verify(right, "--report-data-file", nonce, without=("report-data",)).status == 0
-    outcome = desk.verify(draft(), "--report-data-file", nonce, without=("report-data",))
-    assert outcome.failed == ["report data"]
-
-
-def test_which_digests_count(desk: Desk) -> None:
-    assert desk.verify(draft(), "--cpu", "Milan", "--cpus", "4").status == 0
-    assert desk.verify(draft(), "--cpu", "EPYC-Milan-v1").status == 0
-    for model in ("Genoa", "EPYC-Genoa"):
-        assert desk.verify(draft(), "--cpu", model).failed == ["launch digest"]
-    assert desk.verify(draft(), "--cpus", "3").failed == ["launch digest"]
-    assert "none of the 1 expected" in desk.verify(draft(), "--cpu", "Milan", "--cpus", "3").detail("launch digest")
-    other = draft(measurement=snp_digest("Genoa", 7))
-    assert desk.verify(other).detail("launch digest") == "Genoa, 7 vCPUs"
-    digest = snp_digest("Milan", 4)
-    assert desk.verify(draft(), "--digest", digest.hex()).status == 0
-    assert desk.verify(draft(), "--digest", "00" * 48).failed == ["launch digest"]
-
-
-def test_a_digest_that_stands_for_two_names_both(desk: Desk) -> None:
-    document = digests_document()
-    document["modes"]["snp"]["digests"]["Genoa"]["4"] = snp_digest("Milan", 4).hex()
-    path = desk.folder / "other.json"
-    path.write_text(json.dumps(document))
-    assert desk.verify(draft(), "--digests", path).detail("launch digest") == "Milan, 4 vCPUs; Genoa, 4 vCPUs"
-
-
-def test_nothing_but_options_is_needed(desk: Desk, tmp_path: Path) -> None:
-    """A relying party may have the digest and the policy, and no build."""
-    more = ["--config", str(tmp_path / "none"), "--digest", snp_digest("Milan", 4).hex(), "--policy", "0x30000"]
-    assert desk.verify(draft(), *more).status == 0
-    assert "none" in desk.refused(draft(), *more[:4])
-    assert "launch-digests.json" in desk.refused(draft(), *more[:2], *more[4:])
-
-
 @pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_every_known_version(desk: Desk, version: int) -> None:
     outcome = desk.verify(draft(version=version))
@@ -376,35 +292,3 @@ def test_no_flipped_bit_is_verified(desk: Desk, bit: int) -> None:
     assert answer.status in (1, 2)
     assert "Traceback" not in answer.err
     assert not answer.out.endswith("\nverified\n")
-
-
-def packed(folder: Path) -> Path:
-    path = folder / "sev-launch"
-    path.write_bytes(pack_launcher.pack(REPOSITORY / "tools"))
-    path.chmod(0o755)
-    return path
-
-
-def test_the_one_file_without_cryptography_says_not_checked(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bare = tmp_path / "bare"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
-    monkeypatch.setenv("PATH", f"{bare}/bin:/usr/bin:/bin")
-    done = subprocess.run(
-        [packed(tmp_path), "verify", *desk.words(draft())], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (1, "")
-    (line,) = [line for line in done.stdout.splitlines() if "  signature " in line]
-    assert line.startswith("not checked  signature")
-    assert "cryptography" in line
-    assert done.stdout.splitlines()[-1].startswith("not verified: signature not checked; ")
-
-
-def test_the_one_file_with_cryptography_verifies(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
-    for program in ([packed(tmp_path)], [sys.executable, packed(tmp_path)]):
-        words = [*program, "verify", *desk.words(draft())]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.endswith("\nverified\n")

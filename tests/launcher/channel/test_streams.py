@@ -3,6 +3,7 @@
 """A session whose streams are whatever its caller gives, with several processes at once."""
 
 import os
+import select
 import socket
 import struct
 import threading
@@ -190,3 +191,40 @@ def test_two_processes_on_one_descriptor(bench: Bench) -> None:
     )
     bench.session.serve(finished(*relays))
     assert sorted(os.read(out.fileno(), 99).split()) == [b"one", b"two"]
+
+
+def test_a_guest_that_floods_and_never_reads_is_not_read_either(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte of its output, passed on, costs a frame that waits for it here."""
+    monkeypatch.setattr("tools.launcher.channel.session._UNREAD_MAX", 1 << 14, raising=False)
+    streams, out, _ = bench.streams(None)
+    relay = bench.session.start(Process(argv=[b"a"], stdin_at_end=True), streams)
+    most, over = 4000, threading.Event()
+    wake, woken = os.pipe()
+    bench.stack.callback(os.close, wake)
+    bench.session.watch(wake, lambda: None)
+
+    def flood() -> None:
+        bench.guest.send(started(1))
+        for _ in range(most):
+            bench.guest.send(frame(0x33, 1, b"x"))
+            if not select.select([out], [], [], 2)[0]:
+                break
+            os.read(out.fileno(), 1)
+        over.set()
+        os.close(woken)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    bench.session.serve(over.is_set)
+    thread.join()
+    bench.session.watch(wake, None)
+    assert len(bench.session.link.outgoing) < 1 << 15
+    # Once it reads, it is read.
+    thread = threading.Thread(target=lambda: bench.guest.until(lambda f: f[0] == 0x16))
+    thread.start()
+    bench.guest.send(exited(1, 4))
+    bench.session.serve(finished(relay))
+    assert relay.status() == 4
+    bench.session.link.shut_down()
+    bench.session.serve(lambda: not bench.session.link.outgoing)
+    thread.join()

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.launcher.config.test_owner import Given, b64, given
+from tests.launcher.config.conftest import given
+from tests.launcher.config.owner_kit import Given, b64
 from tests.launcher.conftest import REPOSITORY
 from tests.launcher.launcher_kit import Out
 

@@ -260,5 +260,5 @@ def test_options_that_change_the_digest_say_so(out: Out, call: Call, standin: Pa
         assert f"-append '{CMDLINE}' \\" in call(*words, *other).out
 
 
-def test_shell_quotes(out: Out) -> None:
+def test_shell_quotes() -> None:
     assert shell([("/a b/qemu",), ("-append", "x 'y'")]) == "'/a b/qemu' \\\n  -append 'x '\"'\"'y'\"'\"''"

@@ -2,43 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store believes no name and follows no link; only verified bytes get a final name."""
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.pipeline.sources.test_partial import DATA, PIN, download
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import SevArtifactsError, UserError
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.sources.pins import LocalFile, Pin
-
-DATA = bytes(range(256)) * 10_000
-PIN = Pin(
-    name="x",
-    version="1",
-    sha256=hashlib.sha256(DATA).hexdigest(),
-    size=len(DATA),
-    origin=LocalFile(path="x"),
-    lock="recipes/x.lock",
-)
-
-
-def never(_: float) -> None:
-    raise AssertionError("nobody else holds the lock")
 
 
 def fill(cache: Cas) -> Path:
-    with cache.partial(PIN, wait=never) as part:
-        assert part is not None
-        part.append(DATA)
-        assert part.right
-        part.commit()
+    download(cache)
     return cache.path(PIN.sha256)
 
 
@@ -77,74 +57,6 @@ def test_corrupted_entry_is_removed(tmp_path: Path, change: str, reader: str) ->
     assert not path.exists()
     assert not (tmp_path / "copy").exists()
     assert fill(cache) == path
-
-
-def test_partial_is_continued(tmp_path: Path) -> None:
-    cache = Cas(root=tmp_path)
-    with cache.partial(PIN, wait=never) as part:
-        assert part is not None
-        part.append(DATA[:1000])
-    with cache.partial(PIN, wait=never) as part:
-        assert part is not None
-        assert part.size == 1000
-        part.append(DATA[1000:])
-        assert part.right
-        part.commit()
-    assert cache.read(PIN.sha256, PIN.size) == DATA
-
-
-def test_finished_meanwhile(tmp_path: Path) -> None:
-    cache = Cas(root=tmp_path)
-    fill(cache)
-    with cache.partial(PIN, wait=never) as part:
-        assert part is None
-    assert list((tmp_path / "partial").iterdir()) == []
-
-
-def test_wrong_bytes_cannot_be_committed(tmp_path: Path) -> None:
-    cache = Cas(root=tmp_path)
-    with cache.partial(PIN, wait=never) as part:
-        assert part is not None
-        part.append(b"x" * len(DATA))
-        assert part.complete
-        assert not part.right
-        with pytest.raises(AssertionError):
-            part.commit()
-        with pytest.raises(AssertionError):
-            part.append(b"x")
-        part.restart()
-        assert part.size == 0
-    assert not cache.path(PIN.sha256).exists()
-
-
-def test_one_at_a_time(tmp_path: Path) -> None:
-    cache = Cas(root=tmp_path)
-    waited = threading.Event()
-    seen: list[bool] = []
-
-    def second() -> None:
-        with cache.partial(PIN, wait=lambda _: waited.set()) as part:
-            seen.append(part is None)
-
-    with cache.partial(PIN, wait=never) as part:
-        assert part is not None
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert waited.wait(20)
-        part.append(DATA)
-        part.commit()
-    thread.join(20)
-    assert seen == [True]
-
-
-def test_waiting_can_be_given_up(tmp_path: Path) -> None:
-    cache = Cas(root=tmp_path)
-
-    def give_up(_: float) -> None:
-        raise KeyboardInterrupt
-
-    with cache.partial(PIN, wait=never), pytest.raises(KeyboardInterrupt), cache.partial(PIN, wait=give_up):
-        pytest.fail("the lock is held")
 
 
 def test_put_and_copy(tmp_path: Path) -> None:
@@ -201,10 +113,6 @@ PLACES = (
 )
 
 
-def _fill_by_download(cache: Cas) -> None:
-    fill(cache)
-
-
 def _fill_by_put(cache: Cas) -> None:
     cache.put_bytes(DATA)
 
@@ -230,7 +138,7 @@ def precious(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("act", [_fill_by_download, _fill_by_put, _take])
+@pytest.mark.parametrize("act", [download, _fill_by_put, _take])
 @pytest.mark.parametrize("kind", ["link to folder", "link to file", "second name", "fifo"])
 def test_nothing_leads_out(tmp_path: Path, precious: Path, place: str, act: Callable[[Cas], None], kind: str) -> None:
     cache = Cas(root=tmp_path / "cache")

@@ -15,8 +15,6 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Reference, Step
 
-COUNT = "echo ran"
-
 
 def made(engine: Engine, step: Step, name: str = "out") -> bytes:
     """The bytes of an output, as a private copy."""

@@ -3,6 +3,7 @@
 """One budget of jobs: steps side by side, and the programs in them, never run more than there are CPUs."""
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.engine.workshop import Workshop, shell
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.step import Step
@@ -153,3 +155,19 @@ def test_two_builds_in_one_checkout_have_a_fifo_each(tmp_path: Path) -> None:
     with Jobs(1).slot(tmp_path), one.slot(tmp_path):
         assert not left.exists()
         assert tokens(one) == 1
+
+
+def test_a_step_with_a_job_server_is_run_again(workshop: Workshop, project: Project) -> None:
+    workshop.tools = project.trees.ensure("build")
+    script = "printf 'all:\\n\\t+@echo flags $(MAKEFLAGS)\\n' >/build/Makefile; make -C /build; exit 3"
+    step = Step(
+        name="s", title="s", argv=("/bin/sh", "-euc", script), tools="python", inputs={}, outputs=("o",), parallel=True
+    )
+    engine = workshop.engine()
+    with pytest.raises(BuildError, match="ended with status 3"):
+        engine.ensure(step)
+    assert "--jobserver-auth=fifo:" in engine.log(step).read_text()
+    # The fifo is the build's own.
+    again = subprocess.run(["sh", workshop.root / "build/replay/s.sh"], capture_output=True, text=True, check=False)
+    assert again.returncode == 3
+    assert "-j2" in again.stdout

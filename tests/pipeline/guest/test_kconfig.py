@@ -15,7 +15,6 @@ from tools.pipeline.guest.kconfig import (
     audit,
     check_unique,
     load_fragments,
-    merge,
     parse_config,
     parse_fragment,
     raise_findings,
@@ -163,12 +162,6 @@ def test_missing_or_binary_fragment_is_a_user_error(tmp_path: Path) -> None:
     for name in ("absent.config", "binary.config"):
         with pytest.raises(UserError, match=rf"{name}: fragment cannot be read"):
             load_fragments([tmp_path / name], label=lambda path: path.name)
-
-
-def test_merge_is_sorted_and_leaves_expectations_out() -> None:
-    requests = (one("B", "n"), one("C", "y", expected=True), one("A", '"x"'))
-    assert merge(requests) == 'CONFIG_A="x"\n# CONFIG_B is not set\n'
-    assert merge(reversed(requests)) == merge(requests)
 
 
 def test_config_is_parsed() -> None:

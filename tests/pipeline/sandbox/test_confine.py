@@ -84,7 +84,7 @@ def test_no_namespaces_or_mounts(inside: Inside, build_tree: Tree, script: str) 
         inside(script)
 
 
-def test_no_user_namespace_where_the_filter_is_left_out(build_tree: Tree, tmp_path: Path) -> None:
+def test_no_user_namespace_where_the_filter_is_left_out(build_tree: Tree) -> None:
     """The kernel's own limit holds as well."""
     command = Command(argv=("unshare", "--user", "true"), tree=build_tree.path, chdir="/")
     argv = sandbox.bwrap_argv(command)

@@ -114,7 +114,7 @@ def test_the_umask_is_not_the_callers(inside: Inside, tmp_path: Path) -> None:
     assert oct((tmp_path / "out/d").stat().st_mode) == "0o40755"
 
 
-def test_standard_input_is_empty(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_empty(inside: Inside) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"typed by somebody")
     os.close(writer)

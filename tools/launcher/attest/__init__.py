@@ -7,7 +7,6 @@ verify ─┬─ verify_report ──────┬─ certificates ┄┄ sign
         ├─ verify_measurement ── measurement
         └─ inputs ── expected
 
-Both forms of the command use inputs, expected and checks; what judges a report uses checks and report. The
-dotted line is a late import: signature needs the package `cryptography`, all else Python alone. The folder
-above gives arguments, config, errors, subcommand and ui; standalone.py there lists the command.
+Both forms of the command (cli/verify.py) use inputs, expected and checks; what judges a report uses checks and
+report. The dotted line is a late import: signature needs the package `cryptography`, all else Python alone.
 """

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of a report or a measurement, the verdict over them, and how both are shown."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tools.launcher.base.ui import write_stdout
+from tools.launcher.base.ui import write_json, write_stdout
 from tools.sev.errors import printable
 
 
@@ -88,7 +87,7 @@ def show(checks: Sequence[Check], facts: dict[str, Any], *, as_json: bool) -> in
             ],
             **facts,
         }
-        write_stdout(json.dumps(document, indent=2) + "\n")
+        write_json(document)
     else:
         width = max(len(check.name) for check in checks)
         lines = []

@@ -154,9 +154,9 @@ def _bytes(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-def host_hello(*, output_window: int = DEFAULT_WINDOW) -> bytes:
+def host_hello() -> bytes:
     """Answer to the agent's HELLO."""
-    return frame(Kind.HELLO, payload=struct.pack("<4sHHI", MAGIC, VERSION, 0, output_window))
+    return frame(Kind.HELLO, payload=struct.pack("<4sHHI", MAGIC, VERSION, 0, DEFAULT_WINDOW))
 
 
 def container(*, kind: RootKind, length: int, writable_limit: int, hostname: bytes) -> bytes:

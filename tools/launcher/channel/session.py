@@ -22,6 +22,9 @@ from tools.launcher.channel.streams import TERMINATING, Signals, Sink, Streams, 
 _READ = 1 << 16
 # Stop reading stdin while this much waits for the guest, so that signals do not queue behind it for long.
 _OUTGOING_MAX = 1 << 18
+# Nothing is taken from a guest for which this much waits: one that does not read makes each byte of its output cost us
+# a frame. More than stdin ever leaves waiting: an honest guest may be busy.
+_UNREAD_MAX = 1 << 20
 # So many terminating signals in a row without a sign of life from the guest end it by force.
 _PATIENCE = 3
 _SHUTDOWN_GRACE = 5.0
@@ -223,7 +226,7 @@ class Session:
         if self._listener is not None:
             add(self._listener.fileno(), select.POLLIN, self._on_connect)
         if self._connection is not None:
-            events = 0 if self._over else select.POLLIN
+            events = 0 if self._over or len(self.link.outgoing) > _UNREAD_MAX else select.POLLIN
             events |= select.POLLOUT if self.link.outgoing else 0
             if events:
                 add(self._connection.fileno(), events, self._on_connection)
@@ -271,7 +274,7 @@ class Session:
         if connection is None:
             return
         self._send(connection)
-        if not self._over:
+        if not self._over and len(self.link.outgoing) <= _UNREAD_MAX:
             self._receive()
 
     def _receive(self) -> bool:

@@ -57,11 +57,10 @@ def _lines(bits: int, layout: Layout) -> list[str]:
     """TOML, so that it can be put into recipes/guest.toml."""
     texts = {layout.version: f"{layout.version_text} that may run the guest"}
     texts |= {flag.name: f"{flag.text} (bit {flag.bit}, {flag.spec})" for flag in layout.flags}
-    return [f"{f'{name} = {_toml(value)}':<29}# {texts[name]}\n" for name, value in policy.decode(bits, layout).items()]
-
-
-def _toml(value: Value) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+    return [
+        f"{f'{name} = {policy.toml_value(value)}':<29}# {texts[name]}\n"
+        for name, value in policy.decode(bits, layout).items()
+    ]
 
 
 def _document(bits: int, layout: Layout, reasons: list[str]) -> dict[str, object]:

@@ -7,7 +7,6 @@ checks the verdict "verified" takes, and why.
 """
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,14 +23,6 @@ from tools.sev.limits import VCPUS_MAX
 from tools.sev.modes import Mode
 
 _MIN_TCB = re.compile(r"(fmc|bootloader|tee|snp|microcode)=([0-9]{1,3})")
-_BYTES = {"--host-data": 32, "--report-data": 64, "--id-key-digest": 48, "--author-key-digest": 48,
-          "--family-id": 16, "--image-id": 16}  # fmt: skip
-_SNP_ONLY = (
-    "vmpl", "host_data", "report_data", "report_data_file", "id_key_digest", "author_key_digest", "family_id",
-    "image_id", "refuse_unknown", "min_svn", "min_tcb", "vcek", "vlek", "ask", "ark", "chain", "crl", "at",
-)  # fmt: skip
-_HEX = "HEX|@FILE"
-_LEGACY_ONLY = ("tik", "mode", "api_major", "api_minor", "build")
 _EXAMPLES = f"""examples:
   {NAME} verify report.bin --report-data @nonce --min-tcb bootloader=4,tee=0,snp=24,microcode=219 \\
          --vcek vcek.der --chain cert_chain.pem
@@ -50,8 +41,8 @@ def _policy(text: str) -> int:
     return value
 
 
-def _bytes(option: str) -> Callable[[str], bytes]:
-    size = _BYTES[option]
+def _bytes(option: str, size: int) -> Option:
+    """An option that takes so many bytes, as digits or from a file."""
 
     def convert(text: str) -> bytes:
         if text.startswith("@"):
@@ -63,7 +54,7 @@ def _bytes(option: str) -> Callable[[str], bytes]:
             )
         return bytes.fromhex(text)
 
-    return convert
+    return Option(option, "HEX|@FILE", text=f"{size} bytes", convert=convert)
 
 
 def _min_tcb(text: str) -> dict[str, int]:
@@ -84,6 +75,44 @@ def _date(text: str) -> datetime:
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
+_REPORT = Group(
+    "attestation report (SEV-SNP)",
+    _bytes("--report-data", 64),
+    Option("--report-data-file", "FILE", text="the report data is this file's SHA-512", convert=Path),
+    Option(
+        "--min-tcb",
+        "PART=N,…",
+        text="lowest levels accepted: bootloader, tee, snp, microcode; on Turin fmc too",
+        convert=_min_tcb,
+    ),
+    Option("--vmpl", "N", text="default: 0", convert=whole(0, 3)),
+    _bytes("--host-data", 32),
+    _bytes("--id-key-digest", 48),
+    _bytes("--author-key-digest", 48),
+    _bytes("--family-id", 16),
+    _bytes("--image-id", 16),
+    Option(
+        "--refuse-unknown",
+        text="not verified when reserved bits are set, whose meaning this program does not know",
+    ),
+    Option("--min-svn", "N", text="lowest guest SVN accepted", convert=whole(0, (1 << 32) - 1)),
+    Option("--vcek", "FILE", text="the chip's certificate, PEM or DER", convert=Path),
+    Option("--vlek", "FILE", text="the cloud provider's certificate", convert=Path),
+    Option("--ask", "FILE", text="AMD's intermediate certificate (ASK or ASVK)", convert=Path),
+    Option("--ark", "FILE", text="the root certificate that you trust", convert=Path),
+    Option("--chain", "FILE", text="both, as AMD's cert_chain; takes no roots but AMD's own", convert=Path),
+    Option("--crl", "FILE", text="AMD's list of revoked certificates", convert=Path),
+    Option("--at", "DATE", text="validity of certificates then; default: now", convert=_date),
+)
+_MEASUREMENT = Group(
+    "launch measurement (SEV, SEV-ES)",
+    Option("--measurement", "BASE64|FILE", text="48 bytes in base64: HMAC and nonce"),
+    Option("--tik", "FILE", text="transport integrity key, 16 bytes", convert=Path),
+    Option("--mode", choices=(str(Mode.SEV), str(Mode.SEV_ES)), text="default: the config's"),
+    Option("--api-major", "N", text="API version of the host's firmware", convert=whole(0, 255)),
+    Option("--api-minor", "N", text="API version of the host's firmware", convert=whole(0, 255)),
+    Option("--build", "N", text="build of the host's firmware", convert=whole(0, 255)),
+)
 SYNTAX = Syntax(
     Group(
         "what is expected",
@@ -95,44 +124,8 @@ SYNTAX = Syntax(
         Option("--policy", "BITS", text="guest policy; default: the config's", convert=_policy),
         JSON,
     ),
-    Group(
-        "attestation report (SEV-SNP)",
-        Option("--report-data", _HEX, text="64 bytes", convert=_bytes("--report-data")),
-        Option("--report-data-file", "FILE", text="the report data is this file's SHA-512", convert=Path),
-        Option(
-            "--min-tcb",
-            "PART=N,…",
-            text="lowest levels accepted: bootloader, tee, snp, microcode; on Turin fmc too",
-            convert=_min_tcb,
-        ),
-        Option("--vmpl", "N", text="default: 0", convert=whole(0, 3)),
-        Option("--host-data", _HEX, text="32 bytes", convert=_bytes("--host-data")),
-        Option("--id-key-digest", _HEX, text="48 bytes", convert=_bytes("--id-key-digest")),
-        Option("--author-key-digest", _HEX, text="48 bytes", convert=_bytes("--author-key-digest")),
-        Option("--family-id", _HEX, text="16 bytes", convert=_bytes("--family-id")),
-        Option("--image-id", _HEX, text="16 bytes", convert=_bytes("--image-id")),
-        Option(
-            "--refuse-unknown",
-            text="not verified when reserved bits are set, whose meaning this program does not know",
-        ),
-        Option("--min-svn", "N", text="lowest guest SVN accepted", convert=whole(0, (1 << 32) - 1)),
-        Option("--vcek", "FILE", text="the chip's certificate, PEM or DER", convert=Path),
-        Option("--vlek", "FILE", text="the cloud provider's certificate", convert=Path),
-        Option("--ask", "FILE", text="AMD's intermediate certificate (ASK or ASVK)", convert=Path),
-        Option("--ark", "FILE", text="the root certificate that you trust", convert=Path),
-        Option("--chain", "FILE", text="both, as AMD's cert_chain; takes no roots but AMD's own", convert=Path),
-        Option("--crl", "FILE", text="AMD's list of revoked certificates", convert=Path),
-        Option("--at", "DATE", text="validity of certificates then; default: now", convert=_date),
-    ),
-    Group(
-        "launch measurement (SEV, SEV-ES)",
-        Option("--measurement", "BASE64|FILE", text="48 bytes in base64: HMAC and nonce"),
-        Option("--tik", "FILE", text="transport integrity key, 16 bytes", convert=Path),
-        Option("--mode", choices=(str(Mode.SEV), str(Mode.SEV_ES)), text="default: the config's"),
-        Option("--api-major", "N", text="API version of the host's firmware", convert=whole(0, 255)),
-        Option("--api-minor", "N", text="API version of the host's firmware", convert=whole(0, 255)),
-        Option("--build", "N", text="build of the host's firmware", convert=whole(0, 255)),
-    ),
+    _REPORT,
+    _MEASUREMENT,
     usage=("REPORT [options]", "--measurement BASE64|FILE --tik FILE [options]"),
     positional=Option("report", "REPORT", text="SEV-SNP attestation report", convert=Path),
     exclusive=(("--vcek", "--vlek"),),
@@ -145,11 +138,12 @@ def run(options: Values, ui: Ui) -> int:
     options["config"] = options.config or default_config()
     if (options.report is None) == (options.measurement is None):
         raise UserError("give either an attestation report or --measurement", hint=f"see {NAME} verify --help")
-    foreign = _LEGACY_ONLY if options.measurement is None else _SNP_ONLY
-    for name in foreign:
-        if options[name] is not None and options[name] is not False:
-            what = "a launch measurement" if options.measurement is None else "an attestation report"
-            raise UserError(f"--{name.replace('_', '-')} belongs to {what}")
+    foreign, what = _REPORT, "an attestation report"
+    if options.measurement is None:
+        foreign, what = _MEASUREMENT, "a launch measurement"
+    for option in foreign.options:
+        if options[option.key] is not None and options[option.key] is not False:
+            raise UserError(f"{option.name} belongs to {what}")
     if options.digest is not None and (options.digests or options.cpu or options.cpus):
         raise UserError("--digest stands for itself: leave out --digests, --cpu and --cpus")
     return verify_report(options, ui) if options.measurement is None else verify_measurement(options, ui)

@@ -3,13 +3,14 @@
 """KVM, or emulation: which one a guest starts on, and the trial that decides it once a boot of the host."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.channel.link import Container
 from tools.launcher.channel.session import NoHelloError, Session
 from tools.launcher.channel.streams import Signals
+from tools.launcher.guest.rootfs import Note
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import Staging
 from tools.launcher.guest.start import booted
@@ -20,7 +21,6 @@ from tools.launcher.host.facts import HostFacts
 # is paid once a boot of the host.
 TIMEOUTS = {Accel.KVM: 120.0, Accel.TCG: 300.0}
 KVM_TRIAL = 20.0
-Note = Callable[[str], None]
 
 
 def trial_time(timeout: float | None) -> float:

@@ -18,7 +18,7 @@ from tools.launcher.channel.link import Container
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Signals
 from tools.launcher.guest import accelerators, rootfs
-from tools.launcher.guest.accelerators import Note
+from tools.launcher.guest.rootfs import Note
 from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import Staging

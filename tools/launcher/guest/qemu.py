@@ -32,10 +32,10 @@ def die_with_parent() -> Callable[[], None]:
     return in_child
 
 
-def tail(text: bytes, *, lines: int = _TAIL_LINES) -> tuple[str, ...]:
+def tail(text: bytes) -> tuple[str, ...]:
     """The last lines of a log as text; errors.printable makes them safe when they are shown."""
     split = text[-_TAIL_BYTES:].decode("utf-8", "replace").replace("\r", "\n").split("\n")
-    return tuple(line[:400] for line in split if line.strip())[-lines:]
+    return tuple(line[:400] for line in split if line.strip())[-_TAIL_LINES:]
 
 
 class Qemu:

@@ -3,7 +3,7 @@
 """Files by their SHA-256: downloads, and results of build steps.
 
     ROOT/sha256/ab/abcdef…   complete files; the name is the SHA-256 of the bytes
-    ROOT/partial/abcdef…     downloads on their way, resumed by whoever comes next
+    ROOT/partial/abcdef…     downloads on their way, resumed by whoever comes next (sources/partial.py)
     ROOT/partial/new-…       files on their way in, of a run that is still going or was killed
 
 Others may write below ROOT. A name is not believed: bytes are hashed while they are read or copied, and what was
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError
@@ -29,24 +29,11 @@ from tools.pipeline.engine.merkle import Digest
 
 _CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_POLL = 0.1  # seconds between two looks at a lock that another process holds
 _NAME = re.compile(r"[0-9a-f]{64}")
 _NEW = "new-"
 # O_NONBLOCK: opening a fifo that somebody put there must not wait for ever.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MAKE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Wanted(Protocol):
-    """What names a file: its SHA-256 in hex and its size in bytes. A pin, a blob, a digest."""
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 in hex."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
+MAKE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +77,7 @@ class Cas:
 
         FileExistsError when the target is there already. The mode is explicit, never the umask's.
         """
-        descriptor = os.open(target, _MAKE, 0o600)
+        descriptor = os.open(target, MAKE, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 right = self._take(sha256, size, lambda chunk: _write(file, chunk, target))
@@ -168,7 +155,7 @@ class Cas:
                 folder = self._locate(sha256, opened)
                 yield folder
             except OSError as error:
-                raise _disk_error(error, self.path(sha256)) from None
+                raise disk_error(error, self.path(sha256)) from None
 
     def _locate(self, sha256: str, opened: ExitStack) -> int | None:
         try:
@@ -198,7 +185,7 @@ class Cas:
                     _write(file, chunk, self.root / "partial" / name)
                 self.enter(file, name, folder, content.hexdigest())
         except OSError as error:
-            raise _disk_error(error, self.root) from None
+            raise disk_error(error, self.root) from None
         return Digest(sha256=content.hexdigest(), size=size)
 
     def enter(self, file: BinaryIO, name: str, folder: int, sha256: str) -> None:
@@ -210,37 +197,11 @@ class Cas:
             os.replace(name, sha256, src_dir_fd=folder, dst_dir_fd=final)
             os.fsync(final)
 
-    @contextmanager
-    def partial(self, wanted: Wanted, *, wait: Callable[[float], None]) -> Iterator["Partial | None"]:
-        """The unfinished download of a file, locked against other processes and threads.
-
-        None if somebody else finished it meanwhile. `wait(seconds)` is called while another process holds
-        the lock; it may raise to give up. The lock is the kernel's (flock): a killed process leaves none.
-        """
-        path = self.root / "partial" / wanted.sha256
-        try:
-            folder = files.open_folder(self.root, "partial", make=True)
-        except OSError as error:
-            raise _disk_error(error, path) from None
-        try:
-            try:
-                file = _open_locked(wanted.sha256, folder, wait)
-            except OSError as error:
-                raise _disk_error(error, path) from None
-            with file:
-                done = self.verified(wanted.sha256, wanted.size)
-                if done:
-                    with suppress(FileNotFoundError):
-                        os.unlink(wanted.sha256, dir_fd=folder)
-                yield None if done else Partial(wanted=wanted, file=file, folder=folder, cas=self)
-        finally:
-            os.close(folder)
-
 
 @contextmanager
 def _new(name: str, folder: int) -> Iterator[BinaryIO]:
     """A new file, removed when something goes wrong."""
-    with os.fdopen(os.open(name, _MAKE, 0o600, dir_fd=folder), "wb", buffering=0) as file:
+    with os.fdopen(os.open(name, MAKE, 0o600, dir_fd=folder), "wb", buffering=0) as file:
         try:
             yield file
         except BaseException:
@@ -268,57 +229,10 @@ def _write(file: BinaryIO, data: bytes, path: Path) -> None:
         while view:
             view = view[file.write(view) :]
     except OSError as error:
-        raise _disk_error(error, path) from None
+        raise disk_error(error, path) from None
 
 
-def _open_locked(name: str, folder: int, wait: Callable[[float], None]) -> BinaryIO:
-    while True:
-        file = os.fdopen(_open_ours(name, folder), "ab+", buffering=0)
-        try:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    wait(_POLL)
-            # Whoever held the lock may have renamed the file into the store: then it is no longer ours.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(file.fileno())):
-                    return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _open_ours(name: str, folder: int) -> int:
-    """Open a file of ours for reading and writing, a new one unless it is there.
-
-    Anything else of that name is removed: another's file, a link, a second name of a file elsewhere.
-    """
-    while True:
-        with suppress(FileExistsError):
-            return os.open(name, _MAKE | os.O_APPEND, 0o600, dir_fd=folder)
-        try:
-            flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(name, flags, dir_fd=folder)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EACCES}:
-                raise
-        else:
-            status = os.fstat(descriptor)
-            ours = status.st_uid == ambient.effective_uid() and not status.st_mode & 0o022
-            # No name at all: just renamed into the store, or removed, by whoever had it.
-            if ours and stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
-                return descriptor
-            os.close(descriptor)
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
-
-
-def _disk_error(error: OSError, path: Path) -> BuildError:
+def disk_error(error: OSError, path: Path) -> BuildError:
     """One line for a write that failed; a full disk has a remedy of its own."""
     if error.errno in _FULL:
         return BuildError(
@@ -332,61 +246,3 @@ def _disk_error(error: OSError, path: Path) -> BuildError:
         where=str(path),
         hint="set SEV_ARTIFACTS_CACHE to another folder",
     )
-
-
-class Partial:
-    """An unfinished download: append, hash on the way, and take it into the store when it is right."""
-
-    def __init__(self, *, wanted: Wanted, file: BinaryIO, folder: int, cas: Cas) -> None:
-        self._wanted = wanted
-        self._file = file
-        self._folder = folder
-        self._cas = cas
-        self._hash = hashlib.sha256()
-        self.size = 0
-        file.seek(0)
-        while chunk := file.read(_CHUNK):
-            self._hash.update(chunk)
-            self.size += len(chunk)
-        if self.size > wanted.size:
-            self.restart()
-
-    def restart(self) -> None:
-        """Forget what was downloaded."""
-        self._file.truncate(0)
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def append(self, data: bytes) -> None:
-        """Write and hash; never more than the wanted size."""
-        if self.size + len(data) > self._wanted.size:
-            raise AssertionError("a caller offered more than the wanted size")
-        view = memoryview(data)
-        try:
-            # A raw file writes as much as fits: the loop meets a full disk at the next call.
-            while view:
-                done = self._file.write(view)
-                self._hash.update(view[:done])
-                self.size += done
-                view = view[done:]
-        except OSError as error:
-            raise _disk_error(error, self._cas.root / "partial" / self._wanted.sha256) from None
-
-    @property
-    def complete(self) -> bool:
-        """Whether all bytes are there, right or wrong."""
-        return self.size == self._wanted.size
-
-    @property
-    def right(self) -> bool:
-        """Whether the bytes are the wanted ones."""
-        return self.complete and self._hash.hexdigest() == self._wanted.sha256
-
-    def commit(self) -> None:
-        """Give the verified file its final name."""
-        if not self.right:
-            raise AssertionError("unverified bytes never get the final name")
-        try:
-            self._cas.enter(self._file, self._wanted.sha256, self._folder, self._wanted.sha256)
-        except OSError as error:
-            raise _disk_error(error, self._cas.path(self._wanted.sha256)) from None

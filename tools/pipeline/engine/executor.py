@@ -79,7 +79,7 @@ class Engine:
     def is_current(self, step: Step) -> bool:
         """Whether this checkout has taken the step's result before, checks passed, and it is still there."""
         result = self.find(step)
-        return result is not None and self._taken(step) == _summary(result)
+        return result is not None and self._has_taken(step, result)
 
     def ensure(self, step: Step) -> Result:
         """The step's result, made now if it is not there; what it needs must be there or is made first.
@@ -89,10 +89,10 @@ class Engine:
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
-        if result is not None and self._taken(step) == _summary(result):
-            return result
         if result is None:
             result = self._make(step)
+        elif self._has_taken(step, result):
+            return result
         elif step.checks:
             self._check_again(step, result)
         self._take(step, result)
@@ -245,11 +245,11 @@ class Engine:
     def _record(self, step: Step) -> Path:
         return self.build / "results" / f"{step.name}.json"
 
-    def _taken(self, step: Step) -> Any:
+    def _has_taken(self, step: Step, result: Result) -> bool:
         try:
-            return json.loads(self._record(step).read_bytes())
+            return bool(json.loads(self._record(step).read_bytes()) == _summary(result))
         except (OSError, ValueError):
-            return None
+            return False
 
     def _take(self, step: Step, result: Result) -> None:
         folder = self.build / "results" / step.name

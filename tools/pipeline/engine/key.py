@@ -22,8 +22,6 @@ ENGINE_VERSION = 1
 tests/pipeline/engine/test_key.py holds descriptions and their keys, and fails until this is raised.
 """
 
-UMASK = "022"
-
 
 def describe(step: Step, *, tools: str, inputs: Mapping[str, merkle.File]) -> dict[str, Any]:
     """All that the result depends on. `tools` is the tool tree's digest, `inputs` what lies at each inside path."""
@@ -35,7 +33,7 @@ def describe(step: Step, *, tools: str, inputs: Mapping[str, merkle.File]) -> di
             "working_directory": sandbox.WORKING_DIRECTORY,
             "uid": sandbox.UID,
             "gid": sandbox.UID,
-            "umask": UMASK,
+            "umask": f"{sandbox.UMASK:03o}",
         },
         "mounts": {"/": tools, **mounts(inputs)},
         "outputs": sorted(step.outputs),

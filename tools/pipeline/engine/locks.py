@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.pipeline.base import ui
+from tools.pipeline.base import files, ui
 
 
 def private_folder(path: Path) -> Path:
@@ -28,7 +28,7 @@ def locked(folder: Path, key: str, *, waiting: str) -> Iterator[None]:
     """
     path = private_folder(folder) / key
     while True:
-        guard = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        guard = files.open_lock(path)
         try:
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)

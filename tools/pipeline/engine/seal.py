@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ambient
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import UserError
 
 KEY_SIZE = 32  # bytes; HMAC-SHA256 gains nothing from a longer key (RFC 2104, section 3)
@@ -32,9 +31,7 @@ class Seal:
 
     key: bytes = field(repr=False)
 
-    def write(
-        self, path: Path, record: Mapping[str, object], *, kind: str, key: str, root: Path | None = None
-    ) -> None:
+    def write(self, path: Path, record: Mapping[str, object], *, kind: str, key: str, root: Path | None = None) -> None:
         """Write the record with its seal, by rename. `kind` and `key` say of what thing it is the record.
 
         Others may write below `root` (the path's folder unless given): no link there is followed.
@@ -43,13 +40,13 @@ class Seal:
         document = {**sealed, "seal": self._mac(sealed)}
         top = root or path.parent
         names = path.relative_to(top).parts
-        digest.write_member(top, *names, data=(json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+        files.write_member(top, *names, data=(json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def read(self, path: Path, *, kind: str, key: str, root: Path | None = None) -> dict[str, Any] | None:
         """The record, or None when there is none, somebody else wrote it, or it is another thing's."""
         top = root or path.parent
         try:
-            document = json.loads(digest.read_member(top, *path.relative_to(top).parts, limit=_MAX) or b"")
+            document = json.loads(files.read_member(top, *path.relative_to(top).parts, limit=_MAX) or b"")
             record, found = document["record"], document["seal"]
             # Not what the file says that it is, but what is asked for.
             expected = self._mac({"kind": kind, "key": key, "record": record})
@@ -74,9 +71,9 @@ def load(folder: Path) -> Seal:
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            digest.write_once(path, ambient.random_bytes(KEY_SIZE), mode=0o600)
+            files.write_once(path, ambient.random_bytes(KEY_SIZE), mode=0o600)
         with path.open("rb") as file:
-            digest.check_private(os.fstat(file.fileno()), path)
+            files.check_private(os.fstat(file.fileno()), path)
             key = file.read(KEY_SIZE + 1)
     except OSError as error:
         raise UserError(

@@ -6,7 +6,6 @@ Whatever goes wrong is one line on standard error. Status 2 for the user's mista
 129) after Ctrl-C (SIGTERM, SIGHUP); a traceback means a bug of ours.
 """
 
-import difflib
 import os
 import re
 import signal
@@ -117,6 +116,9 @@ def _unknown(error: InvalidCommand, names: Iterable[str]) -> UserError:
     name = error.not_found or (quoted[1] if quoted else None)
     if name is None:
         return UserError(" ".join(str(error).split()))
+    # Only a mistake pays for the import.
+    import difflib  # noqa: PLC0415
+
     close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
     meant = f"did you mean {' or '.join(close)}?" if close else "./doit list shows what there is"
     return UserError(f"no task or command is called {name!r}", hint=meant)

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-import libarchive
-
 from tools.pipeline.base import names, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.base.toml_reader import Table
@@ -188,6 +186,9 @@ def check_budget(budget: int, outputs: Mapping[str, Path]) -> None:
     compressed = outputs[COMPRESSED].stat().st_size
     if compressed <= budget:
         return
+    # Not at the top: it looks for its library by starting programs, before a build with nothing to do as well.
+    import libarchive  # noqa: PLC0415
+
     with libarchive.file_reader(str(outputs[CPIO]), format_name="cpio") as members:
         sizes = sorted(((member.size, member.pathname) for member in members), reverse=True)
     largest = ", ".join(f"{path} {ui.size(count)}" for count, path in sizes[:_SHOWN] if count)

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel configuration: parse fragments, merge them for allnoconfig, and audit what Kconfig made of them.
+"""Kernel configuration: parse fragments, and audit what Kconfig made of them.
 
-    fragments ──parse_fragment──▶ requests ──merge──▶ all.config ──make allnoconfig──▶ .config
-         source tree ──read_symbols──▶ symbols ─────────────┴───audit(requests, symbols, .config)──▶ findings
+    fragments ─┬─ make allnoconfig (kernel.py) ──▶ .config ─┐
+               └─ parse_fragment ──▶ requests ──────────────┼── audit ──▶ findings
+    source tree ── read_symbols ──▶ symbols ────────────────┘
 
 Kconfig drops requests without a word: a misspelt or renamed symbol, unmet dependencies, a choice that went
 the other way. The audit turns each into an error that names fragment and line, before anything is compiled.
@@ -12,7 +13,6 @@ the other way. The audit turns each into an error that names fragment and line, 
 import errno
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -130,13 +130,6 @@ def check_unique(requests: Iterable[Request]) -> tuple[Request, ...]:
     return tuple(seen.values())
 
 
-def merge(requests: Iterable[Request]) -> str:
-    """Give the text for KCONFIG_ALLCONFIG, sorted by symbol so that the order of fragments has no effect."""
-    asked = sorted((r for r in requests if not r.expected), key=lambda r: r.symbol)
-    lines = [f"# CONFIG_{r.symbol} is not set" if r.value == "n" else f"CONFIG_{r.symbol}={r.value}" for r in asked]
-    return "".join(f"{line}\n" for line in lines)
-
-
 def parse_config(text: str, *, where: str) -> dict[str, str]:
     """Parse a `.config` that Kconfig wrote: symbol to value, "n" for `is not set`. Other lines: UserError."""
     values: dict[str, str] = {}
@@ -162,6 +155,9 @@ _IF = re.compile(r"if\s+(.*)")
 
 def archive_reader(archive: Path) -> Callable[[str], str]:
     """Give a function that reads a Kconfig file by its path from a tar of the tree's Kconfig files."""
+    # Only the audit pays for the import.
+    import tarfile  # noqa: PLC0415
+
     with tarfile.open(archive, "r:") as members:
         # Beside the Kconfig files lies what else configuring takes.
         wanted = (m for m in members if m.name.rpartition("/")[2].startswith("Kconfig"))
@@ -175,13 +171,13 @@ def archive_reader(archive: Path) -> Callable[[str], str]:
     return read
 
 
-def read_symbols(read: Callable[[str], str], *, arch: str = "x86", root: str = "Kconfig") -> dict[str, Symbol]:
-    """Follow `source` from `root` as Kconfig would for `arch`, and give every symbol that occurs on the way.
+def read_symbols(read: Callable[[str], str], *, arch: str = "x86") -> dict[str, Symbol]:
+    """Follow `source` from the top Kconfig as Kconfig would for `arch`, and give every symbol that occurs on the way.
 
     `read` gives a file's text by its path in the source tree; its OSError means that the tree is incomplete.
     """
     symbols: dict[str, Symbol] = {}
-    _KconfigWalk(read=read, arch=arch, symbols=symbols).read_file(root)
+    _KconfigWalk(read=read, arch=arch, symbols=symbols).read_file("Kconfig")
     return symbols
 
 

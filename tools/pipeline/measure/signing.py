@@ -57,7 +57,7 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
     that cannot be measured.
     """
     # Importing cryptography takes longer than a build with nothing to do.
-    from tools.pipeline.measure import id_keys as idkeys  # noqa: PLC0415
+    from tools.pipeline.measure import id_keys  # noqa: PLC0415
 
     guest = built.guest
     identity = _identity(guest.identity, wish)
@@ -65,8 +65,8 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
     vcpus = _number(wish.vcpus, option="--vcpus", low=1, high=VCPUS_MAX, default=guest.vcpus)
     if not wish.key:
         raise UserError("no key", where="--key", hint="give a PEM file with the P-384 private key that signs")
-    key = idkeys.load(built.root / wish.key)
-    author_key = idkeys.load(built.root / wish.author_key) if wish.author_key else None
+    key = id_keys.load(built.root / wish.key)
+    author_key = id_keys.load(built.root / wish.author_key) if wish.author_key else None
     launch_digest = _given_digest(wish.digest) if wish.digest else expected_snp_digest(built, cpu, vcpus)
     bits = guest.snp_policy
     block = IdBlock(digest=launch_digest, identity=identity, policy=bits).packed

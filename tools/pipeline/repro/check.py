@@ -11,34 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ambient, checkout_copy, children, ui
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import ambient, checkout_copy, children, files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.front.reporter import started
 from tools.pipeline.repro import compare, environments
 from tools.pipeline.repro.environments import Environment, Job
+from tools.pipeline.repro.target import Place, Target
 from tools.pipeline.repro.variations import VARIATIONS, Facts, Name, without_effect
 
 RESULT = "result.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What is checked: doit tasks, the files or folders that they make, and the tool trees that they need."""
-
-    name: str
-    tasks: tuple[str, ...]
-    files: tuple[str, ...]
-    trees: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A checkout that is built again, the cache whose downloads are taken, and the folder for all that is made."""
-
-    root: Path
-    cache: Path
-    folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +103,12 @@ def build(environment: Environment) -> Built:
         for line in log.read_text(errors="replace").splitlines()[-12:]:
             ui.line(ui.paint(f"   | {line}", "2"))
         raise BuildError(f"ended with status {status}", where=title, hint=f"whole log: {log}")
-    files = environment.results / "files"
+    made = environment.results / "files"
     return Built(
         facts=json.loads((environment.results / "facts.json").read_bytes()),
         times=json.loads((environment.results / "times.json").read_bytes()),
-        digests=compare.digests(files),
-        files=files,
+        digests=compare.digests(made),
+        files=made,
     )
 
 
@@ -186,7 +167,7 @@ def _write_result(
                   for name in sorted({*plain.digests, *varied.digests})},
         "differences": [{"file": d.name, "member": d.member, "report": str(d.report)} for d in differences],
     }  # fmt: skip
-    digest.write_atomically(folder / RESULT, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    files.write_atomically(folder / RESULT, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _report(plain: Built, differences: Sequence[compare.Difference]) -> None:

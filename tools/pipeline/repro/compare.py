@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.repro import environments
 from tools.pipeline.sandbox import failure, sandbox
@@ -36,12 +36,12 @@ class Difference:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder by its relative path."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): digest.of_file(p) for p in files}
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): files.of_file(p) for p in found}
 
 
-def differing(plain: Mapping[str, str], varied: Mapping[str, str]) -> list[str]:
-    """Names whose digests differ or that only one side has, sorted."""
+def differing(plain: Mapping[str, object], varied: Mapping[str, object]) -> list[str]:
+    """Names whose values (digests, say) differ or that only one side has, sorted."""
     return sorted(name for name in {*plain, *varied} if plain.get(name) != varied.get(name))
 
 

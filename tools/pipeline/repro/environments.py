@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ambient
-from tools.pipeline.base import files as digest
+from tools.pipeline.base import ambient, files
 from tools.pipeline.repro.variations import Name
 from tools.pipeline.sandbox import sandbox
 
@@ -255,7 +254,7 @@ def _spec(
 
 def _written(spec: dict[str, Any], folder: Path) -> str:
     path = folder / "spec.json"
-    digest.write_atomically(path, json.dumps(spec, indent=1).encode())
+    files.write_atomically(path, json.dumps(spec, indent=1).encode())
     return str(path)
 
 
@@ -266,7 +265,7 @@ def _driver(source: Path) -> Path:
 def _decoys(folder: Path, *, called: Path) -> Path:
     text = '#!/bin/sh\necho "${0##*/}" >>/mnt/results/' + called.name + "\nexit 99\n"
     for name in DECOYS:
-        digest.write_atomically(folder / name, text.encode(), mode=0o755)
+        files.write_atomically(folder / name, text.encode(), mode=0o755)
     folder.chmod(0o755)
     return folder
 

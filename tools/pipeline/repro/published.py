@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import ui
+from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.base.toml_reader import Table
 from tools.pipeline.publish import manifest
@@ -32,9 +32,10 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A manifest of the right form. `steps` are by name; `outputs` maps file names to SHA-256."""
+    """A manifest of the right form, and its SHA-256. `steps` are by name; `outputs` maps file names to SHA-256."""
 
     path: Path
+    sha256: str
     document: Mapping[str, Any]
     profile: str
     steps: Mapping[str, Mapping[str, Any]]
@@ -43,7 +44,8 @@ class Published:
 
 def load(path: Path) -> Published:
     """Read a manifest; UserError names file and key of whatever is wrong with it."""
-    document = _json(path)
+    raw = _read(path)
+    document = _json(raw, path)
     top = Table(document, file=str(path))
     top.integer("schema", low=manifest.SCHEMA, high=manifest.SCHEMA)
     top.integer("engine", low=0, high=1 << 31)
@@ -69,6 +71,8 @@ def load(path: Path) -> Published:
         _digests(step, "outputs")
     published = Published(
         path=path,
+        # Of what was read: it may be another by the time that everything is built, or a pipe.
+        sha256=files.of_bytes(raw),
         document=document,
         profile=top.string("profile", pattern=_NAME, says="a profile's name"),
         steps=dict(zip(names, document["steps"], strict=True)),
@@ -78,7 +82,7 @@ def load(path: Path) -> Published:
     return published
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX + 1)
@@ -87,6 +91,10 @@ def _json(path: Path) -> dict[str, Any]:
         raise UserError(error.strerror or "cannot be read", where=str(path), hint=hint) from None
     if len(raw) > _MAX:
         raise UserError(f"is no manifest: larger than {_MAX} bytes", where=str(path))
+    return raw
+
+
+def _json(raw: bytes, path: Path) -> dict[str, Any]:
     try:
         data = json.loads(raw, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:

@@ -17,8 +17,9 @@ from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.publish import manifest
 from tools.pipeline.repro import check, environments
-from tools.pipeline.repro.check import Place, Target
+from tools.pipeline.repro.compare import differing
 from tools.pipeline.repro.published import Published
+from tools.pipeline.repro.target import Place, Target
 
 _SCHEMA = 2
 
@@ -89,16 +90,12 @@ def judge(published: Published, rebuilt: Mapping[str, str], document: Any, *, or
 
 
 def _compare(published: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> Beginning | None:
-    outputs = _differing(published["outputs"], rebuilt["outputs"])
+    outputs = differing(published["outputs"], rebuilt["outputs"])
     if not outputs:
         return None
     # The key is worked out from the others.
-    others = (key for key in _differing(published, rebuilt) if key not in {"outputs", "key"})
+    others = (key for key in differing(published, rebuilt) if key not in {"outputs", "key"})
     return Beginning(step=rebuilt["name"], outputs=tuple(outputs), others=tuple(others))
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
 
 
 def _first_difference(published: Any, rebuilt: Any) -> str | None:
@@ -108,7 +105,7 @@ def _first_difference(published: Any, rebuilt: Any) -> str | None:
         return None
     while published != rebuilt:
         if isinstance(published, dict) and isinstance(rebuilt, dict):
-            key: Any = _differing(published, rebuilt)[0]
+            key: Any = differing(published, rebuilt)[0]
             published, rebuilt = published.get(key), rebuilt.get(key)
         elif isinstance(published, list) and isinstance(rebuilt, list) and len(published) == len(rebuilt):
             key = next(i for i, (one, other) in enumerate(zip(published, rebuilt, strict=True)) if one != other)
@@ -123,7 +120,7 @@ def _document(published: Published, verdict: Verdict, *, cached: bool) -> dict[s
     begins = verdict.begins
     return {
         "schema": _SCHEMA,
-        "manifest": files.of_file(published.path),
+        "manifest": published.sha256,
         "profile": published.profile,
         "from_nothing": not cached,
         "reproduced": verdict.good,

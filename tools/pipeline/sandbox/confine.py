@@ -22,15 +22,10 @@ import sys
 from typing import NoReturn
 
 from tools.pipeline.sandbox import seccomp
+from tools.pipeline.sandbox.confined import FAILED, INSIDE, PARENT
 
-INSIDE = 1000
-"""uid and gid that a step sees itself as."""
 _POOL = range(65520, 65534)  # reserved by Debian's policy (9.2.2) and systemd's UIDS-GIDS for nobody's use
 _STAGE = "/sys"  # a folder that each system has and no source lies below
-FAILED = 125
-"""Exit status when there is no sandbox to run anything in."""
-PARENT = "SEV_ARTIFACTS_PARENT"
-"""The variable with the process id of whom this must not outlive."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEW_MOUNTS, _NEW_USERS = 0x20000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER of linux/sched.h

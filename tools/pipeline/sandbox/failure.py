@@ -8,8 +8,10 @@ from pathlib import Path
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sandbox.sandbox import Outcome
+from tools.sev.errors import printable
 
 _TAIL = 20  # lines of a failed program's log that are shown
+_WIDTH = 400  # characters of a line that are shown
 _READ = 64 << 10  # bytes of the log's end in which they are looked for
 _MISTAKE = 2  # exit status of a program that says that its input is at fault
 
@@ -26,7 +28,8 @@ def check(outcome: Outcome, *, title: str, mistakes: bool = False) -> None:
     if mistakes and status == _MISTAKE and lines:
         raise UserError(lines[-1])
     for text in lines:
-        ui.line(ui.paint(f"   | {text}", "2"))
+        # A program's colours may go, its titles, answers to the terminal and the like must.
+        ui.line(ui.paint(f"   | {printable(text.expandtabs())[:_WIDTH]}", "2"))
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     reason = f": {lines[-1]}" if mistakes and lines else ""
     hint = f"whole log: {outcome.log}; run it again: sh {outcome.replay}"

@@ -15,12 +15,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.pipeline.base import ambient, children, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sandbox import confine, obstacles
+from tools.pipeline.sandbox import confined, obstacles
 
 EPOCH = 1735689600
 """SOURCE_DATE_EPOCH, seconds: 2025-01-01T00:00:00Z. Any constant will do; tools refuse dates before 1980."""
@@ -41,13 +41,15 @@ PERSONALITY = ("setarch", "x86_64", "--")
 """Puts a step under the plain x86-64 personality: what `uname` says must not come from the caller's, and
 edk2's makefiles choose their compiler by it. For trees that have util-linux."""
 
-UID = confine.INSIDE
+UID = confined.INSIDE
 """uid and gid of a step, as it sees itself."""
 
 UMASK = 0o022
 
 CLOCK_MARK = "of-a-check"
 """A file in a cache of the reproducibility check's own: only there may a step's clock be shifted."""
+
+_LOOK = 64  # MiB of a log in which lines are counted at a time
 
 # Seconds, more than none: confine.py is asked to end, not killed, so that it ends what it started.
 _GRACE = 0.01
@@ -168,7 +170,7 @@ def run(command: Command, *, title: str, log: Path, replay: Path) -> Outcome:
     """
     argv = bwrap_argv(command)
     log.parent.mkdir(parents=True, exist_ok=True)
-    _write_replay(replay, command, argv)
+    _write_replay(replay, _alone(command))
     counter = _LineCounter(log)
     with (
         log.open("wb") as output,
@@ -200,7 +202,7 @@ def _started(argv: list[str], *, stdout: int, stderr: int) -> Iterator["subproce
         stdout=stdout,
         stderr=stderr,
         # By which it notices when we were gone before it could ask the kernel to be told.
-        env={confine.PARENT: str(os.getpid())},
+        env={confined.PARENT: str(os.getpid())},
         umask=UMASK,
     ) as process:
         try:
@@ -221,8 +223,18 @@ def bwrap_program() -> str:
     return path
 
 
-def _write_replay(path: Path, command: Command, argv: list[str]) -> None:
+def _alone(command: Command) -> Command:
+    """The command without the job server that it shares with others: its fifo goes with the build."""
+    mounts = tuple(mount for mount in command.mounts if not mount.host.is_fifo())
+    if mounts == command.mounts:
+        return command
+    flags = command.environment.get("MAKEFLAGS", "").partition(" --jobserver-auth=")[0]
+    return replace(command, mounts=mounts, environment={**command.environment, "MAKEFLAGS": flags})
+
+
+def _write_replay(path: Path, command: Command) -> None:
     """A script that empties the writable folders and runs the step again, or a shell in its place."""
+    argv = bwrap_argv(command)
     folders = [shlex.quote(os.fspath(m.host)) for m in command.mounts if m.writable]
     opener = shlex.join(argv[: argv.index("--")])
     text = "\n".join(
@@ -255,7 +267,9 @@ class _LineCounter:
         try:
             with self._log.open("rb") as file:
                 file.seek(self._offset)
-                while chunk := file.read(1 << 20):
+                # Not to its end: a step can make it as long as it likes, and longer than it wrote.
+                for _ in range(_LOOK):
+                    chunk = file.read(1 << 20)
                     self._offset += len(chunk)
                     self._lines += chunk.count(b"\n")
         except OSError:

@@ -15,13 +15,14 @@ import urllib3
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas, Partial
-from tools.pipeline.sources import pypi, transport
+from tools.pipeline.engine.cas import Cas
+from tools.pipeline.sources import partial, pypi, transport
+from tools.pipeline.sources.bounded import SLOWEST
+from tools.pipeline.sources.partial import Partial
 from tools.pipeline.sources.pins import Pin, Wheel
 from tools.pipeline.sources.transport import Broken, Limits, Refused
 
 _CHUNK = 256 << 10
-_SLOWEST = 1024  # bytes a second, averaged over the stall time; slower counts as stalled
 _PROGRESS = 1 << 20  # bytes; an attempt that got this much further does not count as a failed round
 
 
@@ -81,7 +82,7 @@ class Download:
 
     def run(self) -> Failure | None:
         """None when the file is in the cache. A full disk is a BuildError; `stop` ends it by Cancelled."""
-        with self.cache.partial(self.pin, wait=self._pause) as part:
+        with partial.opened(self.cache, self.pin, wait=self._pause) as part:
             if part is None:
                 self.meter.at(self.pin, self.pin.size)
                 return None
@@ -98,7 +99,7 @@ class Download:
         pause = self.limits.first_pause
         furthest = part.size
         rounds_left = self.limits.rounds
-        with transport.session() as session:
+        with transport.session(self.limits) as session:
             while rounds_left:
                 rounds_left -= 1
                 for place in self.places:
@@ -223,8 +224,8 @@ class Download:
             self.meter.at(self.pin, part.size, received=len(chunk))
             since += len(chunk)
             if ambient.monotonic() - mark > self.limits.stall:
-                if since < _SLOWEST * self.limits.stall:
-                    raise Broken(f"slower than {_SLOWEST} bytes a second")
+                if since < SLOWEST * self.limits.stall:
+                    raise Broken(f"slower than {SLOWEST} bytes a second")
                 mark, since = ambient.monotonic(), 0
 
 

@@ -85,7 +85,7 @@ def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits
 
     def one(pin: Pin) -> Failure | None:
         answers = []
-        with transport.session() as session:
+        with transport.session(limits) as session:
             for place in _places(pin, mirrors, root):
                 try:
                     size = transport.size_at(place, session, limits)
@@ -103,14 +103,14 @@ def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits
 
 def look(pin: Pin, *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> Promise:
     """Size and SHA-256 of what the first place has that answers, whatever the pin says; BuildError for none."""
-    answers = []
-    with transport.session() as session:
+    answers, limits = [], limits or Limits()
+    with transport.session(limits) as session:
         # A bundle's place by digest is for those who know the digest.
         places = [place for place in _places(pin, mirrors, root) if not place.endswith(pin.sha256)]
         transport.check_proxies(places)
         for place in places:
             try:
-                return transport.measure(place, session, limits or Limits())
+                return transport.measure(place, session, limits)
             except (Refused, Broken) as answer:
                 answers.append(f"{place}: {answer}")
     raise BuildError("; ".join(answers), where=pin.where)

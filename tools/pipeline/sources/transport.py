@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 import urllib3
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import UserError
+from tools.pipeline.sources.bounded import Adapter
 from tools.pipeline.sources.wanted import MAX_SIZE, Promise
 
 _CHUNK = 256 << 10
@@ -43,10 +45,11 @@ class Broken(Exception):  # noqa: N818
     """This attempt failed; a later one may not."""
 
 
-def session() -> requests.Session:
+def session(limits: Limits) -> requests.Session:
     """For the requests of one file."""
     made = requests.Session()
-    made.max_redirects = _REDIRECTS
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, Adapter(limits.stall))
     return made
 
 
@@ -65,9 +68,7 @@ def request(
     timeout = (limits.connect, limits.stall)
     try:
         try:
-            response = session.request(
-                method, place, headers=wanted, stream=True, timeout=timeout, allow_redirects=True
-            )
+            response = _follow(session, method, place, headers=wanted, timeout=timeout)
         except ValueError as error:
             # urllib's and idna's complaints about a URL, which requests does not translate when a redirect has it.
             raise error if isinstance(error, requests.RequestException) else requests.exceptions.InvalidURL from None
@@ -75,6 +76,18 @@ def request(
             yield response
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _translate(error, place) from None
+
+
+def _follow(session: requests.Session, method: str, place: str, **options: Any) -> requests.Response:
+    """The answer at the end of the redirects. By ourselves: requests reads a redirect's body, which may have no end."""
+    for _ in range(_REDIRECTS + 1):
+        response = session.request(method, place, stream=True, allow_redirects=False, **options)
+        target = session.get_redirect_target(response)
+        if target is None:
+            return response
+        response.close()
+        place = urllib.parse.urljoin(place, target)
+    raise requests.TooManyRedirects
 
 
 def check_proxies(places: Iterable[str]) -> None:

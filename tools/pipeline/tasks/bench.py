@@ -8,11 +8,9 @@ build ─┬─ bench (all, one after the other), bench:NAME ── build/bench/
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
-
-from doit.exceptions import BaseFail
 
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.tasks import checks
@@ -61,7 +59,7 @@ def _task(
     return {
         "basename": basename,
         "doc": doc,
-        "actions": [_with_counts(project, names)],
+        "actions": [action(partial(_bench, project, names))],
         "params": list(params),
         "task_dep": ["build", *needs],
         "clean": list(clean),
@@ -69,18 +67,10 @@ def _task(
     }
 
 
-# doit hands a task's parameters to arguments of the same name.
-def _with_counts(project: Project, names: Sequence[str]) -> Callable[..., bool | BaseFail]:
-    def run(runs: int = 0, pairs: int = 0) -> bool | BaseFail:
-        counts = {"--runs": runs, "--pairs": pairs}
-        options = [word for option, count in counts.items() if count for word in (option, str(count))]
-        return action(partial(_bench, project, names, *options))()
-
-    return run
-
-
-def _bench(project: Project, names: Sequence[str], *options: str) -> None:
+def _bench(project: Project, names: Sequence[str], *, runs: int = 0, pairs: int = 0) -> None:
     """Run benchmarks; they print their own error line, and a goal that is missed is no error."""
+    counts = {"--runs": runs, "--pairs": pairs}
+    options = [word for option, count in counts.items() if count for word in (option, str(count))]
     argv = [sys.executable, "-m", "tests.bench", *names, *options]
     checks.development_requirements(project)
     done = subprocess.run(argv, cwd=project.root, stdin=subprocess.DEVNULL, check=False)

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from doit.exceptions import BaseFail
-
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine import inventory
@@ -26,13 +24,9 @@ _UNITS = {"M": 1 << 20, "G": 1 << 30}
 
 def cache(project: Project) -> Task:
     """The task."""
-
-    def run(prune: bool, days: str, size: str) -> bool | BaseFail:
-        return action(partial(_cache, project, prune=prune, days=days, size=size))()
-
     return {
         "doc": "show what lies in the cache, by kind and age; --prune removes what is old and not needed",
-        "actions": [run],
+        "actions": [action(partial(_cache, project))],
         "params": [
             {
                 "name": "prune",

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from doit.exceptions import BaseFail
-
 from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
@@ -67,13 +65,9 @@ def _pytest(project: Project, *folders: str) -> None:
 
 def relock(project: Project) -> Task:
     """Re-resolve pins."""
-
-    def run(only: str, yes: bool) -> bool | BaseFail:
-        return action(partial(_lock, project, only, yes=yes))()
-
     return {
         "doc": "resolve the pins anew with apt and pip, rewrite the locks, print what changed",
-        "actions": [run],
+        "actions": [action(partial(_lock, project))],
         "params": [
             {
                 "name": "only",
@@ -93,7 +87,7 @@ def relock(project: Project) -> Task:
     }
 
 
-def _lock(project: Project, only: str, *, yes: bool) -> None:
+def _lock(project: Project, *, only: str, yes: bool) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
     from tools.pipeline.sources import resolve  # noqa: PLC0415
 

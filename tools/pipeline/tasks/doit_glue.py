@@ -6,6 +6,7 @@ doit ends with 2 for a TaskError and 1 for a TaskFailed, which is what users wer
 mistakes and for failed builds.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +23,16 @@ Task = dict[str, Any]
 """A doit task: the keys that doit documents."""
 
 
-def action(work: Callable[[], object]) -> Callable[[], bool | BaseFail]:
-    """Wrap the work of a task: our errors become doit's, without a traceback."""
+def action(work: Callable[..., object]) -> Callable[..., bool | BaseFail]:
+    """Wrap the work of a task: our errors become doit's, without a traceback.
 
-    def run() -> bool | BaseFail:
+    doit hands the task's parameters to arguments of the same name, which it looks up in the signature of `work`.
+    """
+
+    @functools.wraps(work)
+    def run(**parameters: object) -> bool | BaseFail:
         try:
-            work()
+            work(**parameters)
         except SevArtifactsError as error:
             kind = TaskError if isinstance(error, UserError) else TaskFailed
             return kind(str(error))
@@ -37,8 +42,6 @@ def action(work: Callable[[], object]) -> Callable[[], bool | BaseFail]:
             return TaskFailed(what)
         return True
 
-    # doit shows the action's name in `doit info`.
-    run.__name__ = getattr(work, "__name__", "run")
     return run
 
 

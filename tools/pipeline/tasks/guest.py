@@ -3,10 +3,8 @@
 """All steps as tasks, and the comparison of kernels that were linked with ones that were compiled whole."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-
-from doit.exceptions import BaseFail
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
@@ -54,7 +52,7 @@ def show_graph(project: Project) -> Task:
     """The graph of steps."""
     return {
         "doc": "print every step with its key, whether its result is there, and how long it took (--json, --dot)",
-        "actions": [_showing(project)],
+        "actions": [action(partial(_show, project))],
         "params": [_JSON, _DOT],
         "meta": {"answers": True},
         "verbosity": 2,
@@ -62,27 +60,16 @@ def show_graph(project: Project) -> Task:
     }
 
 
-# doit hands a task's parameters to arguments of the same name.
-def _showing(project: Project) -> Callable[[bool, bool], bool | BaseFail]:
-    def run(as_json: bool, dot: bool) -> bool | BaseFail:
-        return action(partial(_show, project, as_json=as_json, dot=dot))()
-
-    return run
-
-
 def _show(project: Project, *, as_json: bool, dot: bool) -> None:
     found = graph.rows(project.engine, project.plan.steps)
     if as_json:
-        _print(graph.as_json(found))
+        text = graph.as_json(found)
     elif dot:
         folders = {
             project.out(made.profile).name: sorted({output.step.name for output in made.outputs.values()})
             for made in project.plan.deliverables
         }
-        _print(graph.as_dot(found, outputs=folders))
+        text = graph.as_dot(found, outputs=folders)
     else:
-        _print(graph.as_text(found))
-
-
-def _print(text: str) -> None:
+        text = graph.as_text(found)
     ui.result(text, sys.stdout)

@@ -2,11 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """idblock: signs what is built; never runs by itself, because it takes the owner's key."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-from doit.exceptions import BaseFail
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.measure import signing
@@ -21,6 +18,7 @@ def _param(name: str, text: str, default: str = "") -> dict[str, Any]:
     return {"name": name, "long": name.replace("_", "-"), "type": str, "default": default, "help": text}
 
 
+# But for the profile: the fields of Wish.
 _PARAMS = [
     _param("key", "PEM file with the P-384 private key that signs the ID block"),
     _param("author_key", "PEM file with the P-384 private key that signs the ID key"),
@@ -39,53 +37,22 @@ def idblock(project: Project) -> Task:
     """ID block and ID authentication information of what is built."""
     return {
         "doc": "sign an ID block for the built artifacts: ./doit idblock --key FILE (docs/id-block.md)",
-        "actions": [_action(project)],
+        "actions": [action(partial(_sign, project))],
         "params": _PARAMS,
         "io": {"capture": False},
     }
 
 
-def _action(project: Project) -> Callable[..., bool | BaseFail]:
-    # doit hands a task's parameters to arguments of the same name, which it looks up in the signature.
-    def run(
-        *,
-        key: str,
-        author_key: str,
-        profile: str,
-        family_id: str,
-        image_id: str,
-        svn: str,
-        cpu: str,
-        vcpus: str,
-        digest: str,
-        out: str,
-    ) -> bool | BaseFail:
-        wish = Wish(
-            key=key,
-            author_key=author_key,
-            family_id=family_id,
-            image_id=image_id,
-            svn=svn,
-            cpu=cpu,
-            vcpus=vcpus,
-            digest=digest,
-            out=out,
-        )
-        return action(partial(_sign, project, profile, wish))()
-
-    return run
-
-
-def _sign(project: Project, name: str, wish: Wish) -> None:
+def _sign(project: Project, *, profile: str, **options: str) -> None:
     names = [profile.name for profile in project.recipes.profiles]
-    if name not in names:
-        raise UserError(f"{name[:80]!r} is none of: {', '.join(names)}", where="--profile")
-    profile = project.recipes.profile(name)
+    if profile not in names:
+        raise UserError(f"{profile[:80]!r} is none of: {', '.join(names)}", where="--profile")
+    chosen = project.recipes.profile(profile)
     built = Built(
         root=project.root,
-        out=project.out(profile),
+        out=project.out(chosen),
         guest=project.recipes.guest,
-        profile=profile,
+        profile=chosen,
         snp_digest=signing.compute_snp_digest,
     )
-    signing.make(built, wish, folder=project.build / "idblock" / profile.name)
+    signing.make(built, Wish(**options), folder=project.build / "idblock" / profile)

@@ -5,7 +5,7 @@
 steps of a profile ── artifacts:PROFILE ── check:PROFILE, accept:PROFILE
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -110,20 +110,17 @@ def accept(project: Project) -> Iterator[Task]:
 def _accept(project: Project, profiles: tuple[Profile, ...], whose: str) -> Task:
     return {
         "doc": f"write the digests of {whose} artifacts into {expected.EXPECTED}, print what changed",
-        "actions": [action(_accepting(project, profiles))],
+        "actions": [action(partial(_take, project, profiles))],
         "task_dep": [f"artifacts:{profile.name}" for profile in profiles],
         "io": {"capture": False},
     }
 
 
-def _accepting(project: Project, profiles: tuple[Profile, ...]) -> Callable[[], None]:
-    def work() -> None:
-        changes = expected.accept(
-            project.root,
-            [project.out(profile) for profile in profiles],
-            all_folders=[project.out(profile) for profile in project.recipes.profiles],
-        )
-        for line in changes or ["nothing changed"]:
-            ui.line(f"   {line}")
-
-    return work
+def _take(project: Project, profiles: tuple[Profile, ...]) -> None:
+    changes = expected.accept(
+        project.root,
+        [project.out(profile) for profile in profiles],
+        all_folders=[project.out(profile) for profile in project.recipes.profiles],
+    )
+    for line in changes or ["nothing changed"]:
+        ui.line(f"   {line}")

@@ -53,6 +53,7 @@ class Plan:
         self._version = version
         # One step for one recipe: profiles share what they can.
         self.kernel_source = cache(self._kernel_source)
+        self.config = cache(self._config)
         self.kernel = cache(self._kernel)
         self.firmware = cache(self._firmware)
         self.deliverable = cache(self._deliverable)
@@ -109,7 +110,7 @@ class Plan:
         return kernel.config(recipe, source=self.kernel_source(recipe), root=self._root, builtin=builtin)
 
     def _kernel(self, recipe: KernelRecipe, *, builtin: bool) -> Step:
-        source, config = self.kernel_source(recipe), self._config(recipe, builtin=builtin)
+        source, config = self.kernel_source(recipe), self.config(recipe, builtin=builtin)
         if not builtin:
             return kernel.compiled(recipe, source=source, config=config)
         return kernel.linked(
@@ -121,7 +122,7 @@ class Plan:
         )
 
     def _whole(self, recipe: KernelRecipe) -> Step:
-        source, config = self.kernel_source(recipe), self._config(recipe, builtin=True)
+        source, config = self.kernel_source(recipe), self.config(recipe, builtin=True)
         return kernel.whole(recipe, source=source, config=config, cpio=self.initramfs.output(initramfs.CPIO))
 
     def _firmware(self, recipe: FirmwareRecipe) -> Step:

@@ -7,17 +7,13 @@ _locks ── rebuild ── (build/rebuild/result.json)
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-
-from doit.exceptions import BaseFail
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Step, closure
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
-from tools.pipeline.repro import check, published
-from tools.pipeline.repro import rebuild as again
-from tools.pipeline.repro.check import Place, Target
-from tools.pipeline.repro.variations import choose
+from tools.pipeline.repro.target import Place, Target
 from tools.pipeline.tasks import outputs
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.inputs import LOCKS
@@ -86,7 +82,7 @@ def repro(project: Project) -> Iterator[Task]:
 def _task(project: Project, target: Target, what: str) -> Task:
     return {
         "doc": f"build twice from nothing in different environments and compare: {what}",
-        "actions": [_with_variations(project, target)],
+        "actions": [action(partial(_check, project, target))],
         "params": [_VARY, _WITHOUT],
         "task_dep": ["fetch:sources", *(f"fetch:{tree}" for tree in target.trees), f"toolchain:{_TOOLS}"],
         "clean": remove(project.build / "repro" / target.name),
@@ -94,17 +90,13 @@ def _task(project: Project, target: Target, what: str) -> Task:
     }
 
 
-# doit hands a task's parameters to arguments of the same name.
-def _with_variations(project: Project, target: Target) -> Callable[[str, str], bool | BaseFail]:
-    def run(vary: str, without: str) -> bool | BaseFail:
-        def work() -> None:
-            chosen = choose(vary=vary, without=without)
-            tree = project.trees.checked(_TOOLS).path
-            check.run(target, place(project, target), tree=tree, chosen=chosen)
+def _check(project: Project, target: Target, *, vary: str, without: str) -> None:
+    # Here and below: what compares and rebuilds takes longer to import than a build with nothing to do may.
+    from tools.pipeline.repro import check, variations  # noqa: PLC0415
 
-        return action(work)()
-
-    return run
+    chosen = variations.choose(vary=vary, without=without)
+    tree = project.trees.checked(_TOOLS).path
+    check.run(target, place(project, target), tree=tree, chosen=chosen)
 
 
 _MANIFEST = {"name": "manifest", "long": "manifest", "type": str, "default": "", "help": "the published file"}
@@ -126,18 +118,9 @@ _CACHED = {
 
 def rebuild(project: Project) -> Task:
     """Rebuild from a manifest."""
-
-    def run(manifest: str, as_json: bool, cached: bool) -> bool | BaseFail:
-        def work() -> None:
-            if not manifest:
-                raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
-            _rebuild(project, manifest, as_json=as_json, cached=cached)
-
-        return action(work)()
-
     return {
         "doc": "rebuild what a published manifest lists, say of each artifact if it was reproduced",
-        "actions": [run],
+        "actions": [action(partial(_rebuild, project))],
         "params": [_MANIFEST, _JSON, _CACHED],
         "meta": {"answers": True},
         "task_dep": [LOCKS],
@@ -146,8 +129,13 @@ def rebuild(project: Project) -> Task:
     }
 
 
-def _rebuild(project: Project, file: str, *, as_json: bool, cached: bool) -> None:
-    found = published.load(project.root / file)
+def _rebuild(project: Project, *, manifest: str, as_json: bool, cached: bool) -> None:
+    if not manifest:
+        raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
+    from tools.pipeline.repro import published  # noqa: PLC0415
+    from tools.pipeline.repro import rebuild as again  # noqa: PLC0415
+
+    found = published.load(project.root / manifest)
     profile = next((profile for profile in project.recipes.profiles if profile.name == found.profile), None)
     if profile is None:
         raise UserError(f"this checkout has no profile {found.profile!r}", where=f"{found.path}: profile")

@@ -19,7 +19,6 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -28,13 +27,10 @@ from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import merkle
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.merkle import Folder, Link
 from tools.pipeline.engine.seal import Seal
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import Package, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree
-from tools.pipeline.toolchain import deb
-from tools.pipeline.toolchain.deb import Member
 
 TREE_VERSION = 1
 """Raised when the same packages and layout give another tree: trees that are there are then made again."""
@@ -127,13 +123,16 @@ def _make(
     jobs: int,
 ) -> None:
     """Set the tree up under a temporary name and rename it."""
+    # Importing libarchive starts programs that look for it: not before a build with nothing to do.
+    from tools.pipeline.toolchain import fill  # noqa: PLC0415
+
     name = wanted.name
     final = _folder(trees, name, whole)
     scratch = Path(tempfile.mkdtemp(dir=trees, prefix=f".{name}."))
     try:
         with ui.working(f"setting up the {name} tree ({len(packages)} packages)"):
-            members = _fill(scratch / "root", wanted, layout, packages=packages, cache=cache, jobs=jobs)
-        record = {"digest": _digest(members), "members": len(members), "packages": len(packages)}
+            members = fill.fill(scratch / "root", wanted, layout, packages=packages, cache=cache, jobs=jobs)
+        record = {"digest": fill.digest(members), "members": len(members), "packages": len(packages)}
         seal.write(scratch / _RECORD, record, kind=_KIND, key=_sealed_as(name, whole))
         scratch.chmod(0o755)
         if os.path.lexists(final):
@@ -202,99 +201,3 @@ def _load(trees: Path, name: str, whole: str, seal: Seal) -> Tree | None:
     with suppress(OSError):
         os.utime(folder / _RECORD)  # used just now; a cache that is mounted read-only is fine too
     return Tree(path=folder / "root", digest=tree_digest)
-
-
-def _fill(
-    root: Path,
-    wanted: WantedTree,
-    layout: Layout,
-    *,
-    packages: tuple[Package, ...],
-    cache: Cas,
-    jobs: int,
-) -> dict[bytes, Member]:
-    root.mkdir()
-    members: dict[bytes, Member] = {}
-    merged = tuple(os.fsencode(name) for name in layout.merged)
-    skip = tuple(os.fsencode(name) for name in layout.skip)
-    # First of all: where a package says lib/, it must land in usr/lib.
-    for name in layout.merged:
-        (root / "usr" / name).mkdir(parents=True)
-        (root / name).symlink_to(f"usr/{name}")
-        _add(members, Member(path=os.fsencode(name), node=Link(target=os.fsencode(f"usr/{name}"))), "the layout")
-        _add_folder(members, f"usr/{name}")
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    # The modes below are explicit; only a folder that mkdir makes would feel the umask, so it is set last.
-    try:
-
-        def one(package: Package) -> list[Member]:
-            data = cache.read(package.pin.sha256, package.pin.size)
-            if data is None:
-                raise BuildError("is not in the cache", where=package.pin.where, hint="run ./doit build")
-            return deb.Unpacker(descriptor, merged=merged, skip=skip).unpack(data, name=package.pin.where)
-
-        # Threads are enough: decompressing, hashing and writing happen outside the interpreter's lock.
-        # Largest first, so that no long package is left for the end; results are taken in lock order.
-        order = sorted(packages, key=lambda p: -p.pin.size)
-        with ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
-            try:
-                futures = {package.pin.name: pool.submit(one, package) for package in order}
-                for package in packages:
-                    for member in futures[package.pin.name].result():
-                        _add(members, member, package.pin.where)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-    finally:
-        os.close(descriptor)
-    for name in layout.folders:
-        (root / name).mkdir(parents=True, exist_ok=True)
-        _add_folder(members, name)
-    for name, target in wanted.links:
-        _make_link(root, members, name, target)
-    # Deepest first: making a member changes the time of the folder that holds it.
-    for member in sorted(members.values(), key=lambda m: m.path, reverse=True):
-        path = os.path.join(os.fsencode(root), member.path)  # noqa: PTH118 (bytes, 10,000 times)
-        if member.node is None:
-            os.chmod(path, deb.FOLDER_MODE)  # noqa: PTH101
-        if member.node is None or isinstance(member.node, Link):
-            os.utime(path, (deb.MTIME, deb.MTIME), follow_symlinks=False)
-    root.chmod(deb.FOLDER_MODE)
-    os.utime(root, (deb.MTIME, deb.MTIME))
-    return members
-
-
-def _make_link(root: Path, members: dict[bytes, Member], name: str, target: str) -> None:
-    path = root / name
-    if path.parent.resolve() != path.parent or not path.parent.is_dir():
-        raise BuildError("is not in a real folder of the tree", where=f"recipes/toolchain.toml: {name}")
-    try:
-        path.symlink_to(target)
-    except FileExistsError:
-        raise BuildError("a package brings this path already", where=f"recipes/toolchain.toml: {name}") from None
-    _add(members, Member(path=os.fsencode(name), node=Link(target=os.fsencode(target))), "the layout")
-
-
-def _add_folder(members: dict[bytes, Member], name: str) -> None:
-    parts = name.split("/")
-    for i in range(len(parts)):
-        path = os.fsencode("/".join(parts[: i + 1]))
-        if path not in members:
-            _add(members, Member(path=path, node=None), "the layout")
-
-
-def _add(members: dict[bytes, Member], member: Member, origin: str) -> None:
-    """Folders may come from several packages; anything else twice would make the result depend on order."""
-    known = members.setdefault(member.path, member)
-    if known is not member and (known.node, member.node) != (None, None):
-        raise BuildError(f"brings {member.path!r}, which another package has too", where=origin)
-
-
-def _digest(members: dict[bytes, Member]) -> str:
-    """The same as merkle.read of the tree, without reading it again; a test compares them."""
-    root = Folder()
-    for path, member in members.items():
-        if member.node is None:
-            root.folder(path)
-        else:
-            root.add(path, member.node)
-    return root.digest().sha256
