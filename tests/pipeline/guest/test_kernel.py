@@ -46,7 +46,8 @@ def root(repository: Path, tmp_path: Path) -> Path:
             target.write_bytes(path.read_bytes())
     (root / "kernel-patches/6.12/series").write_text("0001-x.patch\n")
     (root / "kernel-patches/6.12/0001-x.patch").write_text(
-        "Subject: change x\nSPDX-FileCopyrightText: nobody\nSPDX-License-Identifier: GPL-2.0-only\nUpstream: no\n"
+        "Subject: change x\nSPDX-FileCopyrightText: nobody\nSPDX-"
+        "License-Identifier: GPL-2.0-only\nUpstream: no\n"
         "Tested: yes\n\nBecause.\n---\n--- a/drivers/x.c\n+++ b/drivers/x.c\n@@ -1 +1 @@\n-int x;\n+int y;\n"
     )
     return root

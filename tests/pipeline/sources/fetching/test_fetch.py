@@ -16,7 +16,7 @@ from tools.pipeline.sources import fetch
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive, LocalFile, Pin, Urls
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 MakeMirrors = Callable[..., Callable[[], Mirrors]]
 DATA = content(3_000_000)
 PIN = pin_for(DATA)
