@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.sources.loopback import Reply, Site
 from tests.pipeline.sources.fetching.test_fetch import ROOT, in_cache, names, run
+from tests.pipeline.sources.loopback import Reply, Site
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import pypi

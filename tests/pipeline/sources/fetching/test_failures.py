@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.sources.loopback import Reply, Site, pin_for
 from tests.pipeline.sources.fetching.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, run
+from tests.pipeline.sources.loopback import Reply, Site, pin_for
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources import fetch, mirrors

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.sources.loopback import Reply, Site, content, pin_for
 from tests.pipeline.sources.fetching.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, names, run
+from tests.pipeline.sources.loopback import Reply, Site, content, pin_for
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.sources.pins import Pin, PoolFile
