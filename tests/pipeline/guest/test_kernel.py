@@ -16,6 +16,21 @@ from tools.pipeline.guest import kernel, source_tree
 from tools.pipeline.tasks.project import Project
 
 FRAGMENT = "recipes/kernel/fragments/virtio.config"
+PATCH = """\
+Subject: change x
+SPDX-FileCopyrightText: The sev-artifacts authors
+SPDX-License-Identifier: GPL-2.0-only
+Upstream: no
+Tested: yes
+
+Because.
+---
+--- a/drivers/x.c
++++ b/drivers/x.c
+@@ -1 +1 @@
+-int x;
++int y;
+"""
 SOURCE = {
     "linux/Makefile": b"all:\n",
     "linux/Kbuild": b"",
@@ -45,11 +60,7 @@ def root(repository: Path, tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     (root / "kernel-patches/6.12/series").write_text("0001-x.patch\n")
-    (root / "kernel-patches/6.12/0001-x.patch").write_text(
-        "Subject: change x\nSPDX-FileCopyrightText: nobody\nSPDX-"
-        "License-Identifier: GPL-2.0-only\nUpstream: no\n"
-        "Tested: yes\n\nBecause.\n---\n--- a/drivers/x.c\n+++ b/drivers/x.c\n@@ -1 +1 @@\n-int x;\n+int y;\n"
-    )
+    (root / "kernel-patches/6.12/0001-x.patch").write_text(PATCH)
     return root
 
 
