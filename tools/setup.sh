@@ -13,7 +13,7 @@ true >&1 || exec >/dev/null
 true >&2 || exec 2>/dev/null
 umask 022
 # As -I does for ./doit itself: with a PYTHONHOME no Python that is here seems good enough.
-for name in $(env | sed -n 's/^\(PYTHON[A-Z]*\)=.*/\1/p'); do unset "$name"; done
+unset PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR PYTHONSTARTUP PYTHONSAFEPATH PYTHONUSERBASE PYTHONINSPECT PYTHONOPTIMIZE
 here=$1
 what=$2
 shift 2
@@ -75,8 +75,8 @@ host_packages() {
 # The lock of a second ./doit that comes while this one works: it waits, and finds the work done.
 wait_for_others() {
     # Made for us alone: whoever can open it can hold its lock.
-    (umask 077 && : >>"$here/.venv.lock")
-    exec 9<"$here/.venv.lock"
+    { (umask 077 && : >>"$here/.venv.lock") && exec 9<"$here/.venv.lock"; } 2>/dev/null ||
+        fail 2 "$here/.venv.lock cannot be written; work in a checkout that you can write to"
     if ! flock -n 9; then
         say "waiting for another ./doit that sets up .venv"
         flock 9

@@ -235,7 +235,7 @@ def test_a_read_only_checkout_cannot_be_set_up(checkout: Path) -> None:
     done = read_only(checkout, "list")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"{ERROR}{checkout}/.venv cannot be written; work in a checkout that you can write to"
+        f"{ERROR}{checkout}/.venv.lock cannot be written; work in a checkout that you can write to"
     )
 
 
