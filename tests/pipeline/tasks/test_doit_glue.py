@@ -177,10 +177,10 @@ def test_clean_removes_folders_and_tolerates_absence(doit: Doit, tmp_path: Path)
     assert (tmp_path / "in").exists()
 
 
-def test_the_state_is_one_file_in_the_build_folder(doit: Doit, tmp_path: Path) -> None:
+def test_the_state_and_its_lock_lie_in_the_build_folder(doit: Doit, tmp_path: Path) -> None:
     doit()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["build", "dodo.py", "in", "out", "runs"]
-    assert [p.name for p in (tmp_path / "build").iterdir()] == ["doit.db"]
+    assert sorted(p.name for p in (tmp_path / "build").iterdir()) == ["doit.db", "doit.db.lock"]
 
 
 def test_a_bad_recipe_ends_loading_with_its_line(tmp_path: Path, repository: Path) -> None:

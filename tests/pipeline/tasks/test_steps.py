@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +77,10 @@ class Graph:
 
     folder: Path
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *words: str) -> Iterator["subprocess.Popen[str]"]:
+        """A run, which does not outlive a test that failed."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "tools.pipeline.front", *words],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(REPOSITORY)},
@@ -86,6 +89,11 @@ class Graph:
             stderr=subprocess.PIPE,
             text=True,
         )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def run(self, *words: str) -> tuple[int, str, str]:
         with self.start(*words) as process:
