@@ -5,6 +5,7 @@
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,28 @@ def test_tokens_of_a_killed_step_come_back(tmp_path: Path) -> None:
             assert taken.read(1) == b"+"
     with jobs.slot(tmp_path), jobs.slot(tmp_path):
         pass
+
+
+def test_waiting_for_a_cpu_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Another step may hold all of them for minutes; a step that finds one at once says nothing."""
+    jobs = Jobs(1)
+
+    def other() -> None:
+        with jobs.slot(tmp_path):
+            pass
+
+    thread = threading.Thread(target=other, daemon=True)
+    with jobs.slot(tmp_path):
+        assert not capfd.readouterr().err
+        thread.start()
+        said = ""
+        for _ in range(2000):
+            said += capfd.readouterr().err
+            if "waiting for a CPU" in said:
+                break
+            time.sleep(0.01)
+    thread.join()
+    assert "waiting for a CPU" in said
 
 
 def tokens(jobs: Jobs) -> int:

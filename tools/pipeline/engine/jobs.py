@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tools.pipeline.base import ambient, files
+from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.sandbox import sandbox
 
 INSIDE = "/tmp/jobs"  # noqa: S108 (the sandbox's own /tmp)
@@ -39,16 +39,9 @@ class Jobs:
     @contextmanager
     def slot(self, folder: Path) -> Iterator[None]:
         """Hold one token; `folder` is a private folder in which the first caller makes the fifo."""
-        # One waits for a token, the others for him: whoever has one, but for him, is counted as running.
-        with self._turn:
-            if self._fifo is None:
-                self._fifo = self._make(folder)
-            # A blocking read queues up; a reader that polled would find the tokens gone to a busy make each time.
-            os.read(self._wait, 1)
-            with self._lock:
-                self._running += 1
-                if self._running == 1:
-                    self._refill(self.total - 1)
+        if not self._take(folder, wait=False):
+            with ui.working("waiting for a CPU"):
+                self._take(folder, wait=True)
         try:
             yield
         finally:
@@ -57,6 +50,27 @@ class Jobs:
                 # Not if it is full: then the next one finds a token without this one.
                 with suppress(BlockingIOError):
                     os.write(self._look, _TOKEN)
+
+    def _take(self, folder: Path, *, wait: bool) -> bool:
+        """Take one token; without waiting, only if there is one and nobody waits for it."""
+        # One waits for a token, the others for him: whoever has one, but for him, is counted as running.
+        if not self._turn.acquire(blocking=wait):
+            return False
+        try:
+            if self._fifo is None:
+                self._fifo = self._make(folder)
+            # A blocking read queues up; a reader that polled would find the tokens gone to a busy make each time.
+            os.read(self._wait if wait else self._look, 1)
+        except BlockingIOError:
+            return False
+        else:
+            with self._lock:
+                self._running += 1
+                if self._running == 1:
+                    self._refill(self.total - 1)
+            return True
+        finally:
+            self._turn.release()
 
     def mount(self) -> sandbox.Mount:
         """The fifo, for a step that takes part; only inside of slot()."""
