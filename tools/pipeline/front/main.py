@@ -117,7 +117,7 @@ def _unknown(error: InvalidCommand, names: Iterable[str]) -> UserError:
     if name is None:
         return UserError(" ".join(str(error).split()))
     # Only a mistake pays for the import.
-    import difflib  # noqa: PLC0415
+    import difflib  # noqa: PLC0415 (start-up: only a mistyped name needs it)
 
     close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
     meant = f"did you mean {' or '.join(close)}?" if close else "./doit list shows what there is"

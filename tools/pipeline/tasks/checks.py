@@ -89,7 +89,7 @@ def relock(project: Project) -> Task:
 
 def _lock(project: Project, *, only: str, yes: bool) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
-    from tools.pipeline.sources import resolve  # noqa: PLC0415
+    from tools.pipeline.sources import resolve  # noqa: PLC0415 (start-up: only this command needs it)
 
     names = [name for name in only.split(",") if name]
     rest = [name for name in names if name != _REQUIREMENTS]

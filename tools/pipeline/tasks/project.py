@@ -111,7 +111,7 @@ class Project:
     def fetch(self, wanted_pins: list[Pin], *, title: str) -> None:
         """Bring the pins into the cache; touches the network only for what is missing."""
         # Importing requests takes longer than a build with nothing to do.
-        from tools.pipeline.sources import fetch  # noqa: PLC0415
+        from tools.pipeline.sources import fetch  # noqa: PLC0415 (start-up: only fetching needs it)
 
         fetch.ensure(
             wanted_pins,

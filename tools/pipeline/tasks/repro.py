@@ -92,7 +92,7 @@ def _task(project: Project, target: Target, what: str) -> Task:
 
 def _check(project: Project, target: Target, *, vary: str, without: str) -> None:
     # Here and below: what compares and rebuilds takes longer to import than a build with nothing to do may.
-    from tools.pipeline.repro import check, variations  # noqa: PLC0415
+    from tools.pipeline.repro import check, variations  # noqa: PLC0415 (start-up: only this command needs it)
 
     chosen = variations.choose(vary=vary, without=without)
     tree = project.trees.checked(_TOOLS).path
@@ -132,8 +132,8 @@ def rebuild(project: Project) -> Task:
 def _rebuild(project: Project, *, manifest: str, as_json: bool, cached: bool) -> None:
     if not manifest:
         raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
-    from tools.pipeline.repro import published  # noqa: PLC0415
-    from tools.pipeline.repro import rebuild as again  # noqa: PLC0415
+    from tools.pipeline.repro import published  # noqa: PLC0415 (start-up: only this command needs it)
+    from tools.pipeline.repro import rebuild as again  # noqa: PLC0415 (start-up: only this command needs it)
 
     found = published.load(project.root / manifest)
     profile = next((profile for profile in project.recipes.profiles if profile.name == found.profile), None)

@@ -124,7 +124,7 @@ def _make(
 ) -> None:
     """Set the tree up under a temporary name and rename it."""
     # Importing libarchive starts programs that look for it: not before a build with nothing to do.
-    from tools.pipeline.toolchain import fill  # noqa: PLC0415
+    from tools.pipeline.toolchain import fill  # noqa: PLC0415 (start-up: only filling a tree needs it)
 
     name = wanted.name
     final = _folder(trees, name, whole)
