@@ -82,9 +82,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return made
 
 
-def make(tmp_path: Path, known: Mirrors | None = None) -> Apt:
+def make(tmp_path: Path, known: Mirrors | None = None, *, older: str = "") -> Apt:
     known = known or mirrors.from_setting(["http://h/debian", "http://h/debian-security"])
-    return Apt(folder=tmp_path / "apt", suite="trixie", architecture=Architecture.AMD64, mirrors=known)
+    return Apt(folder=tmp_path / "apt", suite="trixie", older=older, architecture=Architecture.AMD64, mirrors=known)
 
 
 def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
@@ -210,6 +210,27 @@ def test_versions_to_prefer_and_to_avoid(stand_in: StandIn, tmp_path: Path) -> N
     )
     made.closure(["x"])
     assert (made.folder / "preferences").read_text() == ""
+
+
+def test_an_older_suite_fills_in(stand_in: StandIn, tmp_path: Path) -> None:
+    """Its packages, no sources; and none that the suite has in any version, whose priority is 500."""
+    stand_in.answer("install", out=f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n")
+    made = make(tmp_path)
+    made.update()
+    without = (made.folder / "sources.list").read_text()
+    made = make(tmp_path, older="bookworm")
+    made.update()
+    more = (made.folder / "sources.list").read_text().removeprefix(without).splitlines()
+    signed = f"deb [signed-by={tmp_path}/keyring.gpg]"
+    assert more == [
+        f"{signed} http://h/debian bookworm main",
+        f"{signed} http://h/debian bookworm-updates main",
+        f"{signed} http://h/debian-security bookworm-security main",
+    ]
+    made.closure(["x"], avoid=[("y", "3")])
+    assert (made.folder / "preferences").read_text() == (
+        "Package: y\nPin: version 3\nPin-Priority: -1\n\nPackage: *\nPin: release n=bookworm*\nPin-Priority: 100\n"
+    )
 
 
 def test_no_apt_on_this_machine(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sources import mirrors, pins, resolve
+from tools.pipeline.sources import mirrors, pins, resolve, wanted
 from tools.pipeline.sources.apt import Apt, Found
 from tools.pipeline.sources.pins import Archive, PoolFile
 
@@ -282,6 +282,36 @@ def test_only_names_what_is_unknown_or_changed_too(world: World) -> None:
     world.edit("toolchain.toml", '"trixie"', '"forky"')
     with pytest.raises(UserError, match=r"--only: the locked suite is trixie, .* forky; leave --only out"):
         world.lock("boot")
+
+
+def test_an_older_suite_comes_and_changes(world: World) -> None:
+    """One that comes in touches no locked tree; one that changes may have changed any."""
+    world.lock()
+    before = world.text()[1]
+    world.edit("toolchain.toml", 'suite = "trixie"', 'suite = "trixie"\nolder = "bookworm"')
+    with pytest.raises(UserError, match=r"toolchain.lock: older: is for none, not bookworm; run ./doit lock"):
+        fresh(world)
+    assert world.lock("boot") == []
+    assert world.text()[1] == before.replace('suite = "trixie"\n', 'suite = "trixie"\nolder = "bookworm"\n')
+    fresh(world)
+    for line, name in (('older = "bullseye"', "bullseye"), ("", "none")):
+        world.edit("toolchain.toml", 'older = "bookworm"', line or "# none")
+        with pytest.raises(UserError, match=rf"--only: the locked suite is bookworm, .* for {name}; leave --only out"):
+            world.lock("boot")
+        world.edit("toolchain.toml", line or "# none", 'older = "bookworm"')
+    world.edit("toolchain.toml", 'older = "bookworm"\n', "")
+    world.lock()
+    assert world.text()[1] == before
+
+
+def fresh(world: World) -> None:
+    """As at the start of every build."""
+    pins.check_fresh(
+        world.root,
+        sources=pins.read_sources_lock(world.root / pins.SOURCES_LOCK),
+        toolchain=wanted.read_toolchain(world.root / wanted.TOOLCHAIN_TOML),
+        locked=pins.read_toolchain_lock(world.root / pins.TOOLCHAIN_LOCK),
+    )
 
 
 def test_listed_but_not_there_falls_back_and_says_so(world: World, capfd: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,7 @@ class Apt:
 
     folder: Path
     suite: str
+    older: str = ""
     architecture: Architecture
     mirrors: Mirrors
 
@@ -70,8 +71,9 @@ class Apt:
     def closure(
         self, packages: Sequence[str], *, prefer: Mapping[str, str] | None = None, avoid: Iterable[tuple[str, str]] = ()
     ) -> list[Found]:
-        """The packages and everything that they depend on, in the newest versions.
+        """The packages and everything that they depend on, in the newest versions of the suite.
 
+        Only what the suite has in no version comes from the older one.
         `prefer` gives versions (by package) that are taken where the index has them, `avoid` pairs of package
         and version that are never taken.
         """
@@ -79,6 +81,9 @@ class Apt:
         choices += [(name, version, -1) for name, version in sorted(avoid)]
         # apt_preferences(5): above 1000 even an older version is taken, below 0 never.
         text = "\n".join(f"Package: {n}\nPin: version {v}\nPin-Priority: {p}\n" for n, v, p in choices)
+        if self.older:
+            # Below the 500 that the suite's versions have. Its parts have its name, "-updates" and the like aside.
+            text += f"\nPackage: *\nPin: release n={self.older}*\nPin-Priority: 100\n"
         files.write_atomically(self.folder / "preferences", text.encode())
         options = ("-qq", "--yes", "--no-install-recommends", "--print-uris")
         output = self._run("apt-get", *options, "install", *packages)
@@ -116,15 +121,16 @@ class Apt:
                 hint="install debian-archive-keyring",
             )
         bases = self._bases()
-        suites = {
-            Archive.DEBIAN: (self.suite, f"{self.suite}-updates"),
-            Archive.SECURITY: (f"{self.suite}-security",),
-        }
+        parts = {Archive.DEBIAN: ("", "-updates"), Archive.SECURITY: ("-security",)}
+        # The older suite's sources would only be more versions to choose from.
+        kinds = {self.suite: ("deb", "deb-src"), self.older: ("deb",)}
         lines = [
-            f"{kind} [signed-by={keyring}] {bases[archive]} {suite} main\n"
+            f"{kind} [signed-by={keyring}] {bases[archive]} {suite}{part} main\n"
+            for suite in kinds
+            if suite
             for archive in Archive
-            for suite in suites[archive]
-            for kind in ("deb", "deb-src")
+            for part in parts[archive]
+            for kind in kinds[suite]
         ]
         return "".join(lines)
 

@@ -113,6 +113,7 @@ class ToolchainLock:
     """toolchain.lock: the packages, and for which request they were resolved (tree → package names)."""
 
     suite: str
+    older: str = ""
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
     packages: tuple[Package, ...]
 
@@ -168,7 +169,7 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     """Parse toolchain.lock; packages are sorted by name and version."""
     top = toml_reader.load(path, shown_as=TOOLCHAIN_LOCK)
     wanted.check_schema(top)
-    suite = top.string("suite", pattern=wanted.SUITE, says="a Debian suite")
+    suite, older = wanted.read_suites(top)
     trees = top.table("trees")
     asked: list[tuple[str, tuple[str, ...]]] = []
     for name in sorted(trees.keys()):
@@ -183,7 +184,7 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     for name in known:
         if not any(name in p.trees for p in packages):
             raise UserError("has no package", where=f"{TOOLCHAIN_LOCK}: trees.{name}", hint=_HINT)
-    return ToolchainLock(suite=suite, wanted=tuple(asked), packages=packages)
+    return ToolchainLock(suite=suite, older=older, wanted=tuple(asked), packages=packages)
 
 
 def read_package(table: toml_reader.Table, known: Sequence[str]) -> Package:
@@ -246,9 +247,11 @@ def check_fresh(root: Path, *, sources: Sequence[Source], toolchain: Toolchain, 
         _check_answers(want, promise, have)
     for name in by_name:
         raise UserError("sources.toml no longer asks for it", where=f"{SOURCES_LOCK}: {name}", hint=_HINT)
-    if toolchain.suite != locked.suite:
-        where = f"{TOOLCHAIN_LOCK}: suite"
-        raise UserError(f"is for {locked.suite}, not {toolchain.suite}", where=where, hint=_HINT)
+    for key in ("suite", "older"):
+        asked, have = getattr(toolchain, key), getattr(locked, key)
+        if asked != have:
+            where = f"{TOOLCHAIN_LOCK}: {key}"
+            raise UserError(f"is for {_shown(have)}, not {_shown(asked)}", where=where, hint=_HINT)
     trees = dict(locked.wanted)
     for tree in toolchain.trees:
         where = f"{TOOLCHAIN_LOCK}: trees.{tree.name}"
@@ -318,6 +321,7 @@ def render_toolchain(locked: ToolchainLock) -> str:
     """The text of toolchain.lock: sorted by name, the same for the same pins."""
     text = _HEADER.format(origin="toolchain.toml")
     text += f'schema = {wanted.SCHEMA}\nsuite = "{locked.suite}"\n'
+    text += f'older = "{locked.older}"\n' if locked.older else ""
     text += "\n# What the trees were resolved for.\n[trees]\n"
     for name, names in sorted(locked.wanted):
         text += _block(f"[trees.{name}]", {"packages": names}).removeprefix("\n")

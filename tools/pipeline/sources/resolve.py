@@ -73,7 +73,13 @@ def lock(
     names = _chosen(only, asked, toolchain, old)
     job = _Resolver(
         root=root,
-        apt=Apt(folder=folder, suite=toolchain.suite, architecture=toolchain.architecture, mirrors=mirrors),
+        apt=Apt(
+            folder=folder,
+            suite=toolchain.suite,
+            older=toolchain.older,
+            architecture=toolchain.architecture,
+            mirrors=mirrors,
+        ),
         mirrors=mirrors,
         old=old,
         fill_in=bool(only),
@@ -92,7 +98,7 @@ def lock(
     requests = tuple((tree.name, tree.packages) for tree in toolchain.trees)
     new = Locks(
         sources=tuple(sources),
-        toolchain=ToolchainLock(suite=toolchain.suite, wanted=requests, packages=packages),
+        toolchain=ToolchainLock(suite=toolchain.suite, older=toolchain.older, wanted=requests, packages=packages),
     )
     for note in job.notes:
         ui.line(f"   note: {note}")
@@ -138,8 +144,12 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
         if name not in known:
             hint = f"sources: {', '.join(sorted(sources))}; trees: {', '.join(sorted(trees))}"
             raise UserError(f"there is no source and no tree {name!r}", where="--only", hint=hint)
-    if toolchain.suite != old.toolchain.suite:
-        what = f"the locked suite is {old.toolchain.suite}, toolchain.toml asks for {toolchain.suite}"
+    # An older suite that comes in where none was touches no tree that is locked: those did without it.
+    before = old.toolchain.older or toolchain.older
+    for have, want in ((old.toolchain.suite, toolchain.suite), (before, toolchain.older)):
+        if have == want:
+            continue
+        what = f"the locked suite is {have}, toolchain.toml asks for {want or 'none'}"
         raise UserError(what, where="--only", hint="leave --only out: another suite changes every pin")
     have_sources = {source.wanted for source in old.sources}
     have_trees = dict(old.toolchain.wanted)

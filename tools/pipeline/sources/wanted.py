@@ -85,9 +85,10 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """toolchain.toml."""
+    """toolchain.toml. `older`: the suite that has what `suite` has not any more; empty for none."""
 
     suite: str
+    older: str = ""
     architecture: Architecture
     layout: Layout
     trees: tuple[WantedTree, ...]
@@ -173,6 +174,13 @@ def read_sources(path: Path) -> dict[WantedSource, Promise | None]:
     return found
 
 
+def read_suites(table: toml_reader.Table) -> tuple[str, str]:
+    """`suite`, and `older` or nothing."""
+    keys = ("suite", "older") if table.has("older") else ("suite",)
+    suite, *older = (table.string(key, pattern=SUITE, says="a Debian suite") for key in keys)
+    return suite, "".join(older)
+
+
 def read_promise(table: toml_reader.Table) -> Promise:
     """`sha256` and `size` of a table."""
     return Promise(sha256=table.sha256("sha256"), size=table.integer("size", low=1, high=MAX_SIZE))
@@ -182,7 +190,7 @@ def read_toolchain(path: Path) -> Toolchain:
     """Parse toolchain.toml."""
     top = toml_reader.load(path, shown_as=TOOLCHAIN_TOML)
     check_schema(top)
-    suite = top.string("suite", pattern=SUITE, says="a Debian suite")
+    suite, older = read_suites(top)
     architecture = top.choice("architecture", Architecture)
     table = top.table("layout")
     layout = Layout(merged=_clean(table, "merged"), folders=_clean(table, "folders"), skip=_clean(table, "skip"))
@@ -192,7 +200,7 @@ def read_toolchain(path: Path) -> Toolchain:
     wanted = tuple(_wanted_tree(trees, name) for name in sorted(trees.keys()))
     if not wanted:
         raise top.error("trees", "must not be empty")
-    return Toolchain(suite=suite, architecture=architecture, layout=layout, trees=wanted)
+    return Toolchain(suite=suite, older=older, architecture=architecture, layout=layout, trees=wanted)
 
 
 def _clean(table: toml_reader.Table, key: str) -> tuple[str, ...]:
