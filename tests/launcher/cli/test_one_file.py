@@ -149,6 +149,8 @@ def test_a_start_imports_what_it_needs() -> None:
         )
         assert not slow & set(done.stderr.split()), done.stderr
         assert "tools.launcher.guest" not in done.stderr
+        # No options are parsed for --help alone.
+        assert ("tools.launcher.cli.parser" in done.stderr.split()) == (words != ["--help"])
     words = [sys.executable, "-I", "-S", "-c", code, "digest", "--help"]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "re" in done.stderr.split(), "what is imported is seen"
@@ -158,12 +160,19 @@ def test_a_start_imports_what_it_needs() -> None:
 def test_another_python_compiles_the_sources(one_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["policy", "0xb0000"]
     first = subprocess.run([one_file, *words], capture_output=True, check=True).stdout
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.util, "MAGIC_NUMBER", b"\0\0\r\n")
-        # Bytecode that would not even load: so it is not looked at.
-        patch.setattr(pack_launcher, "_compiled", lambda *_: b"no code")
-        one_file.write_bytes(pack_launcher.pack(REPOSITORY / "tools"))
-    assert subprocess.run([one_file, *words], capture_output=True, check=True).stdout == first
+
+    def packed(magic: bytes) -> subprocess.CompletedProcess[bytes]:
+        """With bytecode that would not even load."""
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                pack_launcher, "_compiled", lambda _, files: (magic, ("cpython-0", dict.fromkeys(files, b"no code")))
+            )
+            one_file.write_bytes(pack_launcher.pack(REPOSITORY / "tools"))
+        return subprocess.run([one_file, *words], capture_output=True, check=False)
+
+    done = packed(b"\0\0\r\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, first, b"")
+    assert packed(importlib.util.MAGIC_NUMBER).returncode == 1, "this Python's would be looked at"
 
 
 def test_the_source_can_be_unpacked(one_file: Path, tmp_path: Path) -> None:

@@ -4,6 +4,10 @@
 
 from tools.sev.errors import FormatError, one_line, printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class LauncherError(Exception):
     """One line: where, what, what to do next. `exit_status` is what the command ends with.
@@ -55,3 +59,11 @@ class Interrupted(LauncherError):  # noqa: N818  an outcome, not a fault
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number} before the workload ran")
         self.exit_status = 128 + signal_number
+
+
+def suggestion(text: str, known: "Sequence[str]") -> str:
+    """`, did you mean …?` when something known is close to `text`, else nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 (start-up: only a mistake needs it)
+
+    close = get_close_matches(text, known, n=1)
+    return f", did you mean {close[0]}?" if close else ""

@@ -52,10 +52,14 @@ class Ui:
         write_stderr(text + "\n")
 
 
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def colour_wanted() -> bool:
     """Whether a terminal may be coloured (no-color.org)."""
-    # Slow to import, and without a terminal nobody asks.
-    import os  # noqa: PLC0415
+    import os  # noqa: PLC0415 (start-up: without a terminal nobody asks)
 
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -87,7 +91,6 @@ def _write(descriptor: int, text: str) -> None:
 
 def write_json(document: object) -> None:
     """Write a command's answer as one JSON document."""
-    # Slow to import, and most answers are text.
-    import json  # noqa: PLC0415
+    import json  # noqa: PLC0415 (start-up: most answers are text)
 
     write_stdout(json.dumps(document, indent=2) + "\n")

@@ -7,7 +7,6 @@ import sys
 from tools.launcher.base.errors import LauncherError, UserError
 from tools.launcher.base.ui import NAME, Ui, write_stdout
 from tools.launcher.cli import registry
-from tools.launcher.cli.parser import help_text, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ def _dispatch(words: list[str], own: list[str], ui: Ui) -> int:
         return 0
     name = registry.check_name(words)
     command = _module(name)
+    from tools.launcher.cli.parser import help_text, parse  # noqa: PLC0415 (start-up: --help alone does without)
+
     if any(word in _HELP for word in own[1:]):
         write_stdout(help_text(name, registry.COMMANDS[name], command.SYNTAX))
         return 0

@@ -6,8 +6,8 @@ Not argparse: importing that alone takes longer than `--help` may, its texts dep
 the terminal, and its errors take several lines. Imports nothing that is slow, so annotations are quoted.
 """
 
-from tools.launcher.base.errors import UserError
-from tools.launcher.base.ui import NAME
+from tools.launcher.base.errors import UserError, suggestion
+from tools.launcher.base.ui import NAME, sentence
 from tools.launcher.base.values import Values
 
 TYPE_CHECKING = False
@@ -173,15 +173,6 @@ def _positional(syntax: Syntax, loose: list[str], values: Values, known: "dict[s
     values[one.key] = made if one.many else next(iter(made), one.default)
 
 
-def suggestion(text: str, known: "Sequence[str]") -> str:
-    """`, did you mean …?` when something known is close to `text`, else nothing."""
-    # Slow to import, and only a mistake needs it.
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    close = get_close_matches(text, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
-
-
 def help_text(name: str, summary: str, syntax: Syntax) -> str:
     """What `sev-launch NAME --help` prints."""
     usage = "".join(f"{'usage:' if not i else '      '} {NAME} {name} {u}\n" for i, u in enumerate(syntax.usage))
@@ -197,11 +188,6 @@ def help_text(name: str, summary: str, syntax: Syntax) -> str:
     if syntax.examples:
         parts.append(syntax.examples + "\n")
     return "\n".join(parts)
-
-
-def sentence(text: str) -> str:
-    """With a capital letter and a full stop."""
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _line(name: str, text: str) -> str:

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """sev-launch policy: bits to names, names to bits."""
 
-from tools.launcher.base.errors import UserError
+from tools.launcher.base.errors import UserError, suggestion
 from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
-from tools.launcher.cli.parser import Group, Option, Syntax, suggestion
+from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.sev import policy
 from tools.sev.policy import Layout, Value
 

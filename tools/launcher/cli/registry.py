@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands. A command's module is imported when it is called, and not before."""
 
-from tools.launcher.base.errors import UserError
-from tools.launcher.base.ui import NAME
-from tools.launcher.cli.parser import sentence, suggestion
+from tools.launcher.base.errors import UserError, suggestion
+from tools.launcher.base.ui import NAME, sentence
 
 COMMANDS = {
     "run": "start the guest, run a command in it, relay its standard streams, end with its status",

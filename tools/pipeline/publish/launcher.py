@@ -8,6 +8,8 @@ from tools.pipeline.engine.step import CheckoutFile, Step
 
 NAME = "sev-launch"
 _PROGRAM = "tools/pipeline/publish/pack_launcher.py"
+# Those of Debian 13 and Debian 12. Any other compiles what it imports, at every start.
+_PYTHONS = ("python3", "python3.11")
 _PACKAGES = ("tools/sev", "tools/launcher")
 
 
@@ -22,7 +24,7 @@ def step(root: Path) -> Step:
     return Step(
         name="launcher",
         title="launcher",
-        argv=("python3", "/inputs/pack.py", "/src", f"/out/{NAME}"),
+        argv=("python3", "/inputs/pack.py", "/src", f"/out/{NAME}", *_PYTHONS),
         tools="python",
         inputs={
             "/inputs/pack.py": CheckoutFile(path=_PROGRAM),

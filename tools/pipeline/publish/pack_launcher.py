@@ -2,20 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """tools/{sev,launcher} → out/sev-launch: one executable file, a zip archive of sources behind a few lines of sh.
 
-A program of its own, `python3 pack_launcher.py ROOT TARGET` (ROOT has tools/), standard library only: it runs in
-the sandbox, and the Python that runs it is the one whose bytecode travels beside the sources. Any other Python
-from 3.11 on compiles the sources. The lines at the start:
+A program of its own, `python3 pack_launcher.py ROOT TARGET [PYTHON…]` (ROOT has tools/), standard library only: it
+runs in the sandbox. Bytecode by each PYTHON (this one, if none is named) travels beside the sources, and only a
+Python with the same magic number uses it: any other from 3.11 on compiles the sources. The lines at the start:
 
     sh ── python3 -I -S ──▶ boot.py (a member of the archive) ──▶ tools.launcher.cli.main
 
 Python's own way with an archive (`python3 FILE`, by __main__.py) works as well; it starts the same again, isolated.
 """
 
-import importlib.util
 import io
 import marshal
+import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _PACKAGES = ("sev", "launcher")
@@ -32,10 +33,10 @@ for fd in 0, 1, 2:
     except OSError: posix.set_inheritable(posix.open("/dev/null", fd == 2), True)
 stream = open(sys.argv[1], "rb")
 stream.seek({at:8d})
-magic, modules, source, code = marshal.loads(stream.read({size:8d}))
-fits = magic == _frozen_importlib_external.MAGIC_NUMBER
-exec(marshal.loads(code) if fits else source)
-start(sys.argv[1], stream, modules, fits=fits)
+modules, source, codes = marshal.loads(stream.read({size:8d}))
+magic = _frozen_importlib_external.MAGIC_NUMBER
+exec(marshal.loads(codes[magic]) if magic in codes else source)
+start(sys.argv[1], stream, modules, magic)
 """
 _HEAD = """\
 #!/bin/sh
@@ -59,6 +60,15 @@ START = '''
 python = sys.executable or "python3"
 os.execvp(python, [python, "-I", "-S", "-c", START, *sys.argv])
 """
+# Run by each PYTHON, which may have little of its standard library: texts on stdin, bytecode on stdout.
+_COMPILE = """\
+import marshal, sys
+from importlib.util import MAGIC_NUMBER
+files = marshal.loads(sys.stdin.buffer.read())
+code = {name: compile(text, name, "exec", dont_inherit=True, optimize=0) for name, text in files.items()}
+answer = MAGIC_NUMBER, sys.implementation.cache_tag, {name: marshal.dumps(code[name], VERSION) for name in files}
+sys.stdout.buffer.write(marshal.dumps(answer, VERSION))
+"""
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip header can hold
 # Without references between objects: those depend on what else the packing process holds.
 _MARSHAL_VERSION = 2
@@ -69,38 +79,45 @@ def sources(tools: Path) -> list[Path]:
     return sorted([tools / "__init__.py", *(p for name in _PACKAGES for p in (tools / name).rglob("*.py"))])
 
 
-def pack(tools: Path) -> bytes:
+def pack(tools: Path, pythons: Sequence[str] = (sys.executable,)) -> bytes:
     """The one file. Stored, not deflated: zlib's output differs between versions."""
     files = {path.relative_to(tools.parent).as_posix(): path.read_bytes() for path in sources(tools)}
+    bytecode = dict(_compiled(python, files) for python in pythons)
     # The index names offsets, which depend on its own length: they do not move once it stands at the end.
     start = _START.format(at=0, size=0)
     for _ in range(2):
-        data, at, size = _archive(files, start)
+        data, at, size = _archive(files, bytecode, start)
         start = _START.format(at=at, size=size)
     return data
 
 
-def _archive(files: dict[str, bytes], start: str) -> tuple[bytes, int, int]:
+def _archive(
+    files: Mapping[str, bytes], bytecode: Mapping[bytes, tuple[str, Mapping[str, bytes]]], start: str
+) -> tuple[bytes, int, int]:
     """The file with these lines at the start, and where its index lies in it: offset and length in bytes."""
     buffer = io.BytesIO()
     buffer.write(_HEAD.format(start=start).encode())
-    code = {name: _compiled(name, text) for name, text in files.items()}
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _MAIN.format(start=start).encode())
-        places = {name: _add(archive, name, text) for name, text in files.items()}
-        folder = f"bytecode/{sys.implementation.cache_tag}"
-        begin = _add(archive, f"{folder}.bin", b"".join(code.values()))[0]
-        modules = {}
-        for name, place in places.items():
-            modules[_module(name)] = (name, *place, begin, len(code[name]))
-            begin += len(code[name])
-        entry = (importlib.util.MAGIC_NUMBER, modules, files.get(_BOOT, b""), code.get(_BOOT, b""))
+        places: dict[str, dict[bytes, tuple[int, int]]] = {name: {} for name in files}
+        modules = {_module(name): (name, *_add(archive, name, text), places[name]) for name, text in files.items()}
+        for magic, (tag, code) in bytecode.items():
+            begin = _add(archive, f"bytecode/{tag}.bin", b"".join(code[name] for name in files))[0]
+            for name in files:
+                places[name][magic] = begin, len(code[name])
+                begin += len(code[name])
+        entry = (modules, files[_BOOT], {magic: code[_BOOT] for magic, (_, code) in bytecode.items()})
         place = _add(archive, "bytecode/index.bin", marshal.dumps(entry, _MARSHAL_VERSION))
     return buffer.getvalue(), *place
 
 
-def _compiled(name: str, text: bytes) -> bytes:
-    return marshal.dumps(compile(text, name, "exec", dont_inherit=True, optimize=0), _MARSHAL_VERSION)
+def _compiled(python: str, files: dict[str, bytes]) -> tuple[bytes, tuple[str, dict[str, bytes]]]:
+    """That Python's magic number, its name for files of bytecode, and the bytecode by the files' names."""
+    program = _COMPILE.replace("VERSION", str(_MARSHAL_VERSION))
+    words = [python, "-I", "-S", "-c", program]
+    done = subprocess.run(words, input=marshal.dumps(files, _MARSHAL_VERSION), stdout=subprocess.PIPE, check=True)
+    magic, tag, code = marshal.loads(done.stdout)  # noqa: S302  from a program of ours
+    return magic, (tag, code)
 
 
 def _module(name: str) -> str:
@@ -118,9 +135,9 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> tuple[int, int]:
 
 
 def main(words: list[str]) -> int:
-    """Pack tools/ of the folder `words[0]` into the file `words[1]`."""
-    root, target = (Path(word) for word in words)
-    target.write_bytes(pack(root / "tools"))
+    """Pack tools/ of the folder `words[0]` into the file `words[1]`, with bytecode by the Pythons after them."""
+    root, target = (Path(word) for word in words[:2])
+    target.write_bytes(pack(root / "tools", words[2:] or [sys.executable]))
     target.chmod(0o755)
     return 0
 
