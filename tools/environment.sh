@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=sh
 #
-# For ./doit and tools/setup.sh, which set $here, the checkout: does its .venv fit?
+# For ./doit and tools/setup.sh, which set $here, the checkout: does its .venv fit, and into its Python.
 
 # shellcheck disable=SC2154 # see above
 venv=$here/.venv
@@ -15,4 +15,14 @@ fits() {
     # shellcheck disable=SC3013 # dash, bash and busybox know -ef
     [ "$place" = "$here" ] && [ -x "$venv/bin/python" ] && [ "$venv/bin/python" -ef "$python" ] &&
         cmp -s "$here/requirements.lock" "$venv/requirements.lock"
+}
+
+# enter ARGS: Python in this shell's place.
+enter() {
+    # -I: no PYTHON* variable and no package of the user's has a say. -S: see start.py.
+    set -- "$venv/bin/python" -IS "$here/tools/pipeline/front/start.py" "$@"
+    # While Python itself starts, Ctrl-C would print where in its own modules it was. Where env can block it, it waits
+    # until start.py lets it through; that takes 3 ms.
+    if env --block-signal=INT true 2>/dev/null; then set -- env --block-signal=INT "$@"; fi
+    exec "$@"
 }

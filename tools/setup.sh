@@ -122,7 +122,7 @@ run)
     if [ "${SEV_ARTIFACTS_ENVIRONMENT:-}" = again ] || ! fits; then environment; fi
     exec 9<&-
     export SEV_ARTIFACTS_ENVIRONMENT="${SEV_ARTIFACTS_ENVIRONMENT:+made}"
-    exec "$venv/bin/python" -IS "$here/tools/pipeline/front/start.py" "$@"
+    enter "$@"
     ;;
 dev)
     wait_for_others

@@ -251,6 +251,33 @@ def test_an_early_interrupt_is_silent(checkout: Path, delay: float) -> None:
     assert err in {"", "interrupted; the next run goes on from the last finished step\n"}
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_while_python_starts_waits_for_our_first_line(checkout: Path, *, again: bool) -> None:
+    """Python's own handler would print frames; it ends the run all the same, in silence. Also after a set-up."""
+    (checkout / ".venv/bin/python").write_text(
+        f'#!/bin/sh\nkill -s INT $$\necho "$1" >{checkout}/started\nexec {sys.executable} "$@"\n'
+    )
+    words = (
+        ["sh", str(checkout / "tools/setup.sh"), str(checkout), "run", "list"]
+        if again
+        else [f"{checkout}/doit", "list"]
+    )
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert (checkout / "started").read_text() == "-IS\n"
+
+
+def test_an_env_that_cannot_block_signals_is_done_without(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/env").write_text(
+        '#!/bin/sh\ncase $1 in -*) echo "env: unrecognized option: $1" >&2; exit 1 ;; esac\n'
+    )
+    (tmp_path / "bin/env").chmod(0o755)
+    done = run(checkout, "list", path=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("build ")
+
+
 def test_a_background_run_is_not_interrupted_by_the_terminal(checkout: Path) -> None:
     """A shell's `&` ignores SIGINT for it."""
     done = shell(checkout, "sh -c './doit list >listed & sleep 0.05; kill -INT $!; wait $!'")

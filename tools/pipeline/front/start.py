@@ -11,6 +11,8 @@ import _signal  # type: ignore[import-not-found]  # the C module: `signal` would
 # Until main can say a word about it, Ctrl-C ends the process as it ends any program. A shell's `&` ignores it.
 if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+# ./doit blocks it before Python has a handler for it; one that came since ends the process here.
+_signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
 
 import os
 import sys
