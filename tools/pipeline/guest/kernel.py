@@ -52,11 +52,11 @@ _CONFIGURES = (
     "find . -name 'Kconfig*' -type f && find scripts ! -type d && find arch/x86 -name 'Makefile*' && ls Makefile Kbuild"
 )
 _FRAGMENTS = "/inputs/fragments"
-# Shell: lists what no kernel for x86 is made of. It is a third of the files, and each step that compiles a kernel
-# unpacks and deletes them all.
+# Shell: lists what no kernel for x86 is made of, a third of the files: each step that compiles a kernel would unpack
+# and delete them. Kconfig reads its files of all architectures.
 _FOREIGN = (
-    r"find . -mindepth 2 -maxdepth 2 -type d"
-    r" \( -path './arch/*' ! -path ./arch/x86 -o -path './Documentation/*' -o -path ./tools/testing \)"
+    r"find . \( -path './arch/*/*' ! -path './arch/x86/*' -o -path './Documentation/*/*' -o -path './tools/testing/*' \)"
+    r" ! -type d ! -name 'Kconfig*'"
 )
 
 
