@@ -7,6 +7,7 @@ and what a person sees. A test searches the rest of `tools/` for strays.
 """
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -88,6 +89,40 @@ def mirror_override() -> list[str]:
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def available_memory() -> int:
+    """Bytes of memory that a build may take without swapping, 0 where SEV_ARTIFACTS_SCRATCH says that it may not.
+
+    The least of what the machine has and what a container's group still may have (cgroup v2, then v1; inside of a
+    container its own group is the top).
+    """
+    chosen = os.environ.get("SEV_ARTIFACTS_SCRATCH", "")
+    if chosen not in {"", "disk"}:
+        raise UserError(f"{chosen!r} is not known", where="SEV_ARTIFACTS_SCRATCH", hint="set it to disk or unset it")
+    machine = re.search(r"^MemAvailable: *(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
+    if chosen or machine is None:
+        return 0
+    found = [int(machine[1]) * 1024]
+    for most, used in _GROUP_MEMORY:
+        limit, taken = _text(most).strip(), _text(used).strip()
+        if limit.isdecimal() and taken.isdecimal():
+            found.append(max(int(limit) - int(taken), 0))
+    return min(found)
+
+
+_GROUP_MEMORY = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def _text(path: str) -> str:
+    """A file of the kernel's, empty where there is none."""
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return ""
 
 
 def monotonic() -> float:

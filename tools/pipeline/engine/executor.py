@@ -25,6 +25,7 @@ from tools.pipeline.base.errors import BuildError, SevArtifactsError
 from tools.pipeline.engine import key, locks, merkle, scratch
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.jobs import Jobs
+from tools.pipeline.engine.memory import Memory
 from tools.pipeline.engine.results import Result, Results
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
@@ -47,6 +48,7 @@ class Engine:
     jobs: Jobs
     find_tools: Callable[[str], Tree | None]
     check_tools: Callable[[str], Tree]
+    memory: Memory = field(default_factory=Memory)
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
     _prepared: bool = field(default=False, repr=False)
@@ -198,10 +200,12 @@ class Engine:
         started = ambient.monotonic()
         with scratch.made(self.build / "scratch", step.name) as room:
             self._stage(step, room)
-            log, replay = self.log(step), self.build / "replay" / f"{step.name}.sh"
-            with self.jobs.slot(locks.private_folder(self.build / "jobs")):
-                command = self._command(step, tools, room)
-                outcome = sandbox.run(command, title=step.title, log=log, replay=replay)
+            with self.jobs.slot(locks.private_folder(self.build / "jobs")), self.memory.room() as size:
+                outcome = self._in_sandbox(step, tools, room, size)
+                if size and failure.lacked_space(outcome):
+                    ui.line(f"   note: {ui.size(size)} of memory were too little; once more, on disk: {step.title}")
+                    room.empty_out()
+                    outcome = self._in_sandbox(step, tools, room, 0)
             failure.check(outcome, title=step.title, mistakes=step.mistakes)
             taken = {name: room.take(name, title=step.title) for name in sorted(step.outputs)}
             run_checks(step, {name: path for name, (path, _) in taken.items()})
@@ -215,22 +219,26 @@ class Engine:
             self._known[step.name] = result
         return result
 
-    def _command(self, step: Step, tools: Tree, room: Scratch) -> sandbox.Command:
+    def _in_sandbox(self, step: Step, tools: Tree, room: Scratch, memory: int) -> sandbox.Outcome:
+        command = self._command(step, tools, room, memory)
+        replay = self.build / "replay" / f"{step.name}.sh"
+        return sandbox.run(command, title=step.title, log=self.log(step), replay=replay)
+
+    def _command(self, step: Step, tools: Tree, room: Scratch, memory: int) -> sandbox.Command:
         mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(room.inputs.iterdir())]
         environment = dict(step.environment)
+        if not memory:
+            mounts.append(sandbox.Mount(host=room.build, inside=sandbox.WORKING_DIRECTORY, writable=True))
         if step.parallel:
             mounts.append(self.jobs.mount())
             environment |= self.jobs.environment()
         return sandbox.Command(
             argv=step.argv,
             tree=tools.path,
-            mounts=(
-                *mounts,
-                sandbox.Mount(host=room.build, inside="/build", writable=True),
-                sandbox.Mount(host=room.out, inside="/out", writable=True),
-            ),
+            mounts=(*mounts, sandbox.Mount(host=room.out, inside="/out", writable=True)),
             environment=environment,
             personality=sandbox.PERSONALITY,
+            memory=memory,
         )
 
     def _check_again(self, step: Step, result: Result) -> None:

@@ -48,13 +48,18 @@ class Scratch:
 
     @property
     def build(self) -> Path:
-        """The step's working folder."""
+        """The step's working folder, unless it works in memory."""
         return self.root / "build"
 
     @property
     def out(self) -> Path:
         """Where the step puts its outputs."""
         return self.root / "out"
+
+    def empty_out(self) -> None:
+        """Make /out anew: what a run left that is tried again."""
+        delete(self.out)
+        _folder(self.out)
 
     def take(self, name: str, *, title: str) -> tuple[Path, File]:
         """Move an output to where the step cannot reach it; its path there, digest and executable bit.
@@ -110,9 +115,7 @@ def made(parent: Path, name: str) -> Iterator[Scratch]:
     try:
         scratch = Scratch(root=root)
         for folder in (scratch.inputs, scratch.build, scratch.out, root / "taken"):
-            folder.mkdir()
-            # A step sees the mode of its own folders: never the umask's.
-            folder.chmod(0o755)
+            _folder(folder)
         yield scratch
     except Exception:
         for folder in (scratch.build, scratch.out, root / "taken"):
@@ -125,6 +128,12 @@ def made(parent: Path, name: str) -> Iterator[Scratch]:
         delete(root)
     finally:
         os.close(guard)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+    # A step sees the mode of its own folders: never the umask's.
+    path.chmod(0o755)
 
 
 def sweep(parent: Path) -> None:

@@ -26,8 +26,14 @@ _FIRST = (
     f"mkdir {TREE} && cd {TREE} && "
     "tar --extract --file=/inputs/source --strip-components=1 --no-same-owner --no-same-permissions"
 )
+LEFT_OUT = "/build/left-out"
+"""Where `script` may list, a line each and as ./PATH, what of the tree no later step needs."""
+
 # The fastest level: it is unpacked more often than it is kept.
-_PACK = f"{TAR} --create --use-compress-program='zstd -1 --threads=1' --file=/out/{ARCHIVE} --directory={TREE} ."
+_PACK = (
+    f"touch {LEFT_OUT} && {TAR} --anchored --no-wildcards --exclude-from={LEFT_OUT} --create"
+    f" --use-compress-program='zstd -1 --threads=1' --file=/out/{ARCHIVE} --directory={TREE} ."
+)
 
 
 def step(
@@ -41,8 +47,8 @@ def step(
 ) -> Step:
     """The step that unpacks `archive`, runs `script` in the tree and packs the tree again.
 
-    `script` is shell that patches the tree, its working directory, and makes further `outputs` of it; `extra` are the
-    inputs that it takes.
+    `script` is shell that patches the tree, its working directory, makes further `outputs` of it, and lists what need
+    not be packed in LEFT_OUT; `extra` are the inputs that it takes.
     """
     return Step(
         name=name,

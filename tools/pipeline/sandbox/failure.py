@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a failed program in the sandbox is told: the end of its log, and one line."""
 
+import errno
+import os
 import signal
 from pathlib import Path
 
@@ -34,6 +36,11 @@ def check(outcome: Outcome, *, title: str, mistakes: bool = False) -> None:
     reason = f": {lines[-1]}" if mistakes and lines else ""
     hint = f"whole log: {outcome.log}; run it again: sh {outcome.replay}"
     raise BuildError(f"the step {how}{reason}", where=title, hint=hint)
+
+
+def lacked_space(outcome: Outcome) -> bool:
+    """Whether it failed, and says at its log's end that a file system was full."""
+    return outcome.status != 0 and any(os.strerror(errno.ENOSPC) in line for line in _tail(outcome.log))
 
 
 def _tail(log: Path) -> list[str]:

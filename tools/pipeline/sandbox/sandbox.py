@@ -71,7 +71,10 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One program in the sandbox."""
+    """One program in the sandbox.
+
+    `memory` is 0, or the bytes that its working folder, /build, may take in memory; it goes with the sandbox.
+    """
 
     argv: tuple[str, ...]
     tree: Path
@@ -79,6 +82,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     chdir: str = WORKING_DIRECTORY
     personality: tuple[str, ...] = ()
+    memory: int = 0
 
 
 def bwrap_argv(command: Command) -> list[str]:
@@ -97,6 +101,8 @@ def bwrap_argv(command: Command) -> list[str]:
         "--tmpfs", "/inputs",
     ]
     # fmt: on
+    if command.memory:
+        argv += ["--perms", "0755", "--size", str(command.memory), "--tmpfs", WORKING_DIRECTORY]
     mounts, environment = _clock()
     for name, value in sorted({**ENVIRONMENT, **command.environment, **environment}.items()):
         argv += ["--setenv", name, value]
