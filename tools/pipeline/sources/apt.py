@@ -13,6 +13,7 @@ import subprocess
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cmp_to_key
 from pathlib import Path
 
 from tools.pipeline.base import ambient, files
@@ -73,7 +74,7 @@ class Apt:
         """The packages and everything that they depend on, in the newest versions.
 
         `prefer` gives versions (by package) that are taken where the index has them, `avoid` pairs of package
-        and version that are never taken.
+        and version that are never taken; `src:NAME` are all packages of a source.
         """
         choices = [*((name, version, 1001) for name, version in sorted((prefer or {}).items()))]
         choices += [(name, version, -1) for name, version in sorted(avoid)]
@@ -98,6 +99,18 @@ class Apt:
         except BuildError:
             return []
         return sorted(set(re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)))
+
+    def older(self, version: str, other: str) -> bool:
+        """Whether a version of a package comes before another, as dpkg compares them."""
+        return _start(["dpkg", "--compare-versions", version, "lt", other], {}).returncode == 0
+
+    def newest_first(self, versions: Iterable[str]) -> list[str]:
+        """The versions as dpkg sorts them, newest first."""
+
+        def compare(a: str, b: str) -> int:
+            return 1 if self.older(a, b) else -1 if self.older(b, a) else 0
+
+        return sorted(versions, key=cmp_to_key(compare))
 
     def _bases(self) -> dict[Archive, str]:
         bases = {}

@@ -99,7 +99,7 @@ class Plan:
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
-            raise UserError(f"{name!r} is not pinned", where=pins.SOURCES_LOCK, hint="run ./doit lock")
+            raise UserError(f"{name!r} is not pinned", where=pins.SOURCES_LOCK)
         return self._sources[name]
 
     def _kernel_source(self, recipe: KernelRecipe) -> Step:
