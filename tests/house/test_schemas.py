@@ -6,6 +6,7 @@ import copy
 import json
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -234,9 +235,10 @@ def made_up_manifest(repository: Path) -> dict[str, Any]:
         recipes=["recipes/guest.toml"],
         measure=lambda _: node,
     )
-    known["inputs"]["sources"] = [
-        pins.source_fields(source) for source in pins.read_sources_lock(repository / pins.SOURCES_LOCK)
-    ]
+    locked = pins.read_sources_lock(repository / pins.SOURCES_LOCK)
+    # One as if no mirror had had what was asked for.
+    other = [replace(source, wanted=replace(source.wanted, version="9")) for source in locked[:1]]
+    known["inputs"]["sources"] = [pins.source_fields(source) for source in (*other, *locked[1:])]
     text = manifest.render(cast("Engine", engine), known, steps=[step], outputs={"file": step.output("file")})
     found: dict[str, Any] = json.loads(text)
     return found

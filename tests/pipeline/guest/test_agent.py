@@ -10,7 +10,7 @@ from tests.pipeline.alone import alone, engine
 from tests.pipeline.conftest import Edit
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.step import CheckoutFile, Literal
-from tools.pipeline.guest import agent, initramfs, initramfs_image
+from tools.pipeline.guest import agent, initramfs
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
 
@@ -34,7 +34,7 @@ def test_the_initramfs_is_made_of_its_list_and_contents(copied: Path, edit: Edit
     entry = '[[entry]]\npath = "data"\ntype = "file"\nmode = "0644"\nfile = "data"\n\n[[entry]]\npath = "init"'
     edit("initramfs/manifest.toml", '[[entry]]\npath = "init"', entry)
     built, packer = agent.step(copied).output("agent"), agent.step(copied).output("agent")
-    inputs = initramfs_image.step(copied, built=built, packer=packer).inputs
+    inputs = initramfs.step(copied, built=built, packer=packer).inputs
     listed = inputs.pop(initramfs.LIST) if isinstance(inputs, dict) else None
     assert isinstance(listed, Literal)
     named = {word for line in listed.data.decode().splitlines() for word in line.split() if word.startswith("/inputs/")}
@@ -58,7 +58,7 @@ def test_an_initramfs_over_its_budget_ends_the_build(
         lines = [line if not line.startswith("budget = ") else f"budget = {size + spare}" for line in
                  path.read_text().splitlines()]  # fmt: skip
         path.write_text("\n".join(lines) + "\n")
-        step = initramfs_image.step(
+        step = initramfs.step(
             copied, built=project.plan.agent.output(agent.NAME), packer=kernel.output("gen_init_cpio.c")
         )
         made = engine(project, tmp_path / str(spare), root=copied)

@@ -84,7 +84,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 def make(tmp_path: Path, known: Mirrors | None = None, *, older: str = "") -> Apt:
     known = known or mirrors.from_setting(["http://h/debian", "http://h/debian-security"])
-    return Apt(folder=tmp_path / "apt", suite="trixie", older=older, architecture=Architecture.AMD64, mirrors=known)
+    return Apt(
+        folder=tmp_path / "apt", suite="trixie", older_suite=older, architecture=Architecture.AMD64, mirrors=known
+    )
 
 
 def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:

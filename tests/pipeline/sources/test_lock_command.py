@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base import checkout_copy
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.sources import resolve
+from tools.pipeline.tasks import checks
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCKS = ("recipes/sources.lock", "recipes/toolchain.lock", "requirements.lock", "requirements-dev.lock")
@@ -58,6 +61,27 @@ def test_only_one_source(checkout: Path) -> None:
     status, said = doit(checkout, "lock", "--only", "extra")
     assert status == 0, said
     assert "nothing changed" in said
+
+
+def test_a_recipe_may_name_what_is_not_locked_yet(checkout: Path) -> None:
+    """The command that is to pin it starts, and everything else says that it must be run."""
+    edit(checkout, "recipes/kernel/linux-6.12-debug.toml", 'source = "linux"', 'source = "extra"')
+    status, said = doit(checkout, "build_debug")
+    assert status == 2, said
+    assert "recipes/sources.toml: source.extra: is not locked; run ./doit lock" in said
+    status, said = doit(checkout, "lock", "--only", "extra")
+    assert status == 0, said
+    assert "added    extra 1" in said
+
+
+def test_consent_to_new_bytes_is_none_to_older_versions() -> None:
+    """Without a terminal, which no test has."""
+    lines = ["qemu 10.0 → 9.0 (boot tree)"]
+    for matter, yes, older in ((resolve.OLDER, True, False), (resolve.UNVOUCHED, False, True)):
+        with pytest.raises(UserError, match=r"^\./doit lock: this needs a person's consent; .*add --"):
+            checks.consent(matter, lines, yes=yes, older=older)
+    checks.consent(resolve.OLDER, lines, yes=False, older=True)
+    checks.consent(resolve.UNVOUCHED, lines, yes=True, older=False)
 
 
 def test_unknown_name(checkout: Path) -> None:

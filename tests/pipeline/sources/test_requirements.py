@@ -32,15 +32,43 @@ def locked(root: Path, version: str, digest: str) -> Path:
     return path
 
 
-def test_nothing_changed_asks_for_no_resolver(index: Site, tmp_path: Path) -> None:
+def test_nothing_changed_asks_nobody(index: Site, tmp_path: Path) -> None:
     root = tmp_path / "checkout"
     root.mkdir()
-    digests = offer(index, "1.0", "1.1")
-    lock = locked(root, "1.1", digests["1.1"])
+    digests = offer(index, "1.0")
+    lock = locked(root, "1.0", digests["1.0"])
+    assert requirements.lock(root=root) == []  # pip itself says that it is current; now the lock says for what
     before = lock.read_text()
-    assert requirements.lock(root=root) == []
-    assert lock.read_text() == before
+    assert before.endswith(f"tiny-thing==1.0 \\\n    --hash=sha256:{digests['1.0']}\n")
     assert not any("pip-tools" in request.path for request in index.requests)
+    index.requests.clear()
+    offer(index, "1.0", "1.1")
+    asked = root / "requirements.in"
+    asked.write_text(f"# a comment\n\n{asked.read_text()}")
+    assert requirements.lock(root=root) == []
+    assert (lock.read_text(), index.requests) == (before, [])
+    # A newer version is looked for when somebody wants it, and a changed request is resolved.
+    with pytest.raises(BuildError, match="pip-tools"):
+        requirements.lock(root=root, upgrade=True)
+    asked.write_text("tiny-thing>1.0\n")
+    with pytest.raises(BuildError, match="pip-tools"):
+        requirements.lock(root=root)
+    assert lock.read_text() == before
+
+
+def test_a_changed_constraint_is_a_changed_request(index: Site, tmp_path: Path) -> None:
+    digest = offer(index, "1.0", "1.1")["1.1"]
+    locked(tmp_path, "1.1", digest)
+    (tmp_path / "requirements-dev.in").write_text("-c requirements.lock\ntiny-thing\n")
+    (tmp_path / "requirements-dev.lock").write_text(f"tiny-thing==1.1 \\\n    --hash=sha256:{digest}\n")
+    requirements.lock(root=tmp_path)
+    index.requests.clear()
+    requirements.lock(root=tmp_path)
+    assert index.requests == []
+    path = tmp_path / "requirements.lock"
+    path.write_text(path.read_text().replace("==1.1", "==1.0"))
+    with pytest.raises(BuildError, match=r"^requirements-dev\.in: pip install: .*pip-tools"):
+        requirements.lock(root=tmp_path)
 
 
 @pytest.mark.parametrize(("version", "digest_of"), [("1.0", "1.0"), ("1.1", "1.0")])

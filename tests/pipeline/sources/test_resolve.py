@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sources import mirrors, pins, resolve, wanted
+from tools.pipeline.sources import mirrors, pins, resolve, resolver, wanted
 from tools.pipeline.sources.apt import Apt, Found
 from tools.pipeline.sources.pins import Archive, PoolFile
 
@@ -54,11 +54,14 @@ class World:
     versions: dict[str, list[str]] = field(default_factory=dict)
     """The index: by package, newest first."""
     sources: list[str] = field(default_factory=list)
-    source_version: str = "6.12.107-1"
+    source_versions: list[str] = field(default_factory=lambda: ["6.12.107-1"])
     asked: int = 0
     """How many closures were asked for."""
     shown: list[str] = field(default_factory=list)
     """What a person was asked to confirm."""
+    matters: list[str] = field(default_factory=list)
+    place: str = ""
+    """The mirror's URL, if it is another than the folder."""
 
     def publish(self, path: str, data: bytes) -> None:
         target = self.mirror / "debian" / path
@@ -93,9 +96,21 @@ class World:
 
     def source(self, package: str, version: str) -> list[Found]:
         assert package == "linux"
-        if version != self.source_version:
+        if version not in self.source_versions:
             return []
-        return [self.found(f"pool/main/{file}", file, file.encode()) for file in self.sources]
+        own = [resolver.named(file, "6.12.107-1", version) for file in self.sources]
+        return [self.found(f"pool/main/{file}", file, file.encode()) for file in own]
+
+    def list_kernels(self, *versions: str, there: Collection[str] = ()) -> None:
+        """The index has these versions, and the mirror the files of those that are `there`."""
+        self.source_versions = list(versions)
+        for version in there:
+            for found in self.source("linux", version):
+                self.publish(found.origin.path, found.file.encode())
+
+    def confirm(self, matter: str, lines: Sequence[str]) -> None:
+        self.matters.append(matter)
+        self.shown.extend(lines)
 
     def edit(self, name: str, old: str, new: str) -> None:
         path = self.root / "recipes" / name
@@ -103,13 +118,13 @@ class World:
         path.write_text(path.read_text().replace(old, new))
 
     def lock(self, *only: str, check: bool = False) -> list[str]:
-        known = mirrors.from_setting([f"bundle={self.mirror.as_uri()}"])
+        known = mirrors.from_setting([f"bundle={self.place or self.mirror.as_uri()}"])
         return resolve.lock(
             root=self.root,
             folder=self.root / "apt",
             mirrors=known,
             only=only,
-            confirm=self.shown.extend,
+            confirm=self.confirm,
             check=check,
         )
 
@@ -145,7 +160,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(Apt, "fingerprint", lambda _: repr((made.versions, made.closures, made.sources)))
     monkeypatch.setattr(Apt, "closure", lambda _, packages, *, prefer, avoid: made.closure(packages, prefer, avoid))
     monkeypatch.setattr(Apt, "source", lambda _, package, version: made.source(package, version))
-    monkeypatch.setattr(Apt, "source_versions", lambda *_: [made.source_version])
+    monkeypatch.setattr(Apt, "source_versions", lambda *_: sorted(made.source_versions))
     return made
 
 
@@ -320,8 +335,10 @@ def test_listed_but_not_there_falls_back_and_says_so(world: World, capfd: pytest
     world.lock()
     assert world.packages("boot")["qemu"] == "10.0"
     said = capfd.readouterr().err
-    assert "note: qemu 10.2: listed, but no mirror has the file" in said
-    assert "note: qemu 10.1: listed, but no mirror has the file" in said
+    for version in ("10.2", "10.1"):
+        assert (
+            f"note: qemu {version} (boot tree): listed, but no mirror has the file (no such file); taking 10.0" in said
+        )
     world.publish_all()
     assert world.lock() == ["updated  qemu 10.0 → 10.2"]  # although the index is the same
 
@@ -366,7 +383,7 @@ def test_refused_consent_writes_nothing(world: World) -> None:
     world.edit("sources.toml", "6.12.107", "6.16.3")
     world.publish("pool/main/l/linux/linux_6.16.3.orig.tar.xz", b"another kernel")
 
-    def refuse(_: object) -> None:
+    def refuse(_: str, __: object) -> None:
         raise UserError("no")
 
     known = mirrors.from_setting([f"bundle={world.mirror.as_uri()}"])

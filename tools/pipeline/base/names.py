@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable
 
 def meant(name: str, known: Iterable[str]) -> str:
     """The question whether the nearest of the known names was meant; empty if none is near."""
-    # Only a mistake pays for the import.
-    import difflib  # noqa: PLC0415
+    import difflib  # noqa: PLC0415 (start-up: only a mistyped name needs it)
 
     # A long name takes long to compare; few names of ours have more than 64 characters.
     near = difflib.get_close_matches(name[:64], sorted(known), n=1)

@@ -14,8 +14,8 @@ if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
 # ./doit blocks it before Python has a handler for it; one that came since ends the process here.
 _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
 
-import os
-import sys
+import os  # noqa: E402 (signals first)
+import sys  # noqa: E402
 
 _AGAIN = "SEV_ARTIFACTS_ENVIRONMENT"
 
@@ -31,12 +31,12 @@ def _fill_descriptors() -> None:
 
 def _environment(root: str) -> None:
     """See that the packages are there: another Python than the one that they were installed for has none."""
-    import site  # noqa: PLC0415
+    import site  # noqa: PLC0415 (start-up: it looks for packages only when it is asked, here)
 
     site.main()
     sys.path.insert(0, root)
     try:
-        import doit  # noqa: F401, PLC0415
+        import doit  # noqa: F401, PLC0415 (whether it is there is the question)
     except ImportError:
         if os.environ.get(_AGAIN) == "made":
             sys.exit(f"doit: error: {root}/.venv: has no doit although it was just made; see {root}/.venv/setup.log")

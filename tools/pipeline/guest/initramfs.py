@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""initramfs/manifest.toml → the list that the kernel's own usr/gen_init_cpio makes the archive of.
+"""The step that packs the initramfs: initramfs/manifest.toml → the list for the kernel's own usr/gen_init_cpio.
 
     manifest.toml ── load ── Manifest ── listing ──┐
     contents, at Entry.inside ─────────────────────┼── PACK, in the sandbox ── initramfs.cpio, initramfs.cpio.zst
@@ -13,11 +13,14 @@ order of the list, and takes times from its option.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tools.pipeline.base import names, toml_reader, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.base.toml_reader import Table
+from tools.pipeline.engine.step import CheckoutFile, Literal, Output, Step
+from tools.pipeline.guest import agent
 from tools.pipeline.sandbox.sandbox import EPOCH
 
 SCHEMA = 2
@@ -82,6 +85,25 @@ class Manifest:
     def _contents(self, prefix: str) -> dict[str, str]:
         inside = {e.inside for e in self.entries if e.inside.startswith(prefix)}
         return {path: path.removeprefix(prefix) for path in sorted(inside)}
+
+
+def step(root: Path, *, built: Output, packer: Output) -> Step:
+    """The step. `built` is the agent, `packer` the source of gen_init_cpio. UserError for a bad manifest."""
+    manifest = load(root / FILE, artifacts=[agent.NAME])
+    return Step(
+        name="initramfs",
+        title="initramfs",
+        argv=("/bin/sh", "-euc", PACK),
+        tools="build",
+        inputs={
+            PACKER: packer,
+            LIST: Literal(data=listing(manifest).encode()),
+            **dict.fromkeys(manifest.artifacts(), built),
+            **{inside: CheckoutFile(path=f"initramfs/{name}") for inside, name in manifest.files().items()},
+        },
+        outputs=(CPIO, COMPRESSED),
+        checks=(partial(check_budget, manifest.budget),),
+    )
 
 
 def load(path: Path, *, shown_as: str = FILE, artifacts: Sequence[str]) -> Manifest:
@@ -186,8 +208,7 @@ def check_budget(budget: int, outputs: Mapping[str, Path]) -> None:
     compressed = outputs[COMPRESSED].stat().st_size
     if compressed <= budget:
         return
-    # Not at the top: it looks for its library by starting programs, before a build with nothing to do as well.
-    import libarchive  # noqa: PLC0415
+    import libarchive  # noqa: PLC0415 (start-up: it looks for its library by starting programs)
 
     with libarchive.file_reader(str(outputs[CPIO]), format_name="cpio") as members:
         sizes = sorted(((member.size, member.pathname) for member in members), reverse=True)

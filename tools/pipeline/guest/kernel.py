@@ -55,8 +55,8 @@ _FRAGMENTS = "/inputs/fragments"
 # Shell: lists what no kernel for x86 is made of, a third of the files: each step that compiles a kernel would unpack
 # and delete them. Kconfig reads its files of all architectures, and make some of arch/um's.
 _FOREIGN = (
-    r"find . \( -path './arch/*/*' ! -path './arch/x86/*' -o -path './Documentation/*/*' -o -path './tools/testing/*' \)"
-    r" ! -type d ! -name 'Kconfig*' ! -name 'Makefile*'"
+    r"find . \( -path './arch/*/*' ! -path './arch/x86/*' -o -path './Documentation/*/*'"
+    r" -o -path './tools/testing/*' \) ! -type d ! -name 'Kconfig*' ! -name 'Makefile*'"
 )
 
 

@@ -57,8 +57,7 @@ class Launch:
     """The inputs, checked and read once. OSError when one cannot be read, FormatError for bad firmware."""
 
     def __init__(self, inputs: Inputs) -> None:
-        # Not at the top: `./doit build` with nothing to do must not pay for it.
-        from sevsnpmeasure import gctx, guest, ovmf, sev_hashes, vmm_types  # noqa: PLC0415
+        from sevsnpmeasure import gctx, guest, ovmf, sev_hashes, vmm_types  # noqa: PLC0415 (start-up: measuring only)
 
         image = inputs.firmware.read_bytes()
         firmware_check.check_firmware(image, where=str(inputs.firmware), size=inputs.firmware_size)
@@ -92,7 +91,7 @@ class Launch:
 
     def snp(self, signature: int, *, up_to: int) -> list[str]:
         """SEV-SNP for 1, 2, … `up_to` vCPUs, in that order."""
-        from sevsnpmeasure import gctx  # noqa: PLC0415
+        from sevsnpmeasure import gctx  # noqa: PLC0415 (start-up, as above)
 
         _check(signature, up_to)
         bsp, ap = self._vmsas(signature, features=SNP_FEATURES, fpu=True)
@@ -120,7 +119,7 @@ class Launch:
         KVM_X86_DEFAULT_VM (Linux, arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa()), "to avoid breaking older
         measurements". The library has them always.
         """
-        from sevsnpmeasure import sev_mode, vmsa  # noqa: PLC0415
+        from sevsnpmeasure import sev_mode, vmsa  # noqa: PLC0415 (start-up, as above)
 
         state = vmsa.VMSA(sev_mode.SevMode.SEV_ES, self._ap_eip, signature, features)
         areas: list[Any] = [state.bsp_save_area, state.ap_save_area]

@@ -56,8 +56,7 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
     Into `folder`, unless the wish names another. Raises UserError for a wrong option or key, BuildError for firmware
     that cannot be measured.
     """
-    # Importing cryptography takes longer than a build with nothing to do.
-    from tools.pipeline.measure import id_keys  # noqa: PLC0415
+    from tools.pipeline.measure import id_keys  # noqa: PLC0415 (start-up: it imports cryptography)
 
     guest = built.guest
     identity = _identity(guest.identity, wish)

@@ -13,6 +13,7 @@ import subprocess
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cmp_to_key
 from pathlib import Path
 
 from tools.pipeline.base import ambient, files
@@ -49,7 +50,7 @@ class Apt:
 
     folder: Path
     suite: str
-    older: str = ""
+    older_suite: str = ""
     architecture: Architecture
     mirrors: Mirrors
 
@@ -75,15 +76,15 @@ class Apt:
 
         Only what the suite has in no version comes from the older one.
         `prefer` gives versions (by package) that are taken where the index has them, `avoid` pairs of package
-        and version that are never taken.
+        and version that are never taken; `src:NAME` are all packages of a source.
         """
         choices = [*((name, version, 1001) for name, version in sorted((prefer or {}).items()))]
         choices += [(name, version, -1) for name, version in sorted(avoid)]
         # apt_preferences(5): above 1000 even an older version is taken, below 0 never.
         text = "\n".join(f"Package: {n}\nPin: version {v}\nPin-Priority: {p}\n" for n, v, p in choices)
-        if self.older:
+        if self.older_suite:
             # Below the 500 that the suite's versions have. Its parts have its name, "-updates" and the like aside.
-            text += f"\nPackage: *\nPin: release n={self.older}*\nPin-Priority: 100\n"
+            text += f"\nPackage: *\nPin: release n={self.older_suite}*\nPin-Priority: 100\n"
         files.write_atomically(self.folder / "preferences", text.encode())
         options = ("-qq", "--yes", "--no-install-recommends", "--print-uris")
         output = self._run("apt-get", *options, "install", *packages)
@@ -104,6 +105,18 @@ class Apt:
             return []
         return sorted(set(re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)))
 
+    def older(self, version: str, other: str) -> bool:
+        """Whether a version of a package comes before another, as dpkg compares them."""
+        return _start(["dpkg", "--compare-versions", version, "lt", other], {}).returncode == 0
+
+    def newest_first(self, versions: Iterable[str]) -> list[str]:
+        """The versions as dpkg sorts them, newest first."""
+
+        def compare(a: str, b: str) -> int:
+            return 1 if self.older(a, b) else -1 if self.older(b, a) else 0
+
+        return sorted(versions, key=cmp_to_key(compare))
+
     def _bases(self) -> dict[Archive, str]:
         bases = {}
         for archive in Archive:
@@ -123,7 +136,7 @@ class Apt:
         bases = self._bases()
         parts = {Archive.DEBIAN: ("", "-updates"), Archive.SECURITY: ("-security",)}
         # The older suite's sources would only be more versions to choose from.
-        kinds = {self.suite: ("deb", "deb-src"), self.older: ("deb",)}
+        kinds = {self.suite: ("deb", "deb-src"), self.older_suite: ("deb",)}
         lines = [
             f"{kind} [signed-by={keyring}] {bases[archive]} {suite}{part} main\n"
             for suite in kinds

@@ -25,6 +25,7 @@ from tools.pipeline.sources.pins import LocalFile, Pin
 from tools.pipeline.sources.transport import Broken, Limits, Refused
 from tools.pipeline.sources.wanted import Promise
 
+_REMEDY = f"set {SETTING} to another mirror"
 _NAMED = 5  # failed files that an error names besides the first: it is one line
 
 
@@ -75,27 +76,39 @@ def ensure(
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
     if failures:
-        _raise(failures, "; or pin what the mirrors have now with ./doit lock")
+        hint = f"{_REMEDY}, to a snapshot mirror of the time of the lock, or to the published source bundle"
+        _raise(failures, hint=f"{hint}; or pin what the mirrors have now with ./doit lock")
 
 
 def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> list[Failure]:
-    """Ask some place for each pin's size without fetching it; the pins that none has."""
+    """Ask some place for each pin's size without fetching it; the pins that none has.
+
+    `final` are those of which every place says so: the others may be there, and some place does not answer.
+    """
     limits, pins = limits or Limits(), list(pins)
     transport.check_proxies(place for pin in pins for place in _places(pin, mirrors, root))
 
     def one(pin: Pin) -> Failure | None:
-        answers = []
+        answers: dict[str, str] = {}
+        open_ = list(_places(pin, mirrors, root))
         with transport.session(limits) as session:
-            for place in _places(pin, mirrors, root):
-                try:
-                    size = transport.size_at(place, session, limits)
-                except (Refused, Broken) as answer:
-                    answers.append((place, str(answer)))
-                    continue
-                if size == pin.size:
-                    return None
-                answers.append((place, f"is {size} bytes long"))
-        return Failure(pin=pin, answers=tuple(answers), final=True)
+            for again in (True, False):
+                for place in list(open_):
+                    try:
+                        size = transport.size_at(place, session, limits)
+                    except Refused as answer:
+                        answers[place] = str(answer)
+                    except Broken as answer:
+                        answers[place] = str(answer)
+                        continue
+                    else:
+                        if size == pin.size:
+                            return None
+                        answers[place] = f"is {size} bytes long"
+                    open_.remove(place)
+                if open_ and again:
+                    ambient.sleep(limits.first_pause)
+        return Failure(pin=pin, answers=tuple(answers.items()), final=not open_)
 
     with ThreadPoolExecutor(max_workers=limits.jobs) as pool:
         return [failure for failure in pool.map(one, pins) if failure is not None]
@@ -116,13 +129,14 @@ def look(pin: Pin, *, mirrors: Mirrors, root: Path, limits: Limits | None = None
     raise BuildError("; ".join(answers), where=pin.where)
 
 
-def refuse(failures: Iterable[Failure]) -> None:
-    """Raise BuildError that names the pins that could not be had, if there are any."""
+def refuse(failures: Iterable[Failure], *, also: str = "") -> None:
+    """Raise BuildError that names the pins that could not be had, if there are any, and says what else is amiss."""
     if listed := list(failures):
-        _raise(listed, "")
+        # Only `./doit lock` comes here: what it is to pin is new, and on no snapshot of an earlier time.
+        _raise(listed, hint=_REMEDY, also=also)
 
 
-def _raise(failures: list[Failure], otherwise: str) -> NoReturn:
+def _raise(failures: list[Failure], *, hint: str, also: str = "") -> NoReturn:
     failures.sort(key=lambda f: (f.pin.lock, f.pin.name))
     first = failures[0]
     others = [f"{f.pin.name} {f.pin.version}" for f in failures[1 : _NAMED + 1]]
@@ -131,10 +145,10 @@ def _raise(failures: list[Failure], otherwise: str) -> NoReturn:
     tried = "; ".join(f"{place}: {answer}" for place, answer in first.answers)
     more = f" — and likewise {', '.join(others)}" if others else ""
     raise BuildError(
-        f"{first.pin.version} (sha256 {first.pin.sha256}) could not be fetched. Tried {tried}{more}",
+        f"{first.pin.version} (sha256 {first.pin.sha256}) could not be fetched{also and f', {also}'}. "
+        f"Tried {tried}{more}",
         where=first.pin.where,
-        hint=f"set {SETTING} to another mirror, to a snapshot mirror of the time of the lock, or to the "
-        f"published source bundle{otherwise}",
+        hint=hint,
     )
 
 

@@ -22,6 +22,8 @@ SOURCES_LOCK = "recipes/sources.lock"
 TOOLCHAIN_LOCK = "recipes/toolchain.lock"
 
 _HINT = "run ./doit lock"
+_RESTORE = "bring the file back from version control"
+"""For what no command reads, `./doit lock` included."""
 _HEADER = """\
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
@@ -93,10 +95,18 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An entry of sources.lock: what was asked for, and the pin that answers it."""
+    """An entry of sources.lock: what was asked for, and the pin that answers it.
+
+    The pin has another version where no mirror had the one that was asked for.
+    """
 
     wanted: WantedSource
     pin: Pin
+
+    @property
+    def fallen_back(self) -> bool:
+        """Whether the pin has another version than was asked for."""
+        return self.pin.version != self.wanted.version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +146,19 @@ def origin_of(source: WantedSource, *, pool: PoolFile | None = None) -> Origin:
             return pool
 
 
+def unlocked(asked: WantedSource) -> Source:
+    """A source before `./doit lock`, for a plan that nobody can build yet."""
+    pin = Pin(
+        name=asked.name,
+        version=asked.version,
+        sha256="0" * 64,
+        size=1,
+        origin=Urls(urls=()),
+        lock=SOURCES_LOCK,
+    )
+    return Source(wanted=asked, pin=pin)
+
+
 # ── reading ──
 
 
@@ -154,13 +177,15 @@ def read_source(table: toml_reader.Table) -> Source:
     """A source from its table; every doubt is a UserError."""
     name = table.string("name", pattern=wanted.NAME, says="a name")
     asked = wanted.read_source(table, name)
-    pool = None
+    pool, version = None, asked.version
     if asked.kind is Kind.DEBIAN_SOURCE:
         pool = _pool_file(table)
         if not pool.path.endswith(f"/{asked.file}"):
             raise table.error("path", f"does not end in {asked.file!r}")
+        if table.has("asked_version"):
+            asked = wanted.read_instead(table, asked)
     origin = origin_of(asked, pool=pool)
-    pin = _pin(table, name=name, version=asked.version, origin=origin, lock=SOURCES_LOCK)
+    pin = _pin(table, name=name, version=version, origin=origin, lock=SOURCES_LOCK)
     table.close()
     return Source(wanted=asked, pin=pin)
 
@@ -183,7 +208,7 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     _no_contradiction(((p.pin, p.trees) for p in packages), file=TOOLCHAIN_LOCK)
     for name in known:
         if not any(name in p.trees for p in packages):
-            raise UserError("has no package", where=f"{TOOLCHAIN_LOCK}: trees.{name}", hint=_HINT)
+            raise UserError("has no package", where=f"{TOOLCHAIN_LOCK}: trees.{name}", hint=_RESTORE)
     return ToolchainLock(suite=suite, older=older, wanted=tuple(asked), packages=packages)
 
 
@@ -227,7 +252,7 @@ def _no_contradiction(pins: Iterable[tuple[Pin, Sequence[str]]], *, file: str) -
     for pin, trees in pins:
         for tree in trees:
             if (pin.name, tree) in names:
-                raise UserError("pinned twice", where=f"{file}: {pin.name}", hint=f"keep one entry or {_HINT}")
+                raise UserError("pinned twice", where=f"{file}: {pin.name}", hint=f"keep one entry, or {_RESTORE}")
             names.add((pin.name, tree))
         other = digests.setdefault(pin.sha256, pin)
         if other.size != pin.size:
@@ -290,6 +315,9 @@ def source_fields(source: Source) -> Fields:
     asked = {key: getattr(source.wanted, key) for key in ("name", "version", "licence")}
     asked |= {"kind": source.wanted.kind.value}
     asked |= {key: value for key in ("package", "file", "urls", "path") if (value := getattr(source.wanted, key))}
+    if source.fallen_back and isinstance(source.pin.origin, PoolFile):
+        asked |= {"asked_version": source.wanted.version, "asked_file": source.wanted.file}
+        asked |= {"version": source.pin.version, "file": source.pin.origin.path.rpartition("/")[2]}
     return {**asked, **_pin_fields(source.pin)}
 
 

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Python requirements: each requirements*.in resolved by pip into a lock with the hashes of every file.
 
-pip alone answers in seconds whether anything changed; pip-compile, which takes a minute and more, runs only
-then, in a virtual environment of its own that is thrown away: a resolver is no requirement.
+A lock says for which request it was made: while that is the same, nobody is asked, and newer versions are looked for
+only when a person wants them. Then pip alone answers in half a minute whether there are any; pip-compile, which takes
+a minute and more, runs only if so, in a virtual environment of its own that is thrown away: a resolver is no
+requirement.
 """
 
 import json
@@ -18,29 +20,39 @@ _HEADER = """\
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
 # Written by ./doit lock from {origin}.
+# request: {request}
 """
 
 
-def lock(*, root: Path) -> list[str]:
-    """Resolve every requirements*.in of the checkout; return the changes, one line each."""
+def lock(*, root: Path, upgrade: bool = False) -> list[str]:
+    """Resolve every requirements*.in of the checkout that changed, or with `upgrade` each; the changes, a line each."""
     changes = []
     # The shorter name first: the others are constrained by its lock.
     for asked in sorted(root.glob("requirements*.in"), key=lambda path: (len(path.name), path.name)):
-        with ui.working(f"resolving {asked.name}"):
-            changes += _lock(asked, asked.with_suffix(".lock"))
+        target = asked.with_suffix(".lock")
+        before = target.read_text(encoding="utf-8") if target.is_file() else ""
+        if upgrade or f"\n# request: {_request(asked)}\n" not in before:
+            with ui.working(f"resolving {asked.name}"):
+                changes += _lock(asked, target, before, upgrade=upgrade)
     return changes
 
 
-def _lock(asked: Path, target: Path) -> list[str]:
-    before = target.read_text(encoding="utf-8") if target.is_file() else ""
+def _request(asked: Path) -> str:
+    """SHA-256 of what is asked for and of the versions that constrain it; comments do not count."""
+    text = asked.read_text(encoding="utf-8")
+    words = [line for line in (line.partition("#")[0].strip() for line in text.splitlines()) if line]
+    constraints = {name: _versions((asked.parent / name).read_text(encoding="utf-8")) for name in _constraints(text)}
+    return files.of_bytes(json.dumps([words, constraints], sort_keys=True).encode())
+
+
+def _lock(asked: Path, target: Path, before: str, *, upgrade: bool) -> list[str]:
     had = _versions(before)
     try:
-        if _is_current(asked, before, had):
-            return []
-        after = _compile(asked)
+        after = before if _is_current(asked, before, had) else _compile(asked, before, upgrade=upgrade)
     except BuildError as error:
         raise BuildError(error.what, where=asked.name) from None
-    text = _HEADER.format(origin=asked.name) + after
+    body = "".join(line for line in after.splitlines(keepends=True) if not line.startswith("#"))
+    text = _HEADER.format(origin=asked.name, request=_request(asked)) + body
     files.write_if_changed(target, text.encode())
     has = _versions(text)
     return [
@@ -74,19 +86,27 @@ def _copy_without_hashes(asked: Path, folder: Path) -> None:
     """Copy what is asked for and the locks that constrain it: with a hash in one, pip wants one of everything."""
     text = asked.read_text(encoding="utf-8")
     (folder / asked.name).write_text(text, encoding="utf-8")
-    for name in re.findall(r"^-c\s+(\S+)", text, flags=re.MULTILINE):
+    for name in _constraints(text):
         known = _versions((asked.parent / name).read_text(encoding="utf-8"))
         (folder / name).write_text("".join(f"{n}=={v}\n" for n, v in known.items()), encoding="utf-8")
 
 
-def _compile(asked: Path) -> str:
+def _constraints(text: str) -> list[str]:
+    """The locks that a request names."""
+    return re.findall(r"^-c\s+(\S+)", text, flags=re.MULTILINE)
+
+
+def _compile(asked: Path, before: str, *, upgrade: bool) -> str:
+    """pip-compile's answer. What it finds in its output file it keeps, as far as the request lets it."""
     with pypi.scratch() as folder:
         python = folder / "venv/bin/python"
         result = folder / "requirements.lock"
+        if not upgrade:
+            result.write_text(before, encoding="utf-8")
         pypi.run(str(python.parents[1]), module=("venv",))
         pypi.run("install", "--quiet", "pip-tools", python=python)
         # fmt: off
-        pypi.run("compile", "--quiet", "--generate-hashes", "--allow-unsafe", "--upgrade", "--strip-extras",
+        pypi.run("compile", "--quiet", "--generate-hashes", "--allow-unsafe", "--strip-extras",
                  "--no-header", "--no-annotate",
                  "--no-emit-index-url", "--no-emit-trusted-host", "--no-emit-find-links",
                  "--output-file", str(result),

@@ -11,49 +11,27 @@ suite's index does not have) are hashed and shown to a person first.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from tools.pipeline.base import files, ui
-from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.sources import fetch, pins, pypi, wanted
-from tools.pipeline.sources.apt import Apt, Found
-from tools.pipeline.sources.download import Failure
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.sources import fetch, pins, wanted
+from tools.pipeline.sources.apt import Apt
 from tools.pipeline.sources.mirrors import Mirrors
-from tools.pipeline.sources.pins import (
-    Archive,
-    LocalFile,
-    Origin,
-    Package,
-    Pin,
-    PoolFile,
-    Source,
-    ToolchainLock,
-    Urls,
-    Wheel,
-)
-from tools.pipeline.sources.wanted import Architecture, Kind, Promise, Toolchain, WantedSource, WantedTree
+from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Source, ToolchainLock
+from tools.pipeline.sources.resolver import Locks, Resolver
+from tools.pipeline.sources.wanted import Kind, Toolchain, WantedSource
 
-Confirm = Callable[[Sequence[str]], None]
-"""Shows a person lines about bytes that nothing vouches for; raises UserError to refuse them."""
+UNVOUCHED = "nothing vouches for these bytes but the places that they came from"
+OLDER = "these are older than what is pinned now; a mirror that holds back what is newer looks just so"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Locks:
-    """Both locks, resolved or read."""
-
-    sources: tuple[Source, ...]
-    toolchain: ToolchainLock
-
-    @property
-    def pins(self) -> tuple[Pin, ...]:
-        """Every pinned file."""
-        return (*(s.pin for s in self.sources), *(p.pin for p in self.toolchain.packages))
+Confirm = Callable[[str, Sequence[str]], None]
+"""Shows a person what the matter is (one of the two above) and lines about it; raises UserError to refuse."""
 
 
 def lock(
@@ -71,26 +49,22 @@ def lock(
         _check_licence(want)
     old = _read(root, strict=bool(only))
     names = _chosen(only, asked, toolchain, old)
-    job = _Resolver(
-        root=root,
-        apt=Apt(
-            folder=folder,
-            suite=toolchain.suite,
-            older=toolchain.older,
-            architecture=toolchain.architecture,
-            mirrors=mirrors,
-        ),
+    apt = Apt(
+        folder=folder,
+        suite=toolchain.suite,
+        older_suite=toolchain.older,
+        architecture=toolchain.architecture,
         mirrors=mirrors,
-        old=old,
-        fill_in=bool(only),
     )
+    job = Resolver(root=root, apt=apt, mirrors=mirrors, old=old, asked=asked, fill_in=bool(only))
     trees = [tree for tree in toolchain.trees if tree.name in names]
     resolved = [want for want in asked if want.name in names]
     if trees or any(want.kind is Kind.DEBIAN_SOURCE for want in resolved):
         with ui.working("asking apt for the archive's index"):
-            job.apt.update()
+            apt.update()
     memory = folder / "resolved"
-    if not only and memory.is_file() and memory.read_bytes() == _circumstances(root, job.apt, asked):
+    if not only and (notes := _remembered(memory, _circumstances(root, apt, asked), job)) is not None:
+        _show(notes)
         return []
     with ui.working(f"resolving {len(resolved)} sources and {len(trees)} trees"):
         sources = [job.source(want, promise) if want in resolved else job.kept(want) for want, promise in asked.items()]
@@ -100,26 +74,70 @@ def lock(
         sources=tuple(sources),
         toolchain=ToolchainLock(suite=toolchain.suite, older=toolchain.older, wanted=requests, packages=packages),
     )
-    for note in job.notes:
-        ui.line(f"   note: {note}")
+    _show(job.notes)
     fetch.refuse(job.missing(s.pin for s in new.sources))
     changes = _changes(old, new)
     if not check:
-        if job.unvouched:
-            confirm(job.unvouched)
+        for matter, about in ((UNVOUCHED, job.unvouched), (OLDER, list(_older(old, new, apt)))):
+            if about:
+                confirm(matter, about)
         files.write_if_changed(root / pins.SOURCES_LOCK, pins.render_sources(new.sources).encode())
         files.write_if_changed(root / pins.TOOLCHAIN_LOCK, pins.render_toolchain(new.toolchain).encode())
-        if not only and not job.notes:
-            files.write_atomically(memory, _circumstances(root, job.apt, asked))
+        if not only:
+            _remember(memory, _circumstances(root, apt, asked), job)
     return changes
 
 
-def _circumstances(root: Path, apt: Apt, asked: Iterable[WantedSource]) -> bytes:
+def _show(notes: Iterable[str]) -> None:
+    for note in notes:
+        ui.line(f"   note: {note}")
+
+
+def _older(old: Locks, new: Locks, apt: Apt) -> Iterator[str]:
+    """What the new locks have in an older version than the old ones, and no person has asked for in it."""
+    had = {source.pin.name: source.pin.version for source in old.sources}
+    for source in new.sources:
+        before = had.get(source.pin.name)
+        if before and source.fallen_back and apt.older(source.pin.version, before):
+            yield f"{source.pin.name} {before} → {source.pin.version}"
+    for name, _ in new.toolchain.wanted:
+        locked = {package.pin.name: package.pin.version for package in old.toolchain.of_tree(name)}
+        for package in new.toolchain.of_tree(name):
+            before = locked.get(package.pin.name)
+            if before and before != package.pin.version and apt.older(package.pin.version, before):
+                yield f"{package.pin.name} {before} → {package.pin.version} ({name} tree)"
+
+
+def _remember(memory: Path, circumstances: Mapping[str, str], job: Resolver) -> None:
+    absent = [{**vars(pin), "origin": vars(pin.origin)} for pin in job.absent]
+    known = {"circumstances": circumstances, "notes": job.notes, "absent": absent}
+    files.write_atomically(memory, json.dumps(known).encode())
+
+
+def _remembered(memory: Path, circumstances: Mapping[str, str], job: Resolver) -> list[str] | None:
+    """What the last run had to say, if a new one would come to the same pins; else None."""
+    try:
+        known = json.loads(memory.read_bytes())
+        if known["circumstances"] != circumstances:
+            return None
+        absent = [_absent(item) for item in known["absent"]]
+        notes = [str(note) for note in known["notes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # of an earlier version, or half-written: no harm is done by resolving
+    return notes if len(job.missing(absent)) == len(absent) else None
+
+
+def _absent(item: Mapping[str, Any]) -> Pin:
+    origin = PoolFile(archive=Archive(item["origin"]["archive"]), path=item["origin"]["path"])
+    return Pin(**{**item, "origin": origin})
+
+
+def _circumstances(root: Path, apt: Apt, asked: Iterable[WantedSource]) -> dict[str, str]:
     """All that decides what the pins are: while it stays as it was after `./doit lock`, nothing changes."""
     names = [wanted.SOURCES_TOML, wanted.TOOLCHAIN_TOML, pins.SOURCES_LOCK, pins.TOOLCHAIN_LOCK]
     names += [want.path for want in asked if want.kind is Kind.FILE]
     digests = {name: files.of_file(root / name) if (root / name).is_file() else "" for name in names}
-    return json.dumps({**digests, "index": apt.fingerprint()}).encode()
+    return {**digests, "index": apt.fingerprint()}
 
 
 def _read(root: Path, *, strict: bool) -> Locks:
@@ -159,7 +177,9 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
     if left_out:
         names = ",".join(sorted({*only, *left_out}))
         raise UserError(f"{', '.join(left_out)} changed too", where="--only", hint=f"give --only {names}")
-    return set(only)
+    # The files of one source package go together, so that their versions do.
+    key = {(sources[name].package, sources[name].version) for name in only if name in sources}
+    return {*only, *(n for n, want in sources.items() if want.package and (want.package, want.version) in key)}
 
 
 def _check_licence(want: WantedSource) -> None:
@@ -170,170 +190,6 @@ def _check_licence(want: WantedSource) -> None:
         raise UserError(f"{want.licence!r} is not an SPDX license expression: {error}", where=where) from None
     if right != want.licence:
         raise UserError(f"SPDX spells it {right!r}, not {want.licence!r}", where=where)
-
-
-@dataclass(kw_only=True)
-class _Resolver:
-    """One run: what it found out beside the pins is in `notes` and `unvouched`.
-
-    `fill_in`: a tree that is not locked yet takes the versions that other trees have, where the index still
-    has them.
-    """
-
-    root: Path
-    apt: Apt
-    mirrors: Mirrors
-    old: Locks
-    fill_in: bool
-    notes: list[str] = field(default_factory=list)
-    unvouched: list[str] = field(default_factory=list)
-
-    def kept(self, want: WantedSource) -> Source:
-        """The source as it is locked."""
-        return next(source for source in self.old.sources if source.wanted == want)
-
-    def source(self, want: WantedSource, promise: Promise | None) -> Source:
-        """The source resolved."""
-        before = next((source for source in self.old.sources if source.wanted == want), None)
-        match want.kind:
-            case Kind.DEBIAN_SOURCE:
-                origin, found = self._debian(want, before, promise)
-            case Kind.FILE:
-                path = self.root / want.path
-                if not path.is_file():
-                    raise UserError(f"no file {want.path}", where=_where(want))
-                origin = LocalFile(path=want.path)
-                found = Promise(sha256=files.of_file(path), size=path.stat().st_size)
-            case Kind.PYPI:
-                origin = pins.origin_of(want)
-                found = _bytes_of(before) or self._look(want, origin, promise)
-            case Kind.HTTPS:
-                origin = pins.origin_of(want)
-                found = promise or _bytes_of(before) or self._look(want, origin, promise)
-        if promise not in {None, found}:
-            what = f"sources.toml says sha256 {promise.sha256 if promise else ''}, the archive {found.sha256}"
-            raise UserError(what, where=_where(want), hint="correct sha256 and size there, or leave them out")
-        pin = _pin(want.name, want.version, found, origin, pins.SOURCES_LOCK)
-        return Source(wanted=want, pin=pin)
-
-    def _debian(self, want: WantedSource, before: Source | None, promise: Promise | None) -> tuple[Origin, Promise]:
-        """As the signed index says; else as it is locked; else the file of the pool, shown to a person."""
-        listed = {found.file: found for found in self.apt.source(want.package, want.version)}
-        if want.file in listed:
-            found = listed[want.file]
-            return found.origin, Promise(sha256=found.sha256, size=found.size)
-        if listed:
-            what = f"{want.package} {want.version} has no file {want.file}"
-            raise UserError(what, where=_where(want), hint=f"it has: {', '.join(listed)}")
-        if before is not None:
-            self.notes.append(f"{want.name} {want.version}: the index no longer has it; the pin stays")
-            return before.pin.origin, Promise(sha256=before.pin.sha256, size=before.pin.size)
-        tried = []
-        for origin in _pool_places(want):
-            try:
-                return origin, promise or self._look(want, origin, promise)
-            except BuildError as error:
-                tried.append(error.what)
-        known = ", ".join(self.apt.source_versions(want.package)) or "no version at all"
-        what = f"{want.package} {want.version} is neither in the index nor in a pool. Tried {'; '.join(tried)}"
-        raise UserError(what, where=_where(want), hint=f"the index has {known}")
-
-    def _look(self, want: WantedSource, origin: Origin, promise: Promise | None) -> Promise:
-        """Fetch and hash what no index vouches for; without a promise in sources.toml a person will be asked."""
-        if isinstance(origin, Wheel):
-            with pypi.scratch() as folder:
-                path = pypi.download(origin, folder)
-                found = Promise(sha256=files.of_file(path), size=path.stat().st_size)
-        else:
-            nothing = Promise(sha256="0" * 64, size=1)
-            pin = _pin(want.name, want.version, nothing, origin, pins.SOURCES_LOCK)
-            found = fetch.look(pin, mirrors=self.mirrors, root=self.root)
-        if promise is None:
-            self.unvouched.append(f"{want.name} {want.version}: {ui.size(found.size)}, sha256 {found.sha256}")
-        return found
-
-    def packages(self, toolchain: Toolchain, trees: Sequence[WantedTree]) -> tuple[Package, ...]:
-        """Each tree's closure on its own; trees that are not among `trees` keep their packages."""
-        resolved = {tree.name for tree in trees}
-        kept = [tree.name for tree in toolchain.trees if tree.name not in resolved]
-        found: dict[tuple[Pin, Architecture], list[str]] = {}
-        for package in self.old.toolchain.packages:
-            for name in kept:
-                if name in package.trees:
-                    found.setdefault((package.pin, package.architecture), []).append(name)
-        prefer = {pin.name: pin.version for pin, _ in found} if self.fill_in else {}
-        locked = {name for name, _ in self.old.toolchain.wanted}
-        avoid: set[tuple[str, str]] = set()
-        for tree in trees:
-            for key in self._closure(tree, {} if tree.name in locked else prefer, avoid):
-                found.setdefault(key, []).append(tree.name)
-        packages = [Package(pin=p, architecture=a, trees=tuple(sorted(names))) for (p, a), names in found.items()]
-        return tuple(sorted(packages, key=pins.package_order))
-
-    def _closure(
-        self, tree: WantedTree, prefer: Mapping[str, str], avoid: set[tuple[str, str]]
-    ) -> list[tuple[Pin, Architecture]]:
-        """What the tree needs, in the newest versions that can be fetched."""
-        last: list[Failure] = []
-        while True:
-            try:
-                answer = [_package(item) for item in self.apt.closure(tree.packages, prefer=prefer, avoid=avoid)]
-            except BuildError:
-                if last:
-                    fetch.refuse(last)  # there is no older version: the missing file is the reason
-                if not prefer:
-                    raise
-                self.notes.append(f"the {tree.name} tree cannot have the versions that other trees have pinned")
-                prefer = {}
-                continue
-            missing = self.missing(pin for pin, _ in answer)
-            new = [failure for failure in missing if (failure.pin.name, failure.pin.version) not in avoid]
-            if missing and not new:
-                fetch.refuse(missing)
-            if not missing:
-                return answer
-            last = missing
-            for failure in new:
-                avoid.add((failure.pin.name, failure.pin.version))
-                listed = f"{failure.pin.name} {failure.pin.version}"
-                self.notes.append(f"{listed}: listed, but no mirror has the file; taking an older version")
-
-    def missing(self, candidates: Iterable[Pin]) -> list[Failure]:
-        """Those of the pins, as far as they are new, that no mirror has."""
-        old = set(self.old.pins)
-        # Wheels and local files were looked at when they were resolved.
-        asked = [p for p in candidates if p not in old and isinstance(p.origin, (PoolFile, Urls))]
-        return fetch.missing(asked, mirrors=self.mirrors, root=self.root)
-
-
-def _where(want: WantedSource) -> str:
-    return f"{wanted.SOURCES_TOML}: source.{want.name}"
-
-
-def _bytes_of(source: Source | None) -> Promise | None:
-    return Promise(sha256=source.pin.sha256, size=source.pin.size) if source else None
-
-
-def _pin(name: str, version: str, found: Promise, origin: Origin, file: str) -> Pin:
-    return Pin(name=name, version=version, sha256=found.sha256, size=found.size, origin=origin, lock=file)
-
-
-def _pool_places(want: WantedSource) -> list[PoolFile]:
-    """Where a file of a source package lies (dak: the first letter, or four of a library's name)."""
-    prefix = want.package[:4] if want.package.startswith("lib") else want.package[0]
-    tail = f"main/{prefix}/{want.package}/{want.file}"
-    return [
-        PoolFile(archive=Archive.DEBIAN, path=f"pool/{tail}"),
-        PoolFile(archive=Archive.SECURITY, path=f"pool/updates/{tail}"),
-    ]
-
-
-def _package(item: Found) -> tuple[Pin, Architecture]:
-    match = re.fullmatch(r"([^_]+)_([^_]+)_([^_]+)\.deb", item.file)
-    if match is None:
-        raise BuildError(f"apt named a package file {item.file!r}")
-    found = Promise(sha256=item.sha256, size=item.size)
-    return _pin(match[1], match[2], found, item.origin, pins.TOOLCHAIN_LOCK), Architecture(match[3])
 
 
 def _changes(old: Locks, new: Locks) -> list[str]:

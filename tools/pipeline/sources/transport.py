@@ -174,6 +174,8 @@ def size_at(place: str, session: requests.Session, limits: Limits) -> int:
         return path.stat().st_size
     with request(place, session, limits, method="HEAD") as response:
         length = response.headers.get("Content-Length", "")
+        if response.status_code in {408, 425, 429} or response.status_code >= 500:
+            raise Broken(f"{response.status_code} {response.reason}")
         if response.status_code != 200 or not length.isdigit():
             raise Refused(f"{response.status_code} {response.reason}")
         return int(length)

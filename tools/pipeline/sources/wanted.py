@@ -3,7 +3,7 @@
 """What is wanted, written by hand: sources.toml and toolchain.toml."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
@@ -126,6 +126,14 @@ def read_package_names(table: toml_reader.Table) -> tuple[str, ...]:
     if len(set(packages)) != len(packages):
         raise table.error("packages", "names a package twice")
     return tuple(sorted(packages))
+
+
+def read_instead(table: toml_reader.Table, taken: WantedSource) -> WantedSource:
+    """What was asked for, where a table of sources.lock has another version because that one was on no mirror."""
+    version = table.string("asked_version", pattern=VERSION, says="a version")
+    return replace(
+        taken, version=version, file=table.string("asked_file", pattern=_FILE_NAME, says="a plain file name")
+    )
 
 
 def read_source(table: toml_reader.Table, name: str) -> WantedSource:

@@ -75,28 +75,30 @@ def relock(project: Project) -> Task:
                 "default": "",
                 "help": "names of sources, tool trees and `requirements`, with commas; all else keeps its pins",
             },
-            {
-                "name": "yes",
-                "long": "yes",
-                "type": bool,
-                "default": False,
-                "help": "pin bytes that nothing vouches for without asking",
-            },
+            _switch(
+                "upgrade", "also look for newer Python packages; otherwise only a changed requirements*.in is resolved"
+            ),
+            _switch("yes", "pin bytes that nothing vouches for without asking"),
+            _switch("older", "pin versions older than the locked ones without asking"),
         ],
         "io": {"capture": False},
     }
 
 
-def _lock(project: Project, *, only: str, yes: bool) -> None:
+def _switch(name: str, says: str) -> dict[str, object]:
+    return {"name": name, "long": name, "type": bool, "default": False, "help": says}
+
+
+def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
     from tools.pipeline.sources import resolve  # noqa: PLC0415 (start-up: only this command needs it)
 
     names = [name for name in only.split(",") if name]
     rest = [name for name in names if name != _REQUIREMENTS]
     python = not names or _REQUIREMENTS in names
-    # pip asks its index for half a minute and needs no processor: meanwhile apt answers.
+    # pip may ask its index for half a minute and needs no processor: meanwhile apt answers.
     with ThreadPoolExecutor() as pool:
-        later = pool.submit(requirements.lock, root=project.root) if python else None
+        later = pool.submit(requirements.lock, root=project.root, upgrade=upgrade) if python else None
         changes = []
         if rest or not names:
             changes += resolve.lock(
@@ -104,21 +106,27 @@ def _lock(project: Project, *, only: str, yes: bool) -> None:
                 folder=project.build / "apt",
                 mirrors=mirrors.discover(ambient.mirror_override()),
                 only=rest,
-                confirm=partial(_confirm, yes=yes),
+                confirm=partial(consent, yes=yes, older=older),
             )
         changes += later.result() if later else []
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
 
 
-def _confirm(lines: Sequence[str], *, yes: bool) -> None:
-    ui.line("   nothing vouches for these bytes but the places that they came from:")
+def consent(matter: str, lines: Sequence[str], *, yes: bool, older: bool) -> None:
+    """Return when a person agrees to what resolve.lock() is in doubt about: by an option, else on the terminal."""
+    from tools.pipeline.sources import resolve  # noqa: PLC0415 (start-up, as above)
+
+    agreed, hint = {
+        resolve.UNVOUCHED: (yes, "compare the digests with what the author published, then add --yes"),
+        resolve.OLDER: (older, "try another mirror; if these versions are right, add --older"),
+    }[matter]
+    ui.line(f"   {matter}:")
     for line in lines:
         ui.line(f"   {line}")
-    if yes:
+    if agreed:
         return
-    hint = "compare the digests with what the author published, then add --yes"
     if not ambient.is_terminal(sys.stdin):
-        raise UserError("new bytes need a person's consent", where="./doit lock", hint=hint)
+        raise UserError("this needs a person's consent", where="./doit lock", hint=hint)
     if input("   pin them? [y/N] ").strip().lower() not in {"y", "yes"}:
         raise UserError("not pinned", where="./doit lock", hint=hint)

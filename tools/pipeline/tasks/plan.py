@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
-from tools.pipeline.guest import agent, firmware, initramfs, initramfs_image, kernel
+from tools.pipeline.guest import agent, firmware, initramfs, kernel
 from tools.pipeline.measure import launch_digests
 from tools.pipeline.publish import launcher, templates
 from tools.pipeline.recipes import guest, kernels
@@ -86,7 +86,7 @@ class Plan:
     def initramfs(self) -> Step:
         """The initramfs; its packer is of the default profile's kernel source, whatever kernel it is used with."""
         packer = self.kernel_source(self._recipes.profile(DEFAULT_PROFILE).kernel).output(kernel.GEN_INIT_CPIO)
-        return initramfs_image.step(self._root, built=self.agent.output(agent.NAME), packer=packer)
+        return initramfs.step(self._root, built=self.agent.output(agent.NAME), packer=packer)
 
     @cached_property
     def launcher(self) -> Step:
@@ -99,7 +99,7 @@ class Plan:
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
-            raise UserError(f"{name!r} is not pinned", where=pins.SOURCES_LOCK, hint="run ./doit lock")
+            raise UserError(f"{name!r} is not pinned", where=pins.SOURCES_LOCK)
         return self._sources[name]
 
     def _kernel_source(self, recipe: KernelRecipe) -> Step:

@@ -77,7 +77,10 @@ class Project:
     @cached_property
     def plan(self) -> Plan:
         """All steps. Raises UserError for a recipe, patch or list that cannot be read."""
-        return Plan(self.root, self.recipes, {s.pin.name: s for s in self.sources}, version=self.version)
+        asked = wanted.read_sources(self.root / wanted.SOURCES_TOML)
+        # What is not locked yet must not stop `./doit lock`; every build begins with check_locks(), which names it.
+        sources = {want.name: pins.unlocked(want) for want in asked} | {s.pin.name: s for s in self.sources}
+        return Plan(self.root, self.recipes, sources, version=self.version)
 
     @cached_property
     def seal(self) -> Seal:

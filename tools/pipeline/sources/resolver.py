@@ -1,0 +1,304 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is wanted → pins: asked of the archive's signed index, and only what can be fetched.
+
+An index can announce what no mirror has. Then the newest listed version that can be fetched is taken, and said so;
+that this may lead behind what is pinned already is for the caller to look at.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.pipeline.base import files, ui
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.sources import fetch, pins, pypi, wanted
+from tools.pipeline.sources.apt import Apt, Found
+from tools.pipeline.sources.download import Failure
+from tools.pipeline.sources.mirrors import Mirrors
+from tools.pipeline.sources.pins import (
+    Archive,
+    LocalFile,
+    Origin,
+    Package,
+    Pin,
+    PoolFile,
+    Source,
+    ToolchainLock,
+    Urls,
+    Wheel,
+)
+from tools.pipeline.sources.wanted import Architecture, Kind, Promise, Toolchain, WantedSource, WantedTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locks:
+    """Both locks, resolved or read."""
+
+    sources: tuple[Source, ...]
+    toolchain: ToolchainLock
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """Every pinned file."""
+        return (*(s.pin for s in self.sources), *(p.pin for p in self.toolchain.packages))
+
+
+@dataclass(kw_only=True)
+class Resolver:
+    """One run: what it found out beside the pins is in `notes`, `unvouched` and `absent`.
+
+    `fill_in`: a tree that is not locked yet takes the versions that other trees have, where the index still
+    has them.
+    """
+
+    root: Path
+    apt: Apt
+    mirrors: Mirrors
+    old: Locks
+    asked: Mapping[WantedSource, Promise | None]
+    fill_in: bool
+    notes: list[str] = field(default_factory=list)
+    unvouched: list[str] = field(default_factory=list)
+    absent: list[Pin] = field(default_factory=list)
+    """Listed, but on no mirror: whatever was pinned in their place is looked at again when they come."""
+    _taken: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def kept(self, want: WantedSource) -> Source:
+        """The source as it is locked."""
+        return next(source for source in self.old.sources if source.wanted == want)
+
+    def source(self, want: WantedSource, promise: Promise | None) -> Source:
+        """The source resolved."""
+        before = next((source for source in self.old.sources if source.wanted == want), None)
+        version = want.version
+        match want.kind:
+            case Kind.DEBIAN_SOURCE:
+                version, origin, found = self._debian(want, before, promise)
+            case Kind.FILE:
+                path = self.root / want.path
+                if not path.is_file():
+                    raise UserError(f"no file {want.path}", where=_where(want))
+                origin = LocalFile(path=want.path)
+                found = Promise(sha256=files.of_file(path), size=path.stat().st_size)
+            case Kind.PYPI:
+                origin = pins.origin_of(want)
+                found = _bytes_of(before) or self._look(want, origin, promise)
+            case Kind.HTTPS:
+                origin = pins.origin_of(want)
+                found = promise or _bytes_of(before) or self._look(want, origin, promise)
+        _check_promise(want, promise, found)
+        return Source(wanted=want, pin=_pin(want.name, version, found, origin, pins.SOURCES_LOCK))
+
+    def _debian(
+        self, want: WantedSource, before: Source | None, promise: Promise | None
+    ) -> tuple[str, Origin, Promise]:
+        """Version, place and bytes: as the signed index says; else as locked; else of the pool, shown to a person."""
+        if want.version in self.apt.source_versions(want.package):
+            pin = self._listed(want, self._version(want))
+        elif before is not None:
+            pin = before.pin
+            self.notes.append(f"{want.name} {want.version}: not in the index; {pin.version} stays pinned")
+        else:
+            return want.version, *self._pool(want, promise)
+        return pin.version, pin.origin, Promise(sha256=pin.sha256, size=pin.size)
+
+    def _version(self, want: WantedSource) -> str:
+        """The version that is taken for all files of this source package, so that they fit together."""
+        key = want.package, want.version
+        if key not in self._taken:
+            self._taken[key] = self._newest([w for w in self.asked if (w.package, w.version) == key])
+        return self._taken[key]
+
+    def _newest(self, group: Sequence[WantedSource]) -> str:
+        """The version that is asked for; if it is on no mirror, the newest listed one that is."""
+        first = group[0]
+        failures = self.missing(self._listed(want, first.version) for want in group)
+        if not failures:
+            return first.version
+        if any(self.asked[want] for want in group):
+            fetch.refuse(failures)  # sources.toml names the bytes, so no others will do
+        self.absent += [failure.pin for failure in failures]
+        for version in self.apt.newest_first(self.apt.source_versions(first.package)):
+            if version == first.version or not self._has(group, version):
+                continue
+            missing = self.missing(self._listed(want, version) for want in group)
+            if not missing:
+                self.notes.append(
+                    f"{first.package} {first.version}: listed, but no mirror has the file "
+                    f"({_answers(failures[0])}); taking {version}, the newest that can be fetched"
+                )
+                return version
+            self.absent += [failure.pin for failure in missing]
+        fetch.refuse(failures, also="nor any other version that the index lists")
+        raise AssertionError(failures)  # there are some
+
+    def _has(self, group: Sequence[WantedSource], version: str) -> bool:
+        listed = {found.file for found in self.apt.source(group[0].package, version)}
+        return all(named(want.file, want.version, version) in listed for want in group)
+
+    def _listed(self, want: WantedSource, version: str) -> Pin:
+        """What the signed index says about the file in this version."""
+        listed = {found.file: found for found in self.apt.source(want.package, version)}
+        file = named(want.file, want.version, version)
+        if file not in listed:
+            what = f"{want.package} {version} has no file {file}"
+            raise UserError(what, where=_where(want), hint=f"it has: {', '.join(listed)}")
+        found = listed[file]
+        promise = Promise(sha256=found.sha256, size=found.size)
+        return _pin(want.name, version, promise, found.origin, pins.SOURCES_LOCK)
+
+    def _pool(self, want: WantedSource, promise: Promise | None) -> tuple[Origin, Promise]:
+        """The file of a version that the index has not: of the pool, shown to a person."""
+        tried = []
+        for origin in _pool_places(want):
+            try:
+                return origin, promise or self._look(want, origin, promise)
+            except BuildError as error:
+                tried.append(error.what)
+        known = ", ".join(self.apt.newest_first(self.apt.source_versions(want.package))) or "no version at all"
+        what = f"{want.package} {want.version} is neither in the index nor in a pool. Tried {'; '.join(tried)}"
+        raise UserError(what, where=_where(want), hint=f"the index has {known}")
+
+    def _look(self, want: WantedSource, origin: Origin, promise: Promise | None) -> Promise:
+        """Fetch and hash what no index vouches for; without a promise in sources.toml a person will be asked."""
+        if isinstance(origin, Wheel):
+            with pypi.scratch() as folder:
+                path = pypi.download(origin, folder)
+                found = Promise(sha256=files.of_file(path), size=path.stat().st_size)
+        else:
+            nothing = Promise(sha256="0" * 64, size=1)
+            pin = _pin(want.name, want.version, nothing, origin, pins.SOURCES_LOCK)
+            found = fetch.look(pin, mirrors=self.mirrors, root=self.root)
+        if promise is None:
+            self.unvouched.append(f"{want.name} {want.version}: {ui.size(found.size)}, sha256 {found.sha256}")
+        return found
+
+    def packages(self, toolchain: Toolchain, trees: Sequence[WantedTree]) -> tuple[Package, ...]:
+        """Each tree's closure on its own; trees that are not among `trees` keep their packages."""
+        resolved = {tree.name for tree in trees}
+        kept = [tree.name for tree in toolchain.trees if tree.name not in resolved]
+        found: dict[tuple[Pin, Architecture], list[str]] = {}
+        for package in self.old.toolchain.packages:
+            for name in kept:
+                if name in package.trees:
+                    found.setdefault((package.pin, package.architecture), []).append(name)
+        prefer = {pin.name: pin.version for pin, _ in found} if self.fill_in else {}
+        locked = {name for name, _ in self.old.toolchain.wanted}
+        avoid: set[tuple[str, str]] = set()
+        for tree in trees:
+            for key in self._closure(tree, {} if tree.name in locked else prefer, avoid):
+                found.setdefault(key, []).append(tree.name)
+        packages = [Package(pin=p, architecture=a, trees=tuple(sorted(names))) for (p, a), names in found.items()]
+        return tuple(sorted(packages, key=pins.package_order))
+
+    def _closure(
+        self, tree: WantedTree, prefer: Mapping[str, str], avoid: set[tuple[str, str]]
+    ) -> list[tuple[Pin, Architecture]]:
+        """What the tree needs, in the newest versions that can be fetched and fit together."""
+        # What is locked fits together: the last resort where newer versions cannot all be had.
+        locked = {p.pin.name: p.pin.version for p in self.old.toolchain.of_tree(tree.name)}
+        gone: list[Failure] = []
+        while True:
+            try:
+                answer = [_package(item) for item in self.apt.closure(tree.packages, prefer=prefer, avoid=avoid)]
+            except BuildError:
+                if prefer and prefer != locked:
+                    self.notes.append(f"the {tree.name} tree cannot have the versions that other trees have pinned")
+                    prefer = {}
+                elif gone and locked and not prefer:
+                    prefer = locked
+                else:
+                    fetch.refuse(gone, also=f"and apt finds no other set of packages for the {tree.name} tree")
+                    raise
+                continue
+            missing = self.missing(pin for pin, _ in answer)
+            new = [failure for failure in missing if (failure.pin.name, failure.pin.version) not in avoid]
+            if missing and not new:
+                fetch.refuse(missing)
+            if not missing:
+                self._note(tree, gone, answer)
+                return answer
+            gone += new
+            for failure in new:
+                avoid.add((failure.pin.name, failure.pin.version))
+                # Packages of one source go together: apt, which chooses versions first, would not find older ones.
+                assert isinstance(failure.pin.origin, PoolFile)
+                avoid.add((f"src:{Path(failure.pin.origin.path).parent.name}", failure.pin.version))
+
+    def _note(self, tree: WantedTree, gone: Iterable[Failure], answer: Iterable[tuple[Pin, Architecture]]) -> None:
+        taken = {pin.name: pin.version for pin, _ in answer}
+        for failure in gone:
+            name = failure.pin.name
+            instead = f"taking {taken[name]}" if name in taken else "doing without"
+            self.absent.append(failure.pin)
+            self.notes.append(
+                f"{name} {failure.pin.version} ({tree.name} tree): listed, but no mirror has the file "
+                f"({_answers(failure)}); {instead}"
+            )
+
+    def missing(self, candidates: Iterable[Pin]) -> list[Failure]:
+        """Those of the pins, as far as they are new, that no mirror has; BuildError when a mirror does not say."""
+        old = set(self.old.pins)
+        # Wheels and local files were looked at when they were resolved.
+        asked = [p for p in candidates if p not in old and isinstance(p.origin, (PoolFile, Urls))]
+        failures = fetch.missing(asked, mirrors=self.mirrors, root=self.root)
+        # No answer is no reason to take another version.
+        fetch.refuse(failure for failure in failures if not failure.final)
+        return failures
+
+
+def named(file: str, version: str, other: str) -> str:
+    """What a file of a Debian source package is called in another version (Debian Policy 5.6.12: no epoch)."""
+    name, _, rest = file.partition("_")
+    for old, new in zip(_spellings(version), _spellings(other), strict=True):
+        if rest.startswith(f"{old}."):
+            return f"{name}_{new}{rest.removeprefix(old)}"
+    return file
+
+
+def _spellings(version: str) -> tuple[str, str]:
+    """The version as the packaging's files have it, and as the upstream archive has it."""
+    whole = version.partition(":")[2] or version
+    return whole, whole.rpartition("-")[0] or whole
+
+
+def _answers(failure: Failure) -> str:
+    return ", ".join(dict.fromkeys(answer for _, answer in failure.answers))
+
+
+def _check_promise(want: WantedSource, promise: Promise | None, found: Promise) -> None:
+    if promise not in {None, found}:
+        what = f"sources.toml says sha256 {promise.sha256 if promise else ''}, the archive {found.sha256}"
+        raise UserError(what, where=_where(want), hint="correct sha256 and size there, or leave them out")
+
+
+def _where(want: WantedSource) -> str:
+    return f"{wanted.SOURCES_TOML}: source.{want.name}"
+
+
+def _bytes_of(source: Source | None) -> Promise | None:
+    return Promise(sha256=source.pin.sha256, size=source.pin.size) if source else None
+
+
+def _pin(name: str, version: str, found: Promise, origin: Origin, file: str) -> Pin:
+    return Pin(name=name, version=version, sha256=found.sha256, size=found.size, origin=origin, lock=file)
+
+
+def _pool_places(want: WantedSource) -> list[PoolFile]:
+    """Where a file of a source package lies (dak: the first letter, or four of a library's name)."""
+    prefix = want.package[:4] if want.package.startswith("lib") else want.package[0]
+    tail = f"main/{prefix}/{want.package}/{want.file}"
+    return [
+        PoolFile(archive=Archive.DEBIAN, path=f"pool/{tail}"),
+        PoolFile(archive=Archive.SECURITY, path=f"pool/updates/{tail}"),
+    ]
+
+
+def _package(item: Found) -> tuple[Pin, Architecture]:
+    match = re.fullmatch(r"([^_]+)_([^_]+)_([^_]+)\.deb", item.file)
+    if match is None:
+        raise BuildError(f"apt named a package file {item.file!r}")
+    found = Promise(sha256=item.sha256, size=item.size)
+    return _pin(match[1], match[2], found, item.origin, pins.TOOLCHAIN_LOCK), Architecture(match[3])
