@@ -14,7 +14,7 @@ if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
 # ./doit blocks it before Python has a handler for it; one that came since ends the process here.
 _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
 
-import os  # noqa: E402 (signals first)
+import os  # noqa: E402 (signals come first)
 import sys  # noqa: E402
 
 _AGAIN = "SEV_ARTIFACTS_ENVIRONMENT"
