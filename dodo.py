@@ -97,6 +97,11 @@ def task_test_fast() -> Task:
     return checks.test_fast(PROJECT)
 
 
+def task_test_containers() -> Task:
+    """Run a build step in containers."""
+    return checks.test_containers(PROJECT)
+
+
 def task_rebuild() -> Task:
     """Rebuild from a published manifest."""
     return repro.rebuild(PROJECT)
