@@ -6,7 +6,8 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, kata-* ────────────────────────────────────────────────────┘
-    build · check · accept · graph · cache · idblock · test · test_fast · repro · rebuild · bench · lock
+    build · check · accept · graph · cache · idblock · test · test_fast · test_containers · repro · rebuild
+    bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
