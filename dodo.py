@@ -6,7 +6,8 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, kata-* ────────────────────────────────────────────────────┘
-    build · check · accept · graph · cache · idblock · test · test_fast · repro · rebuild · bench · lock
+    build · check · accept · graph · cache · idblock · test · test_fast · test_containers · repro · rebuild
+    bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -95,6 +96,11 @@ def task_test() -> Task:
 def task_test_fast() -> Task:
     """Run linters and unit tests."""
     return checks.test_fast(PROJECT)
+
+
+def task_test_containers() -> Task:
+    """Run a build step in containers."""
+    return checks.test_containers(PROJECT)
 
 
 def task_rebuild() -> Task:

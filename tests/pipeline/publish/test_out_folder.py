@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base import files
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.publish.out_folder import SUMS, OutFolder
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
@@ -137,6 +137,17 @@ def test_what_the_launcher_refuses_is_no_output_folder(case: Case) -> None:
         broken.fill()
     assert not (case.folder / SUMS).exists()
     assert not broken.is_current()
+
+
+def test_a_machine_that_forbids_sandboxes_is_told(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every result in the cache no step has found out."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/bwrap").symlink_to("/bin/false")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+        with pytest.raises(UserError, match=r"bubblewrap cannot make a sandbox.*; "):
+            case.fill()
+    case.fill()
 
 
 def test_a_half_copied_file_of_a_killed_run_is_replaced(case: Case) -> None:

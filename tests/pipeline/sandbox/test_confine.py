@@ -249,33 +249,6 @@ def test_nothing_survives_a_stop_from_another_thread(build_tree: Tree, tmp_path:
     assert processes(word) == []
 
 
-REFUSING = """
-import ctypes, sys
-from tools.pipeline.base.errors import UserError
-from tools.pipeline.sandbox import sandbox, seccomp
-if sys.argv[1:] == ["filtered"]:
-    program = seccomp.program()
-    class Program(ctypes.Structure):
-        _fields_ = [("count", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0) == 0  # PR_SET_SECCOMP
-try:
-    sandbox.available()
-except UserError as error:
-    print(error)
-"""
-
-
-def refusal(repository: Path, *before: str, mode: str = "") -> str:
-    argv = [*before, sys.executable, "-c", REFUSING, mode]
-    return subprocess.run(argv, cwd=repository, capture_output=True, text=True, check=True).stdout
-
-
-def test_available_where_it_is(repository: Path) -> None:
-    assert refusal(repository) == ""
-
-
 def test_bubblewrap_itself_may_lie_where_only_we_may_enter(
     inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,26 +260,6 @@ def test_bubblewrap_itself_may_lie_where_only_we_may_enter(
 def test_what_cannot_be_set_up_is_one_line(inside: Inside, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"ended with status \d+: (sandbox|bwrap): .*none: No such file or directory"):
         inside("true", Mount(host=tmp_path / "none", inside="/src"))
-
-
-def test_available_names_the_setting_that_forbids(repository: Path) -> None:
-    forbid = 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"'
-    # The control: a user namespace alone forbids nothing.
-    assert refusal(repository, "unshare", "--user", "--map-root-user", "sh", "-c", 'exec "$@"', "sh") == ""
-    said = refusal(repository, "unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh")
-    assert said.startswith("bubblewrap cannot make a sandbox")
-    assert said.endswith("; as root on the host: sysctl -w user.max_user_namespaces=15000\n")
-
-
-def test_available_under_a_filter_like_dockers(repository: Path) -> None:
-    said = refusal(repository, mode="filtered")
-    assert said.startswith("bubblewrap cannot make a sandbox")
-    assert said.count("\n") == 1
-    # The first is what root is told, the second what others are.
-    assert "(sandbox: making a user namespace: Operation not permitted); " in said or (
-        "(bwrap: No permissions to create new namespace); " in said
-    )
-    assert "run as root" not in said
 
 
 def test_no_file_without_end_and_no_core_dump(inside: Inside, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in obstacles.PLACES:
+    for place in (*obstacles.PLACES, obstacles.GITLAB):
         for name in place.variables:
             monkeypatch.delenv(name, raising=False)
 
@@ -52,3 +52,38 @@ def test_settings(tmp_path: Path, name: str) -> None:
     assert says not in obstacles.remedy(tmp_path)[1]
     path.write_text(f"{value}\n")
     assert says in obstacles.remedy(tmp_path)[1]
+
+
+def test_a_gitlab_job_outside_of_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a shell executor: the machine itself is what must be set up."""
+    monkeypatch.setenv("GITLAB_CI", "true")
+    assert obstacles.remedy(tmp_path)[0] == ""
+    (tmp_path / ".dockerenv").touch()
+    assert "[runners.docker]" in obstacles.remedy(tmp_path)[1]
+
+
+def test_a_container_on_ubuntu_needs_both(tmp_path: Path) -> None:
+    setting = tmp_path / "proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+    setting.parent.mkdir(parents=True)
+    (tmp_path / ".dockerenv").touch()
+    for value, parts in (("0", 1), ("1", 2)):
+        setting.write_text(f"{value}\n")
+        told = obstacles.remedy(tmp_path)[1].split("; ")
+        assert len(told) == parts
+        assert told[0].startswith("start it with docker run ")
+        assert told[1:] in ([], ["as root on the host: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"])
+
+
+STATUS = "Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapEff:\t{capabilities:016x}\n"
+
+
+@pytest.mark.parametrize("mark", ["", ".dockerenv"], ids=["anywhere", "container"])
+def test_capabilities_that_root_lacks(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / mark).touch()
+    needed = 1 << 6 | 1 << 7 | 1 << 31
+    for uid, capabilities, lacks in ((0, needed, ""), (0, needed - (1 << 7), ": SETUID"), (1000, 0, "")):
+        (tmp_path / "proc/self/status").write_text(STATUS.format(uid=uid, capabilities=capabilities))
+        told = obstacles.remedy(tmp_path)[1]
+        assert ("capabilities that root lacks" in told) == bool(lacks)
+        assert told.endswith(lacks)

@@ -83,6 +83,8 @@ class OutFolder:
             mounts=(sandbox.Mount(host=self.folder, inside="/out"),),
             chdir="/out",
         )
+        # When all steps' results were there, nothing has tried it yet.
+        sandbox.available()
         sandbox.output_of(command)
 
     def _report(self, wanted: Mapping[str, str], *, profile: str, default: bool, verdict: str) -> None:

@@ -26,6 +26,7 @@ from tools.pipeline.sandbox import seccomp
 from tools.pipeline.sandbox.confined import FAILED, INSIDE, PARENT
 
 _POOL = range(65520, 65534)  # reserved by Debian's policy (9.2.2) and systemd's UIDS-GIDS for nobody's use
+_MOST = "/proc/sys/user/max_user_namespaces"
 _STAGE = "/sys"  # a folder that each system has and no source lies below
 
 # A step's largest file, in bytes: one call could make its log longer than any disk. And no core dump, whose
@@ -43,6 +44,7 @@ _HERE = -100  # AT_FDCWD
 # PR_SET_PDEATHSIG and so on of linux/prctl.h.
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_SECURE_BITS, _SET_CHILD_SUBREAPER = 1, 4, 28, 36
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_CAP_SYS_PTRACE = 19  # linux/capability.h
 _NO_SET_UID_FIXUP = 1 << 2  # SECBIT_NO_SETUID_FIXUP of linux/securebits.h
 
 
@@ -165,11 +167,9 @@ def _is_free(uid: int) -> bool:
 
 def _as_another(uid: int, options: list[str]) -> tuple[list[str], list[str]]:
     """Options for a user namespace in which 1000 is `uid`, and `options` with sources that it can reach."""
-    os.setgroups([])
-    try:
-        _check(_LIBC.unshare(_NEW_MOUNTS), "unshare (mount namespace)")
-    except PermissionError:
-        # Root of a container without CAP_SYS_ADMIN: all of it in a user namespace with the same uids.
+    _check(_LIBC.setgroups(0, None), "setgroups")
+    if not _is_mighty() or _LIBC.unshare(_NEW_MOUNTS) < 0:
+        # Root of a container: all of it in a user namespace with the same uids.
         _check(_LIBC.setns(_user_namespace((0, 0), (uid, uid), (uid + 1, uid + 1)), _NEW_USERS), "setns")
         _check(_LIBC.unshare(_NEW_MOUNTS), "unshare (mount namespace)")
     _check(_LIBC.mount(None, b"/", None, _PRIVATE, None), "mount --make-rprivate /")
@@ -196,6 +196,13 @@ def _as_another(uid: int, options: list[str]) -> tuple[list[str], list[str]]:
     _become(uid)
     # Of a --block-fd one byte is read, of which there is none, and it is closed: a step must not inherit it.
     return ["--userns", str(users), "--block-fd", str(users)], changed
+
+
+def _is_mighty() -> bool:
+    """Whether root may look into the namespaces of processes that have become another user, which it must."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        effective = next(line for line in file if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> _CAP_SYS_PTRACE & 1)
 
 
 def _source(path: str, uid: int, shown_as: int | None) -> int:
@@ -243,12 +250,12 @@ def _user_namespace(*mapped: tuple[int, int], owner: int | None = None) -> int:
         os.close(ask)
         _enter_user_namespace(hear, answer, owner)
     try:
-        _hear(listen)
+        _hear(listen, "making a user namespace")
         text = "".join(f"{inside} {outside} 1\n" for inside, outside in mapped)
         _write(f"/proc/{child}/uid_map", text)
         _write(f"/proc/{child}/gid_map", text)
         os.write(ask, b".")
-        _hear(listen)
+        _hear(listen, _MOST)
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         for descriptor in (hear, ask, listen, answer):
@@ -269,7 +276,7 @@ def _enter_user_namespace(hear: int, answer: int, owner: int | None) -> NoReturn
         os.write(answer, b"\0")
         os.read(hear, 1)
         if owner is not None:
-            _write("/proc/sys/user/max_user_namespaces", "0")
+            _write(_MOST, "0")
         os.write(answer, b"\0")
         os.read(hear, 1)
     except OSError as error:
@@ -278,10 +285,10 @@ def _enter_user_namespace(hear: int, answer: int, owner: int | None) -> NoReturn
         os._exit(0)
 
 
-def _hear(listen: int) -> None:
+def _hear(listen: int, what: str) -> None:
     answer = os.read(listen, 1)
     if answer != b"\0":
-        raise OSError(answer[0], os.strerror(answer[0]), "making a user namespace")
+        raise OSError(answer[0], os.strerror(answer[0]), what)
 
 
 def _check(result: int, what: str) -> int:
@@ -294,5 +301,7 @@ def _write(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)

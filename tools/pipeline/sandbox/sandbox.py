@@ -90,8 +90,6 @@ def bwrap_argv(command: Command) -> list[str]:
     # fmt: off
     argv = [
         *_confined(),
-        "--cap-drop", "ALL",
-        "--hostname", "sandbox",
         "--clearenv",
         "--ro-bind", os.fspath(command.tree), "/",
         "--dev", "/dev",
@@ -127,6 +125,8 @@ def _confined() -> list[str]:
         "--new-session",
         "--uid", str(UID),
         "--gid", str(UID),
+        "--cap-drop", "ALL",
+        "--hostname", "sandbox",
     ]
     # fmt: on
 

@@ -45,6 +45,16 @@ def test_fast(project: Project) -> Task:
     }
 
 
+def test_containers(project: Project) -> Task:
+    """Not in `test`: nobody else needs docker or podman."""
+    return {
+        "doc": "a build step in containers of docker and podman, whichever is installed",
+        "actions": [action(partial(_pytest, project, "tests/pipeline/sandbox/engines.py"))],
+        "task_dep": ["toolchain:build", "toolchain:repro"],
+        "io": {"capture": False},
+    }
+
+
 def development_requirements(project: Project) -> None:
     """Add what tests need to .venv; whoever runs another Python has seen to it himself."""
     if Path(sys.prefix) != project.root / ".venv":

@@ -75,7 +75,7 @@ def _is_set_up(project: Project, name: str) -> bool:
 
 
 def _set_up(project: Project, name: str) -> None:
-    # Told before minutes of downloads and builds are spent, with the remedy.
+    # Told before the first step, with the remedy.
     sandbox.available()
     tools = project.trees.ensure(name)
     link = _link(project, name)
