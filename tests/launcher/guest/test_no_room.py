@@ -56,7 +56,7 @@ PLACES = [large_kernel, large_directory, large_archive]
 def test_the_full_place_is_named(
     out: Out, command: Callable[..., list[str]], tmp_path: Path, make: Callable[..., list[str | Path]], limit: str
 ) -> None:
-    options = ["--accel", "tcg", *map(os.fspath, make(out, tmp_path))]
+    options = ["--accel", "tcg", *(os.fspath(word) for word in make(out, tmp_path))]
     words = command("true", options=options)
     folder = tmp_path / "small"
     folder.mkdir()
