@@ -305,6 +305,7 @@ def test_where_to_change_what_is_answered(texts: Mapping[str, str]) -> None:
 
 # ---- claims about versions
 
+
 def test_the_qemu_that_is_asked_for_is_the_one_that_the_code_takes(texts: Mapping[str, str]) -> None:
     since = ".".join(map(str, SEV_SINCE[:2]))
     assert f"QEMU: {since} or later for every protected guest" in plain(texts["README.md"])
