@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -80,6 +81,19 @@ def test_once_is_enough_from_any_checkout(workshop: Workshop) -> None:
     assert not runs(workshop, step)
     assert not runs(workshop, step, checkout="another")
     assert runs(workshop, shell("echo other >/out/out"))
+
+
+def test_names_of_folders_are_bytes(tmp_path: Path, workshop: Workshop) -> None:
+    """The checkout's, the cache's and the scratch folder's may be no UTF-8."""
+    name = b"\xff\xfc"
+    other = Workshop(folder=tmp_path / os.fsdecode(name), tools=workshop.tools)
+    other.root.mkdir(parents=True)
+    engine, step = other.engine(), shell("echo made >/out/out")
+    engine.ensure(step)
+    assert made(engine, step) == b"made\n"
+    script = (other.root / "build/replay/step.sh").read_bytes()
+    assert os.fsencode(other.root) in script
+    assert name in script
 
 
 def test_a_name_is_no_input(workshop: Workshop) -> None:
