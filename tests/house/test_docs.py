@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tools.launcher.cli.registry import COMMANDS as LAUNCHER_COMMANDS
+from tools.launcher.host.qemu_program import SEV_SINCE
 from tools.pipeline.front.commands import COMMANDS as DOIT_COMMANDS
 from tools.pipeline.tasks.project import Project
 
@@ -300,3 +301,21 @@ def test_where_to_change_what_is_answered(texts: Mapping[str, str]) -> None:
     rows = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| X ")]
     assert len(rows) >= 25
     assert all("`" in row.split("|")[2] for row in rows)
+
+
+# ---- claims about versions
+
+
+def test_the_qemu_that_is_asked_for_is_the_one_that_the_code_takes(texts: Mapping[str, str]) -> None:
+    since = ".".join(map(str, SEV_SINCE[:2]))
+    assert f"QEMU: {since} or later for every protected guest" in plain(texts["README.md"])
+    assert f"| SEV, SEV-ES, SEV-SNP | {since} or later |" in texts["docs/launcher.md"]
+    # Nowhere for some of the modes only, as a README once had it.
+    only = re.compile(r"\d+\.\d+ for SEV")
+    assert only.search("(7.2 or later; 9.1 for SEV-SNP)")
+    assert [name for name, text in texts.items() if only.search(plain(text))] == []
+
+
+def plain(text: str) -> str:
+    """On one line."""
+    return " ".join(text.split())

@@ -212,7 +212,10 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 cache = Cas(root=Path(sys.argv[1]))
 try:
-    cache.put_bytes(bytes(5000))
+    if len(sys.argv) > 2:
+        cache.copy_to(sys.argv[2], 5000, Path(sys.argv[3]))
+    else:
+        cache.put_bytes(bytes(5000))
 except BuildError as error:
     print(error)
 """
@@ -222,8 +225,18 @@ def test_a_full_disk_is_named(tmp_path: Path, repository: Path) -> None:
     argv = [sys.executable, "-c", FULL, str(tmp_path / "cache")]
     said = subprocess.run(argv, cwd=repository, capture_output=True, text=True, check=True).stdout
     assert said.startswith(f"{tmp_path}/cache/partial/new-")
-    assert "no space left (File too large); free some space" in said
+    assert "no space left (File too large); free some space, or set SEV_ARTIFACTS_CACHE" in said
     assert list((tmp_path / "cache/partial").iterdir()) == []
+
+
+def test_another_full_disk_than_the_caches_is_named(tmp_path: Path, repository: Path) -> None:
+    """A checkout's: another cache would be of no use."""
+    found = Cas(root=tmp_path / "cache").put_bytes(bytes(5000))
+    target = tmp_path / "copy"
+    argv = [sys.executable, "-c", FULL, str(tmp_path / "cache"), found.sha256, str(target)]
+    said = subprocess.run(argv, cwd=repository, capture_output=True, text=True, check=True).stdout
+    assert said == f"{target}: no space left (File too large); free some space there\n"
+    assert not target.exists()
 
 
 def test_folders_that_others_can_change(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,19 @@ def test_once_is_enough_from_any_checkout(workshop: Workshop) -> None:
     assert not runs(workshop, step)
     assert not runs(workshop, step, checkout="another")
     assert runs(workshop, shell("echo other >/out/out"))
+
+
+def test_names_of_folders_are_bytes(tmp_path: Path, workshop: Workshop) -> None:
+    """The checkout's, the cache's and the scratch folder's may be no UTF-8."""
+    name = b"\xff\xfc"
+    other = Workshop(folder=tmp_path / os.fsdecode(name), tools=workshop.tools)
+    other.root.mkdir(parents=True)
+    engine, step = other.engine(), shell("echo made >/out/out")
+    engine.ensure(step)
+    assert made(engine, step) == b"made\n"
+    script = (other.root / "build/replay/step.sh").read_bytes()
+    assert os.fsencode(other.root) in script
+    assert name in script
 
 
 def test_a_name_is_no_input(workshop: Workshop) -> None:
@@ -222,6 +237,34 @@ def test_a_damaged_output_is_made_again(workshop: Workshop) -> None:
     engine = workshop.engine()
     engine.ensure(second)
     assert made(engine, second) == b"good\n"
+
+
+def test_who_writes_to_the_cache_meanwhile_gets_nothing_recorded(workshop: Workshop) -> None:
+    """Outputs are hashed where nobody else can write; until then the cache has nothing of the step."""
+    ended, touched = threading.Event(), set[str]()
+    good = hashlib.sha256(b"good\n").hexdigest()
+
+    def overwrite() -> None:
+        while not ended.is_set():
+            for path in (*workshop.cache.glob("partial/*"), *workshop.cache.glob("sha256/*/*")):
+                with suppress(OSError), path.open("r+b") as file:
+                    file.write(b"evil\n")
+                    touched.add(path.name)
+
+    writer = threading.Thread(target=overwrite)
+    writer.start()
+    try:
+        steps = [shell(f"echo good >/out/out; sleep 0.2; : {number}", name=f"s{number}") for number in range(5)]
+        engine = workshop.engine()
+        results = [engine.ensure(step) for step in steps]
+    finally:
+        ended.set()
+        writer.join()
+    assert good in touched, "it did write"
+    assert [result.outputs["out"].digest.sha256 for result in results] == [good] * 5
+    # What is in its place by now is noticed, and made again.
+    again = workshop.engine()
+    assert [made(again, step) for step in steps] == [b"good\n"] * 5
 
 
 def test_a_record_counts_for_its_own_key_only(workshop: Workshop) -> None:

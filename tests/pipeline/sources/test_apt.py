@@ -102,6 +102,7 @@ def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
         f"deb [signed-by={keyring}] http://h/debian-security trixie-security main",
         f"deb-src [signed-by={keyring}] http://h/debian-security trixie-security main",
     ]
+    assert oct((folder / "sources.list").stat().st_mode) == "0o100600"
     assert (folder / "status").read_bytes() == b""
     configuration = (folder / "apt.conf").read_text().splitlines()
     for line in (

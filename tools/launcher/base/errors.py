@@ -34,6 +34,11 @@ class UserError(LauncherError):
         """What tools/sev found wrong with a file."""
         return cls(error.what, where=error.where, hint=error.hint)
 
+    @classmethod
+    def of_write(cls, error: OSError, folder: object) -> "UserError":
+        """What keeps a run from writing into its folder: that place is full, not the file that is copied to it."""
+        return cls(error.strerror or "cannot be written", where=str(folder), hint="point TMPDIR to a folder with room")
+
 
 class CheckError(LauncherError):
     """A check of what was built found something wrong. Exit status 1."""

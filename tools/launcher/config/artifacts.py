@@ -6,6 +6,7 @@ QEMU is given the copy, so the bytes that were hashed are the bytes that boot.
 """
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -29,12 +30,12 @@ def verify(config: RuntimeConfig, artifact: Artifact, *, into: Path | None = Non
     # Unverified bytes never carry the final name.
     partial = into / f"{artifact.file}.partial"
     try:
-        with partial.open("xb") as stream:
-            _read(source, artifact, sink=stream.write)
+        with partial.open("xb", buffering=0) as stream:
+            _read(source, artifact, sink=lambda chunk: _write(stream, chunk, into))
         partial.chmod(0o400)
         partial.rename(target)
     except OSError as error:
-        raise UserError(error.strerror or "cannot be written", where=str(into)) from None
+        raise UserError.of_write(error, into) from None
     return target
 
 
@@ -52,6 +53,16 @@ def read_firmware(config: RuntimeConfig) -> Footer:
         return parse_footer(data, where=str(config.path.parent / config.firmware.file))
     except FormatError as error:
         raise UserError.of(error) from None
+
+
+def _write(stream: io.FileIO, data: bytes, folder: Path) -> None:
+    view = memoryview(data)
+    try:
+        # A raw file writes as much as fits: the loop meets a full disk at the next call.
+        while view:
+            view = view[stream.write(view) :]
+    except OSError as error:
+        raise UserError.of_write(error, folder) from None
 
 
 def _read(source: Path, artifact: Artifact, *, sink: Callable[[bytes], object] | None) -> None:

@@ -23,6 +23,8 @@ from tools.launcher.guest.verity import is_erofs
 
 ENTRIES_MAX = 1_000_000
 _CHUNK = 1 << 20
+# What only a write into the run folder can meet: its file system, a quota or the limit of `ulimit -f` is full.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAR = "rootfs.tar"
 # As far as the magic numbers of other formats lie in their files.
 _HEAD = 66 << 10
@@ -77,8 +79,9 @@ def prepare(source: Path, *, into: Path, memory_mib: int, note: Note) -> Rootfs:
         return _from_file(path, where=str(source), into=into, memory_mib=memory_mib)
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else str(source)
-        if error.errno == errno.ENOSPC:
-            raise UserError("no room for the root file system", where=str(into), hint="set TMPDIR") from None
+        if error.errno in _FULL:
+            what = f"no room for the root file system ({error.strerror})"
+            raise UserError(what, where=str(into), hint="point TMPDIR to a folder with room") from None
         raise UserError(error.strerror or str(error), where=f"--rootfs {where}") from None
 
 

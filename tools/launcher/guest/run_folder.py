@@ -39,11 +39,7 @@ class RunDir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.rename(self.path / _LOCK)
         except OSError as error:
-            raise UserError(
-                error.strerror or "cannot be written",
-                where=str(base),
-                hint="point TMPDIR to a folder with room",
-            ) from None
+            raise UserError.of_write(error, base) from None
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@
 
 from pathlib import Path
 
+from tools.launcher.base.errors import UserError
 from tools.launcher.config import artifacts
 from tools.launcher.config.owner import b64
 from tools.launcher.guest.command_line import Files
@@ -45,14 +46,20 @@ class Staging:
             # A link with a plain name: no path of the user's needs quoting for QEMU.
             (folder / _ROOTFS).symlink_to(rootfs.path)
         if spec.protection is None:
-            (folder / _HASHES).write_bytes(spec.hashes)
+            self._write(_HASHES, spec.hashes)
 
     def _stage(self, name: str, data: bytes | None) -> str | None:
         """What was checked, as the base64 file that QEMU reads."""
         if data is None:
             return None
-        (self.folder / name).write_text(b64(data))
+        self._write(name, b64(data).encode())
         return name
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            (self.folder / name).write_bytes(data)
+        except OSError as error:
+            raise UserError.of_write(error, self.folder) from None
 
     def logs(self) -> tuple[str, ...]:
         """The end of the guest's console and of the firmware's messages, where there are any."""

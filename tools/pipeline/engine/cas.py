@@ -80,7 +80,7 @@ class Cas:
         descriptor = os.open(target, MAKE, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
-                right = self._take(sha256, size, lambda chunk: _write(file, chunk, target))
+                right = self._take(sha256, size, lambda chunk: _write(file, chunk, target, elsewhere=True))
                 os.fchmod(file.fileno(), mode)
         except BaseException:
             target.unlink()
@@ -222,23 +222,28 @@ def _hand_out(file: BinaryIO, sha256: str, size: int, use: Callable[[bytes], obj
     return not left and content.hexdigest() == sha256
 
 
-def _write(file: BinaryIO, data: bytes, path: Path) -> None:
+def _write(file: BinaryIO, data: bytes, path: Path, *, elsewhere: bool = False) -> None:
     view = memoryview(data)
     try:
         # A raw file writes as much as fits: the loop meets a full disk at the next call.
         while view:
             view = view[file.write(view) :]
     except OSError as error:
-        raise disk_error(error, path) from None
+        raise disk_error(error, path, elsewhere=elsewhere) from None
 
 
-def disk_error(error: OSError, path: Path) -> BuildError:
-    """One line for a write that failed; a full disk has a remedy of its own."""
+def disk_error(error: OSError, path: Path, *, elsewhere: bool = False) -> BuildError:
+    """One line for a write that failed; a full disk has a remedy of its own.
+
+    `elsewhere`: the place is none of the cache's, so that another cache would not help.
+    """
     if error.errno in _FULL:
         return BuildError(
             f"no space left ({error.strerror})",
             where=str(path),
-            hint="free some space, or set SEV_ARTIFACTS_CACHE to a folder on a larger file system; "
+            hint="free some space there"
+            if elsewhere
+            else "free some space, or set SEV_ARTIFACTS_CACHE to a folder on a larger file system; "
             "what was downloaded so far is kept",
         )
     return BuildError(

@@ -13,6 +13,7 @@ are copied to where only this user can write, and hashed on the way; outputs are
 """
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -192,7 +193,7 @@ class Engine:
         found = self.key(step)
         assert found is not None
         # Of this cache: who builds into another cannot help.
-        folder = (ambient.state_dir() or self.build) / "locks" / files.of_bytes(str(self.cas.root).encode())[:16]
+        folder = (ambient.state_dir() or self.build) / "locks" / files.of_bytes(os.fsencode(self.cas.root))[:16]
         with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
             return self.find(step) or self._run(step, found, tools)
 

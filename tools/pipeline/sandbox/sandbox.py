@@ -257,7 +257,8 @@ def _write_replay(path: Path, command: Command) -> None:
             "",
         ]
     )
-    files.write_atomically(path, text.encode(), mode=0o755)
+    # As the kernel was given it: a path may be no UTF-8.
+    files.write_atomically(path, os.fsencode(text), mode=0o755)
 
 
 class _LineCounter:

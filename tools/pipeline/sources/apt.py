@@ -60,7 +60,8 @@ class Apt:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         files.write_atomically(self.folder / "status", b"")
         files.write_atomically(self.folder / "preferences", b"")
-        files.write_atomically(self.folder / "sources.list", self._sources().encode())
+        # A mirror's URL may hold a password, and others may be able to look into a checkout.
+        files.write_atomically(self.folder / "sources.list", self._sources().encode(), mode=0o600)
         files.write_atomically(self.folder / "apt.conf", self._configuration().encode())
         self._run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
 
