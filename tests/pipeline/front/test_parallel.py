@@ -51,6 +51,15 @@ def test_what_is_up_to_date_is_said_in_words(tmp_path: Path) -> None:
     assert here.run("all:a").out == "up to date   all:a\nnothing to do, everything is up to date\n"
 
 
+def test_a_task_that_is_named_twice_runs_once_and_hides_no_other(tmp_path: Path) -> None:
+    done = graph(tmp_path, TWO).run("all:a", "all:a", "all:b")
+    assert sorted(line.split()[:2] for line in done.out.splitlines()) == [
+        ["done", "all:a"], ["done", "all:b"], ["started", "all:a"], ["started", "all:b"],
+    ]  # fmt: skip
+    done = graph(tmp_path, TWO).run("all:a", "all:a", "--runs", "3")
+    assert (done.status, done.err) == (2, "doit: error: all:a is named twice; give its options once\n")
+
+
 ONE_FAILS = """
 def fails():
     wait_for("slow.started")

@@ -15,6 +15,7 @@ from doit.control import TaskControl
 from doit.task import Stream
 
 from tools.pipeline.base import ui
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.front.reporter import Reporter
 from tools.pipeline.front.runner import Runner
 from tools.pipeline.front.state import State
@@ -35,6 +36,26 @@ class _Ours:
         return {"console": Reporter}
 
 
+class _Control(TaskControl):  # type: ignore[misc]  # doit has no type information
+    """doit's choice of tasks, which forgets whatever follows a task that is named for the second time."""
+
+    def _process_filter(self, task_selection: list[str]) -> list[str]:
+        names: list[str] = []
+        rest = list(task_selection)
+        while rest:
+            name = rest.pop(0)
+            task = self.tasks.get(name)
+            if task is None:
+                # A pattern, or nothing: neither takes options.
+                names += super()._process_filter([name])
+            elif task.options is None:
+                names.append(name)
+                rest = task.init_options(rest)
+            elif rest and rest[0].startswith("-"):
+                raise UserError(f"{name} is named twice", hint="give its options once")
+        return names
+
+
 class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type information
     """`./doit TASK…`, the command that needs no name."""
 
@@ -42,7 +63,7 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
     cmd_options = (cmd_run.opt_always, cmd_run.opt_continue, cmd_run.opt_num_process, cmd_run.opt_single)
 
     def _execute(self, always: bool, continue_: bool, num_process: int, single: bool) -> int:
-        control = TaskControl(self.task_list)
+        control = _Control(self.task_list)
         control.process(self.sel_tasks)
         if single:
             for name in control.selected_tasks:
