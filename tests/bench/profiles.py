@@ -47,7 +47,7 @@ def _build(project: Project, options: tuple[str, ...]) -> Built:
         trees=tuple(sorted({step.tools for step in project.plan.steps})),
     )
     place = Place(root=project.root, cache=project.cas.root, folder=report.folder(project) / "profiles")
-    built = check.build(environments.plain(check.prepare(target, place)))
+    built = check.build(environments.plain(check.prepare(target, place), memory=True))
     # Two caches with tool trees would be 8 GB.
     shutil.rmtree(place.folder)
     return built

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Working folders in memory: who gets one, and the disk for whom it is too small."""
 
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from tests.pipeline.engine.workshop import Workshop, shell
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import UserError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.memory import Memory
+from tools.pipeline.engine.scratch import Scratch
 
 WHERE = "stat -f -c %T /build >/out/out; stat -c '%a %u' /build >>/out/out"
 
@@ -44,14 +46,56 @@ def _on_tmpfs(folder: Path) -> bool:
     return kinds.get(f"{device >> 8}:{device & 0xFF}") == "tmpfs"
 
 
-def test_once_more_on_disk_when_it_was_too_little(workshop: Workshop, capfd: pytest.CaptureFixture[str]) -> None:
+ON_DISK = "test $(stat -f -c %T /build) != tmpfs"
+FULL = "head -c 3000000 /dev/zero >/build/zeros"
+OF_THE_FULL = {
+    "no space": FULL,
+    "no space, and much is said after it": f"{FULL} || {{ seq 1000; exit 1; }}",
+    "killed": f"{ON_DISK} || kill -9 $$",
+    "a bus error": f"{ON_DISK} || kill -7 $$",
+    "one of its programs was killed": f"{ON_DISK} || {{ echo Killed; exit 1; }}",
+}
+
+
+@pytest.mark.parametrize("script", OF_THE_FULL.values(), ids=OF_THE_FULL)
+def test_once_more_on_disk_when_it_was_too_little(
+    workshop: Workshop, capfd: pytest.CaptureFixture[str], script: str
+) -> None:
     """Nothing of the first run is there in the second."""
-    script = "test ! -e /out/seen; touch /out/seen; head -c 3000000 /dev/zero >/build/zeros; echo made >/out/out"
+    script = f"test ! -e /out/seen; touch /out/seen; {script}; echo made >/out/out"
     assert said(workshop, script, Memory(size=1 << 20, available=lambda: 1 << 40)) == "made\n"
-    assert "1.0 MiB of memory were too little; once more, on disk" in capfd.readouterr().err
-    script = script.replace("3000000", "300000")
-    assert said(workshop, script, Memory(size=1 << 20, available=lambda: 1 << 40)) == "made\n"
+    assert "note: memory was too little for the step; once more, on disk" in capfd.readouterr().err
+
+
+def test_only_once_when_it_was_enough(workshop: Workshop, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor when it fails for another reason."""
+    memory = Memory(size=1 << 20, available=lambda: 1 << 40)
+    assert said(workshop, f"{FULL.replace('3000000', '300000')}; echo made >/out/out", memory) == "made\n"
+    with pytest.raises(BuildError):
+        said(workshop, "echo broken; exit 1", memory)
     assert "too little" not in capfd.readouterr().err
+
+
+def test_a_disk_that_is_full_is_not_tried_again(
+    workshop: Workshop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scratch, "has_space", lambda _: False)
+    with pytest.raises(BuildError):
+        said(workshop, FULL, Memory(size=1 << 20, available=lambda: 1 << 40))
+    assert "too little" not in capfd.readouterr().err
+
+
+def test_a_replay_is_on_disk(workshop: Workshop) -> None:
+    """What the step leaves in its folder can be looked into."""
+    engine = workshop.engine()
+    engine.memory = Memory(available=lambda: 1 << 40)
+    with pytest.raises(BuildError):
+        engine.ensure(shell("stat -f -c %T /build; echo kept >/build/kept; exit 1"))
+    assert engine.log(shell("", name="step")).read_text() == "tmpfs\n"
+    replay = engine.build / "replay/step.sh"
+    subprocess.run(["sh", replay], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    look = subprocess.run(["sh", replay, "--shell"], input=b"cat /build/kept", stdout=subprocess.PIPE, check=False)
+    assert look.stdout == b"kept\n"
 
 
 def test_all_together_never_take_more_than_is_there() -> None:
@@ -63,23 +107,53 @@ def test_all_together_never_take_more_than_is_there() -> None:
         assert size == 10
 
 
-def test_what_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SEV_ARTIFACTS_SCRATCH", raising=False)
-    assert ambient.available_memory() > 0
+def test_the_setting(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEV_ARTIFACTS_SCRATCH", "disk")
-    assert ambient.available_memory() == 0
+    with Memory(available=lambda: 1 << 40).room() as size:
+        assert size == 0
     monkeypatch.setenv("SEV_ARTIFACTS_SCRATCH", "ram")
     with pytest.raises(UserError, match="SEV_ARTIFACTS_SCRATCH: 'ram' is not known; set it to disk or unset it"):
-        ambient.available_memory()
+        ambient.scratch_on_disk()
 
 
-def test_a_container_has_what_its_group_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SEV_ARTIFACTS_SCRATCH", raising=False)
-    most, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(ambient, "_GROUP_MEMORY", ((str(most), str(used)),))
-    machine = ambient.available_memory()
-    most.write_text("5000\n")
-    used.write_text("2000\n")
-    assert ambient.available_memory() == 3000
-    most.write_text("max\n")
-    assert ambient.available_memory() > machine // 2
+MACHINE = {"proc/meminfo": "MemTotal:  9 kB\nMemAvailable:  8192 kB\n"}
+V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory"
+HAS = {
+    "no group": ({}, 8 << 20),
+    "no limit": (
+        {"proc/self/cgroup": "0::/a\n", f"{V2}/a/memory.max": "max\n", f"{V2}/a/memory.current": "7\n"},
+        8 << 20,
+    ),
+    "its own limit": (
+        {"proc/self/cgroup": "0::/a/b\n", f"{V2}/a/b/memory.max": "5000\n", f"{V2}/a/b/memory.current": "2000\n"},
+        3000,
+    ),
+    "a limit above it": (
+        {"proc/self/cgroup": "0::/a/b\n", f"{V2}/a/memory.max": "5000\n", f"{V2}/a/memory.current": "4000\n"},
+        1000,
+    ),
+    "at the top of a container": (
+        {"proc/self/cgroup": "0::/\n", f"{V2}/memory.max": "5000\n", f"{V2}/memory.current": "6000\n"},
+        0,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "3:cpu,cpuacct:/x\n2:memory:/c\n1:name=systemd:/\n",
+            f"{V1}/c/memory.limit_in_bytes": "5000\n",
+            f"{V1}/c/memory.usage_in_bytes": "1\n",
+        },
+        4999,
+    ),
+}
+
+
+@pytest.mark.parametrize(("group", "expected"), HAS.values(), ids=HAS)
+def test_a_container_has_what_its_groups_leave_it(tmp_path: Path, group: dict[str, str], expected: int) -> None:
+    for name, text in {**MACHINE, **group}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert ambient.available_memory(tmp_path) == expected
+
+
+def test_this_machine() -> None:
+    assert ambient.available_memory() > 0

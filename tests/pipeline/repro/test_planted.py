@@ -42,6 +42,9 @@ PLANTS = {
     "umask": Plant(Name.UMASK, graph="(os.umask(0o22), os.umask(0o22))[0]"),
     "user": Plant(Name.USER, graph="os.geteuid()"),
     "directory order": Plant(Name.DIRECTORY_ORDER, sandbox="ls -U /src/tools/launcher"),
+    "order in the working folder": Plant(
+        Name.DIRECTORY_ORDER, sandbox="mkdir /build/d && cd /build/d && touch k f a m c x b q z e && ls -U"
+    ),
     "date": Plant(Name.CLOCK, sandbox="date +%Y-%m"),
     "cores": Plant(Name.CORES, sandbox="nproc"),
     "random number": Plant(None, sandbox="od -An -N8 -tx8 /dev/urandom"),

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -91,36 +92,51 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def available_memory() -> int:
-    """Bytes of memory that a build may take without swapping, 0 where SEV_ARTIFACTS_SCRATCH says that it may not.
-
-    The least of what the machine has and what a container's group still may have (cgroup v2, then v1; inside of a
-    container its own group is the top).
-    """
+def scratch_on_disk() -> bool:
+    """Whether SEV_ARTIFACTS_SCRATCH forbids steps to work in memory."""
     chosen = os.environ.get("SEV_ARTIFACTS_SCRATCH", "")
     if chosen not in {"", "disk"}:
         raise UserError(f"{chosen!r} is not known", where="SEV_ARTIFACTS_SCRATCH", hint="set it to disk or unset it")
-    machine = re.search(r"^MemAvailable: *(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
-    if chosen or machine is None:
+    return bool(chosen)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that can be taken without swapping; 0 where that is not known.
+
+    The least of what the machine has and of what our control group and those above it may still have. `root` is where
+    /proc and /sys are.
+    """
+    machine = re.search(r"^MemAvailable: *(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    if machine is None:
         return 0
     found = [int(machine[1]) * 1024]
-    for most, used in _GROUP_MEMORY:
-        limit, taken = _text(most).strip(), _text(used).strip()
-        if limit.isdecimal() and taken.isdecimal():
-            found.append(max(int(limit) - int(taken), 0))
+    for most, used in _memory_groups(root):
+        # A group without a limit says "max" (version 2), or has none at the top.
+        if most.isdecimal() and used.isdecimal():
+            found.append(max(int(most) - int(used), 0))
     return min(found)
 
 
-_GROUP_MEMORY = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+def _memory_groups(root: Path) -> Iterator[tuple[str, str]]:
+    """Limit and use of our control group and of each above it (cgroups(7)), as texts."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            top, most, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top, most, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        below = [part for part in group.split("/") if part not in {"", ".."}]
+        for count in range(len(below) + 1):
+            folder = top.joinpath(*below[:count])
+            yield _text(folder / most).strip(), _text(folder / used).strip()
 
 
-def _text(path: str) -> str:
+def _text(path: Path) -> str:
     """A file of the kernel's, empty where there is none."""
     try:
-        return Path(path).read_text(encoding="ascii")
+        return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
 

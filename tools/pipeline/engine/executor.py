@@ -203,8 +203,8 @@ class Engine:
             self._stage(step, room)
             with self.jobs.slot(locks.private_folder(self.build / "jobs")), self.memory.room() as size:
                 outcome = self._in_sandbox(step, tools, room, size)
-                if size and failure.lacked_space(outcome):
-                    ui.line(f"   note: {ui.size(size)} of memory were too little; once more, on disk: {step.title}")
+                if size and failure.lacked_memory(outcome) and room.has_space():
+                    ui.line(f"   note: memory was too little for {step.title}; once more, on disk")
                     room.empty_out()
                     outcome = self._in_sandbox(step, tools, room, 0)
             failure.check(outcome, title=step.title, mistakes=step.mistakes)
@@ -228,15 +228,17 @@ class Engine:
     def _command(self, step: Step, tools: Tree, room: Scratch, memory: int) -> sandbox.Command:
         mounts = [sandbox.Mount(host=path, inside=f"/{path.name}") for path in sorted(room.inputs.iterdir())]
         environment = dict(step.environment)
-        if not memory:
-            mounts.append(sandbox.Mount(host=room.build, inside=sandbox.WORKING_DIRECTORY, writable=True))
         if step.parallel:
             mounts.append(self.jobs.mount())
             environment |= self.jobs.environment()
         return sandbox.Command(
             argv=step.argv,
             tree=tools.path,
-            mounts=(*mounts, sandbox.Mount(host=room.out, inside="/out", writable=True)),
+            mounts=(
+                *mounts,
+                sandbox.Mount(host=room.build, inside=sandbox.WORKING_DIRECTORY, writable=True),
+                sandbox.Mount(host=room.out, inside="/out", writable=True),
+            ),
             environment=environment,
             personality=sandbox.PERSONALITY,
             memory=memory,

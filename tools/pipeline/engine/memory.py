@@ -18,10 +18,10 @@ _SIZE = 4 << 30  # bytes; a kernel's working folder takes 1.6 GB
 
 @dataclass(kw_only=True)
 class Memory:
-    """Counts the steps that work in memory, so that together they never take more than is there.
+    """Counts the steps of one build that work in memory, so that together they never take more than is there.
 
-    `size` is what each may take, in bytes; a step that needs more runs again, on disk. `available` gives the bytes that
-    could be used without swapping.
+    `size` is what each may take, in bytes; a step that fails for want of more runs again, on disk. `available` gives
+    the bytes that could be used without swapping.
     """
 
     size: int = _SIZE
@@ -34,7 +34,7 @@ class Memory:
         """The size for one more step while the context lasts, or 0 when memory does not reach."""
         with self._lock:
             # What the others have not taken yet, this one's, and as much again for compilers.
-            granted = self.available() >= (self._users + 2) * self.size
+            granted = not ambient.scratch_on_disk() and self.available() >= (self._users + 2) * self.size
             self._users += granted
         try:
             yield self.size if granted else 0

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from tools.pipeline.engine.merkle import Digest, File
 _LOCK = ".lock"
 _PATIENCE = 2.0  # seconds that deleting may take without a word
 _THREADS = 16  # that delete; they wait for the disk, not for a processor
+_SOME = 16 << 20  # bytes of a disk that is not full
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -55,6 +57,10 @@ class Scratch:
     def out(self) -> Path:
         """Where the step puts its outputs."""
         return self.root / "out"
+
+    def has_space(self) -> bool:
+        """Whether the disk that it lies on is not full."""
+        return shutil.disk_usage(self.root).free >= _SOME
 
     def empty_out(self) -> None:
         """Make /out anew: what a run left that is tried again."""
@@ -176,7 +182,7 @@ def delete(root: Path) -> None:
         # Folders are moved to the top before they are emptied: no depth of theirs is too deep then.
         prefix, numbers = f".{ambient.random_bytes(8).hex()}-", itertools.count()
         # Several threads: where the disk is told of every block that is freed (mount option discard), each unlink
-        # waits for it, and the 85,000 files of a kernel tree take one after the other six minutes.
+        # waits for it, and the files of a kernel tree take minutes, one after the other.
         with ThreadPoolExecutor(_THREADS) as pool:
 
             def emptied(name: str) -> Future[list[str]]:

@@ -61,10 +61,11 @@ class Job:
     trees: tuple[str, ...]
 
 
-def plain(job: Job, *, cached: bool = False) -> Environment:
+def plain(job: Job, *, cached: bool = False, memory: bool = False) -> Environment:
     """The environment of whoever runs the check, with folders of its own.
 
-    `cached`: with the caller's cache and seal too, so not from nothing.
+    `cached`: with the caller's cache and seal too, so not from nothing. `memory`: steps work in memory where there is
+    enough, as in any build; in a check they work where directory-order says.
     """
     work = job.folder / "plain"
     results = _fresh(work / "results")
@@ -75,6 +76,8 @@ def plain(job: Job, *, cached: bool = False) -> Environment:
         "TZ": "UTC",
         **_settings(job.bundle if cached else work / "cache", job.bundle),
     }
+    if memory:
+        del environment["SEV_ARTIFACTS_SCRATCH"]
     state = ambient.state_dir()
     if cached and state is not None:
         environment["XDG_STATE_HOME"] = str(state.parent)
@@ -215,8 +218,12 @@ def _user(other: bool) -> list[str]:
 
 
 def _settings(cache: Path, bundle: Path) -> dict[str, str]:
-    """The project's own settings: an empty cache, and the downloads of the real one as its only mirror."""
+    """The project's own settings: an empty cache, the downloads of the real one as its only mirror, no step in memory.
+
+    There two builds would list every folder that a step makes in the same order.
+    """
     return {
+        "SEV_ARTIFACTS_SCRATCH": "disk",
         "SEV_ARTIFACTS_CACHE": str(cache),
         "SEV_ARTIFACTS_MIRROR": f"bundle={bundle.as_uri()}",
         "PYTHONDONTWRITEBYTECODE": "1",

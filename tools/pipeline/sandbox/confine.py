@@ -167,6 +167,7 @@ def _is_free(uid: int) -> bool:
 
 def _as_another(uid: int, options: list[str]) -> tuple[list[str], list[str]]:
     """Options for a user namespace in which 1000 is `uid`, and `options` with sources that it can reach."""
+    # Not os.setgroups: its error does not say what failed.
     _check(_LIBC.setgroups(0, None), "setgroups")
     if not _is_mighty() or _LIBC.unshare(_NEW_MOUNTS) < 0:
         # Root of a container: all of it in a user namespace with the same uids.

@@ -15,6 +15,9 @@ from tools.sev.errors import printable
 _TAIL = 20  # lines of a failed program's log that are shown
 _WIDTH = 400  # characters of a line that are shown
 _READ = 64 << 10  # bytes of the log's end in which they are looked for
+# As it is told of a child, and of a child's child by bubblewrap or a shell.
+_KILLED = {status for number in (signal.SIGKILL, signal.SIGBUS) for status in (-number, 128 + number)}
+_SIGNS = (os.strerror(errno.ENOSPC), "Killed", "Bus error")  # as a shell, make and gcc say it
 _MISTAKE = 2  # exit status of a program that says that its input is at fault
 
 
@@ -38,13 +41,23 @@ def check(outcome: Outcome, *, title: str, mistakes: bool = False) -> None:
     raise BuildError(f"the step {how}{reason}", where=title, hint=hint)
 
 
-def lacked_space(outcome: Outcome) -> bool:
-    """Whether it failed, and says at its log's end that a file system was full."""
-    return outcome.status != 0 and any(os.strerror(errno.ENOSPC) in line for line in _tail(outcome.log))
+def lacked_memory(outcome: Outcome) -> bool:
+    """Whether it failed as programs do that work in a memory that is full: no space, killed, or an access in vain.
+
+    That a compiler was killed is what a shell or make says, perhaps many lines before the end.
+    """
+    if outcome.status == 0:
+        return False
+    text = _end(outcome.log)
+    return outcome.status in _KILLED or any(sign in text for sign in _SIGNS)
 
 
 def _tail(log: Path) -> list[str]:
-    """The last lines of a log, which may be as long as the disk is large."""
+    return _end(log).splitlines()[-_TAIL:]
+
+
+def _end(log: Path) -> str:
+    """The end of a log, which may be as long as the disk is large."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _READ))
-        return file.read().decode(errors="replace").splitlines()[-_TAIL:]
+        return file.read().decode(errors="replace")

@@ -73,7 +73,8 @@ class Mount:
 class Command:
     """One program in the sandbox.
 
-    `memory` is 0, or the bytes that its working folder, /build, may take in memory; it goes with the sandbox.
+    `memory` is 0, or the bytes that /build may take in memory, in place of what is mounted there; it goes with the
+    sandbox.
     """
 
     argv: tuple[str, ...]
@@ -99,12 +100,14 @@ def bwrap_argv(command: Command) -> list[str]:
         "--tmpfs", "/inputs",
     ]
     # fmt: on
+    mounts, environment = _clock()
     if command.memory:
         argv += ["--perms", "0755", "--size", str(command.memory), "--tmpfs", WORKING_DIRECTORY]
-    mounts, environment = _clock()
     for name, value in sorted({**ENVIRONMENT, **command.environment, **environment}.items()):
         argv += ["--setenv", name, value]
     for mount in (*command.mounts, *mounts):
+        if command.memory and mount.inside == WORKING_DIRECTORY:
+            continue
         argv += ["--bind" if mount.writable else "--ro-bind", os.fspath(mount.host), mount.inside]
     return [*argv, "--chdir", command.chdir, "--", *command.personality, *command.argv]
 
@@ -230,7 +233,9 @@ def bwrap_program() -> str:
 
 
 def _alone(command: Command) -> Command:
-    """The command without the job server that it shares with others: its fifo goes with the build."""
+    """The command without the job server that it shares with others, and on disk, where people can look into it."""
+    command = replace(command, memory=0)
+    # The server's fifo goes with the build.
     mounts = tuple(mount for mount in command.mounts if not mount.host.is_fifo())
     if mounts == command.mounts:
         return command

@@ -109,6 +109,7 @@ class Project:
     def check(self) -> None:
         """Raise UserError for whatever would stop a task creator: recipes, patches, settings."""
         ambient.cache_dir()
+        ambient.scratch_on_disk()
         _ = self.plan.steps
 
     def fetch(self, wanted_pins: list[Pin], *, title: str) -> None:
