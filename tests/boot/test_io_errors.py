@@ -84,9 +84,8 @@ def before(tmp_path: Path, guest: Guest, build_tree: Tree, host_tool: Callable[.
     return out / "sev-launch"
 
 
-def decide(guest: Guest, denied: Verity, **changes: Path) -> subprocess.CompletedProcess[bytes]:
-    changed = dataclasses.replace(guest, rootfs=denied.image, **changes)
-    return changed.sh(DECIDE, "--verity", denied.root_hash)
+def decide(guest: Guest, denied: Verity) -> subprocess.CompletedProcess[bytes]:
+    return dataclasses.replace(guest, rootfs=denied.image).sh(DECIDE, "--verity", denied.root_hash)
 
 
 def test_the_honest_disk(guest: Guest, denied: Verity) -> None:
@@ -95,11 +94,11 @@ def test_the_honest_disk(guest: Guest, denied: Verity) -> None:
 
 
 def test_a_sector_that_fails_ends_the_guest(guest: Guest, denied: Verity, failing: Path) -> None:
-    done = decide(guest, denied, qemu=failing)
+    done = decide(dataclasses.replace(guest, qemu=failing), denied)
     assert (done.stdout, done.returncode) == (b"", 125), done.stderr
 
 
 def test_without_panic_on_error_the_program_goes_on(guest: Guest, denied: Verity, failing: Path, before: Path) -> None:
     """The control: the same failing sector, and the agent as it was."""
-    done = decide(guest, denied, qemu=failing, launcher=before)
+    done = decide(dataclasses.replace(guest, qemu=failing, launcher=before), denied)
     assert (done.stdout, done.returncode) == (b"ACCEPTED\n", 0), done.stderr

@@ -208,8 +208,7 @@ def test_three_signals_end_the_guest(
     with pytest.raises(GuestError, match="3 signals") if ends else ExitStack():
         for _ in range(4):
             os.kill(os.getpid(), signal.SIGTERM)
-            turns = iter((False, True))  # one turn takes it
-            bench.session.serve(lambda turns=turns: next(turns))
+            bench.session.serve(iter((False, True)).__next__)  # one turn takes it
             bench.session.serve(lambda: not bench.session.link.outgoing)
             assert bench.guest.until(lambda f: f[0] == 0x14)[2] == struct.pack("<I", signal.SIGTERM)
             if talks:
