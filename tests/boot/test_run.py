@@ -7,13 +7,13 @@ import hashlib
 import random
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.boot.conftest import Guest
+from tests.boot.verity_kit import Verity, with_tree
 from tools.pipeline.tasks.project import Project
 
 
@@ -103,37 +103,10 @@ def test_other_kinds_of_root(guest: Guest, kind: str, request: pytest.FixtureReq
     assert done.returncode == 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Verity:
-    """An EROFS image with its dm-verity tree behind it."""
-
-    image: Path
-    root_hash: str
-    data_size: int
-
-
 @pytest.fixture(scope="session")
 def verity(root_erofs: Path, host_tool: Callable[[str], Path]) -> Verity:
-    """What `veritysetup format` appends."""
-    image = root_erofs.with_suffix(".verity.erofs")
-    data = root_erofs.read_bytes()
-    assert len(data) % 4096 == 0
-    image.write_bytes(data)
-    done = subprocess.run(
-        [
-            host_tool("veritysetup"),
-            "format",
-            f"--data-blocks={len(data) // 4096}",
-            f"--hash-offset={len(data)}",
-            image,
-            image,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    root_hash = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("Root hash"))
-    return Verity(image=image, root_hash=root_hash, data_size=len(data))
+    """The EROFS root with its hash tree."""
+    return with_tree(root_erofs, host_tool)
 
 
 def test_verity_root(guest: Guest, verity: Verity) -> None:

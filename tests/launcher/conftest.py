@@ -19,6 +19,8 @@ from tests.launcher.launcher_kit import Out
 from tools.launcher.cli.main import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+OWN = f"{os.geteuid()}:{os.getegid()}"
+"""For --qemu-user: the stand-in lies where only this user may go."""
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,10 @@ def hello(**changes: int) -> bytes:
     return frame(0x01, 0, b"SEVA" + struct.pack("<HHIIB", *fields.values()))
 
 
+def exited(code: int) -> bytes:
+    return frame(0x35, 1, struct.pack("<BBHI", 0, 0, 0, code))
+
+
 SPAWNED = b"<here the guest waits for SPAWN>"
 
 
@@ -90,6 +94,10 @@ def raw(connection: socket.socket, name: str) -> None:
         "other-process": hello() + ready + frame(0x32, 2, struct.pack("<I", 1)),
         "output-first": hello() + ready + SPAWNED + frame(0x33, 1, b"early"),
         "flood": up + frame(0x33, 1, bytes(65536)) * 8,
+        "empties": up + frame(0x33, 1) * 1025,
+        "few-empties": up + frame(0x33, 1) * 1024 + frame(0x34, 1, b"x") + frame(0x34, 1) * 1024 + exited(5),
+        "closed-window": up + frame(0x20, 1, bytes(8)) * 2,
+        "closed-stdin": up + frame(0x20, 1, bytes(8)) + exited(6),
         "stdin-window": up + frame(0x20, 1, struct.pack("<B3xI", 0, 0x7FFFFFFF)),
         "wrong-window": up + frame(0x20, 1, struct.pack("<B3xI", 1, 5)),
         "exit-code": up + frame(0x35, 1, struct.pack("<BBHI", 0, 0, 0, 256)),

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -193,6 +194,8 @@ def test_closed_standard_streams(command: Command) -> None:
         ("start-first", "which does not exist"),
         ("other-process", "process 2, which does not exist"),
         ("output-first", "output at the wrong time"),
+        ("empties", "more than 1024 outputs without a byte"),
+        ("closed-window", "WINDOW for a stdin that was closed"),
         ("stdin-window", "beyond 2 GiB"),
         ("wrong-window", "another stream than stdin"),
         ("exit-code", "EXITED with code 256"),
@@ -229,7 +232,15 @@ def test_output_beyond_the_window(start: Start, command: Command) -> None:
 
 @pytest.mark.parametrize(
     ("name", "status"),
-    [("not-found", 127), ("not-executable", 126), ("bad-cwd", 126), ("after-end", 5), ("killed", 137)],
+    [
+        ("not-found", 127),
+        ("not-executable", 126),
+        ("bad-cwd", 126),
+        ("after-end", 5),
+        ("killed", 137),
+        ("few-empties", 5),
+        ("closed-stdin", 6),
+    ],
 )
 def test_ends_that_the_protocol_knows(run: Run, name: str, status: int) -> None:
     assert run("true", STANDIN=f"raw:{name}").returncode == status
@@ -276,6 +287,22 @@ def test_three_signals_without_an_answer_end_a_dead_guest(start: Start, command:
     assert process.wait(60) == 125
     assert process.stderr is not None
     assert b"3 signals without an answer" in process.stderr.read()
+
+
+def test_signals_win_over_traffic(start: Start, command: Command) -> None:
+    """A guest that takes no notice of signals and never stops talking; that one which answers lives is shown below."""
+    process = start(command("sh", "-c", "trap '' TERM; echo up >&2; exec yes"))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    reader = threading.Thread(target=process.stdout.read)
+    reader.start()
+    assert any(line == b"up\n" for line in process.stderr)
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert process.wait(60) == 125
+    assert b"3 signals without an answer" in process.stderr.read()
+    reader.join()
 
 
 def test_a_killed_launcher_leaves_no_qemu_and_the_next_one_cleans_up(

@@ -4,6 +4,7 @@
 
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -16,7 +17,7 @@ from typing import IO
 import pytest
 
 from tests.launcher.standin import frame, hello
-from tools.launcher.base.errors import LauncherError, WorkloadError
+from tools.launcher.base.errors import GuestError, LauncherError, WorkloadError
 from tools.launcher.channel.link import Container, Link
 from tools.launcher.channel.protocol import Process, RootKind
 from tools.launcher.channel.session import Relay, Session, listen
@@ -191,6 +192,29 @@ def test_two_processes_on_one_descriptor(bench: Bench) -> None:
     )
     bench.session.serve(finished(*relays))
     assert sorted(os.read(out.fileno(), 99).split()) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(("seconds", "talks", "ends"), [(600, True, True), (0, True, False), (0, False, True)])
+def test_three_signals_end_the_guest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, seconds: int, talks: bool, ends: bool
+) -> None:
+    """Within so many seconds whatever it says, and at any distance when it says nothing."""
+    monkeypatch.setattr("tools.launcher.channel.session._INSISTENCE", float(seconds))
+    bench.session._signals.early = False
+    streams, out, _ = bench.streams(None)
+    relay = bench.session.start(Process(argv=[b"a"], stdin_at_end=True), streams)
+    bench.guest.send(started(1))
+    bench.session.serve(lambda: bool(relay.process.life))
+    with pytest.raises(GuestError, match="3 signals") if ends else ExitStack():
+        for _ in range(4):
+            os.kill(os.getpid(), signal.SIGTERM)
+            bench.session.serve(iter((False, True)).__next__)  # one turn takes it
+            bench.session.serve(lambda: not bench.session.link.outgoing)
+            assert bench.guest.until(lambda f: f[0] == 0x14)[2] == struct.pack("<I", signal.SIGTERM)
+            if talks:
+                bench.guest.send(frame(0x33, 1, b"x"))
+                bench.session.serve(lambda: bool(select.select([out], [], [], 0)[0]))
+                os.read(out.fileno(), 1)
 
 
 def test_a_guest_that_floods_and_never_reads_is_not_read_either(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

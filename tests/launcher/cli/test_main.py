@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.conftest import Answer, Run
+from tests.launcher.conftest import OWN, Answer, Run
 from tests.launcher.launcher_kit import Out, facts, firmware_image
 from tools.launcher.host import facts as host
 from tools.launcher.host.facts import obstacles
@@ -253,6 +253,8 @@ def test_the_warning_cannot_be_missed_or_silenced(out: Out, call: Call, standin:
         "--accel",
         "tcg",
         "--quiet",
+        "--qemu-user",
+        OWN,
         "--config",
         out.config,
         "--qemu",

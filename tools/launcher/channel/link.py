@@ -50,13 +50,18 @@ class Container:
 
 
 class Process:
-    """A process in the guest. `ending` says how it ended; `stdin_credit` are bytes that it takes now."""
+    """A process in the guest. `ending` says how it ended; `stdin_credit` are bytes that it takes now.
+
+    `stdin_closed`: by the process; `stdin_open` is no longer so for the host's reasons, too.
+    """
 
     def __init__(self, number: int, *, stdin_credit: int, stdin_open: bool) -> None:
         self.number = number
         self.life = Life.SPAWNED
         self.stdin_credit = stdin_credit
         self.stdin_open = stdin_open
+        self.stdin_closed = False
+        self.empty_outputs = 0
         self.ending: Exited | Failure | None = None
         self.output_credit = {Stream.STDOUT: protocol.DEFAULT_WINDOW, Stream.STDERR: protocol.DEFAULT_WINDOW}
 
@@ -168,18 +173,24 @@ class Link:
 
     def _on_output(self, message: Output) -> None:
         process = self._process(message.process, "output", Life.RUNNING)
+        # Every other message costs the guest a piece of a window, or comes once: nothing can be sent without end.
+        process.empty_outputs = 0 if message.data else process.empty_outputs + 1
+        if process.empty_outputs > protocol.EMPTY_MAX:
+            raise ProtocolError(f"more than {protocol.EMPTY_MAX} outputs without a byte")
         if len(message.data) > process.output_credit[message.stream]:
             raise ProtocolError(f"{message.stream.name.lower()} beyond its window")
         process.output_credit[message.stream] -= len(message.data)
 
     def _on_window(self, message: protocol.Window) -> None:
         process = self._process(message.process, "WINDOW", Life.SPAWNED, Life.RUNNING)
+        if process.stdin_closed:
+            raise ProtocolError("WINDOW for a stdin that was closed")
         if process.stdin_credit + message.more > protocol.WINDOW_MAX:
             raise ProtocolError("stdin window beyond 2 GiB")
         process.stdin_credit += message.more
         if message.more == 0:
             # The process closed its stdin: nothing more will be taken, and no end need be sent.
-            process.stdin_open = False
+            process.stdin_open, process.stdin_closed = False, True
 
     def _on_exited(self, message: Exited) -> None:
         process = self._process(message.process, "EXITED", Life.RUNNING)

@@ -25,8 +25,10 @@ _OUTGOING_MAX = 1 << 18
 # Nothing is taken from a guest for which this much waits: one that does not read makes each byte of its output cost us
 # a frame. More than stdin ever leaves waiting: an honest guest may be busy.
 _UNREAD_MAX = 1 << 20
-# So many terminating signals in a row without a sign of life from the guest end it by force.
+# So many terminating signals end the guest by force when nothing came from it in between, or when they came within so
+# many seconds: what a guest says must not keep it alive, and somebody who is still working in it sends fewer.
 _PATIENCE = 3
+_INSISTENCE = 10.0
 _SHUTDOWN_GRACE = 5.0
 _FLUSH_GRACE = 2.0
 # What poll() reports unasked.
@@ -120,7 +122,9 @@ class Session:
         self._signals = signals
         self._watched: dict[int, Handler] = {}
         self._early_signals: list[int] = []
-        self._unanswered = 0
+        # When the terminating signals came that count, oldest first.
+        self._terminating: list[float] = []
+        self._answered = False
         self._closing = False
 
     def wait_hello(self, timeout: float) -> None:
@@ -293,7 +297,7 @@ class Session:
             connection.close()
             self._on_disconnect()
             return False
-        self._unanswered = 0
+        self._answered = True
         try:
             for message in self.link.feed(data):
                 if isinstance(message, Output):
@@ -361,9 +365,18 @@ class Session:
                 self._early_signals.append(number)
                 continue
             self.link.send_signal(first, number)
-            self._unanswered += terminating
-            if self._unanswered >= _PATIENCE:
-                raise GuestError(f"killed: {_PATIENCE} signals without an answer from the guest")
+            if terminating:
+                self._insist()
+
+    def _insist(self) -> None:
+        """Count one more terminating signal; GuestError when there were enough."""
+        now = time.monotonic()
+        if self._answered:
+            self._terminating = [came for came in self._terminating if came > now - _INSISTENCE]
+        self._answered = False
+        self._terminating.append(now)
+        if len(self._terminating) >= _PATIENCE:
+            raise GuestError(f"killed: {_PATIENCE} signals without an answer from the guest")
 
 
 def _reason(failure: Failure) -> str:

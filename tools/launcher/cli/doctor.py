@@ -27,7 +27,7 @@ from tools.launcher.guest.start import booted
 from tools.launcher.host import facts as host
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts, obstacles
-from tools.launcher.host.qemu_program import SEV_SINCE, QemuProgram, find_qemu, version_text
+from tools.launcher.host.qemu_program import SEV_SINCE, QemuProgram, version_text
 from tools.sev.footer import Footer
 from tools.sev.modes import Mode
 
@@ -67,7 +67,7 @@ def run(values: Values, ui: Ui) -> int:
     report = _Report()
     config = _config(asked, report)
     firmware = _artifacts(config, report)
-    qemu = _qemu(values.qemu, report)
+    qemu = _qemu(values, report)
     facts = host.gather()
     _host(facts, report)
     reasons = []
@@ -75,6 +75,8 @@ def run(values: Values, ui: Ui) -> int:
         reasons.append("the artifacts are not in order")
     if qemu is None:
         reasons.append("there is no QEMU")
+    elif values.confined:
+        reasons += qemu.unconfined
     trial = None
     if config is not None and firmware is not None and qemu is not None:
         trial = _Trial(
@@ -136,9 +138,9 @@ def _artifacts(config: RuntimeConfig | None, report: _Report) -> Footer | None:
     return firmware if good else None
 
 
-def _qemu(given: str | None, report: _Report) -> QemuProgram | None:
+def _qemu(values: Values, report: _Report) -> QemuProgram | None:
     try:
-        qemu = find_qemu(given)
+        qemu = guest_options.qemu(values)
     except UserError as error:
         report.add("QEMU", False, str(error))
         return None
@@ -147,9 +149,10 @@ def _qemu(given: str | None, report: _Report) -> QemuProgram | None:
         uses.append(f"protected guests take {version_text(SEV_SINCE)}")
     if qemu.version < NAMED_KERNEL_SINCE:
         uses.append("serves an edited kernel, so unprotected guests get it as a named blob")
-    if not qemu.sandbox:
-        uses.append("its seccomp sandbox does not work here, so it is left out")
     report.add("QEMU", True, "; ".join([f"{version_text(qemu.version)} at {qemu.path}", *uses]))
+    whom = "whoever starts it" if qemu.user is None else f"uid {qemu.user.uid}, another at each start"
+    held = "; ".join(qemu.unconfined) or f"runs as {whom}, under its seccomp filter"
+    report.add("QEMU's confinement", not qemu.unconfined, held)
     return qemu
 
 

@@ -13,10 +13,12 @@ from tools.launcher.cli.parser import Group, Option
 from tools.launcher.config.owner import Wish
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.spec import Accel, Wanted
+from tools.launcher.host.qemu_program import QemuProgram, find_qemu
 from tools.sev.limits import VCPUS_MAX, memory_mib
 from tools.sev.modes import Console, Mode
 
 _TIMEOUT_MAX = 86_400.0
+_ID_MAX = (1 << 32) - 2
 _PRINTS_IT = f"`{NAME} digest` with the same options prints it"
 
 
@@ -24,6 +26,21 @@ def _seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) is None or not 0 < float(text) <= _TIMEOUT_MAX:
         raise ValueError(f"{text!r} is no number of seconds from 0.001 to 86400")
     return float(text)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,7})([MG])", text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"{text!r} is no size as in 512M or 2G")
+    return int(match[1]) << (10 if match[2] == "G" else 0)
+
+
+def ids(text: str) -> tuple[int, int]:
+    """Converter for uid and gid in numbers."""
+    match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", text)
+    if match is None or any(int(part) > _ID_MAX for part in match.groups() if part is not None):
+        raise ValueError(f"{text!r} is no UID or UID:GID in numbers")
+    return int(match[1]), int(match[2] if match[2] is not None else match[1])
 
 
 HOST = Group(
@@ -37,6 +54,13 @@ HOST = Group(
         text="with --unprotected: KVM, emulation, or KVM where a guest really runs on it (auto, the default)",
     ),
     Option("--qemu", "PATH", text="default: qemu-system-x86_64 on PATH"),
+    Option(
+        "--qemu-user",
+        "UID[:GID]",
+        text="who QEMU is when root starts it; default: a uid that nobody else has; 0: root",
+        convert=ids,
+    ),
+    Option("--confined", text="refuse where QEMU would keep root, or run without its seccomp filter"),
     Option("--timeout", "S", text="wait so many seconds for the agent, and for its root", convert=_seconds),
     QUIET,
 )
@@ -44,6 +68,12 @@ MACHINE = Group(
     "machine and root file system",
     Option(
         "--rootfs", "PATH", text="directory, tar (plain, gz, xz, bz2), EROFS image, or a pipe with one", convert=Path
+    ),
+    Option(
+        "--rootfs-limit",
+        "SIZE",
+        text="most that a root may take here when it is packed, piped or decompressed; default: the guest's RAM",
+        convert=_size,
     ),
     VERITY,
     Option("--cpus", "N", text="vCPUs; changes the launch digest of SEV-ES and SEV-SNP", convert=whole(1, VCPUS_MAX)),
@@ -81,6 +111,11 @@ def wanted(values: Values) -> Wanted:
         verity=verity,  # type: ignore[arg-type]  # text
         owner=wish,
     )
+
+
+def qemu(values: Values) -> QemuProgram:
+    """The QEMU that the options ask for."""
+    return find_qemu(values.qemu, user=values.qemu_user)
 
 
 def accelerator(values: Values) -> Accel | None:

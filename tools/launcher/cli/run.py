@@ -19,12 +19,11 @@ from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
 from tools.launcher.host import facts as host
-from tools.launcher.host.qemu_program import find_qemu
+from tools.launcher.host.qemu_program import QemuProgram
 from tools.sev.modes import ProfileKind
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
-_ID_MAX = (1 << 32) - 2
 
 
 def _workdir(text: str) -> str:
@@ -39,13 +38,6 @@ def _hostname(text: str) -> str:
     return text
 
 
-def _user(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", text)
-    if match is None or any(int(part) > _ID_MAX for part in match.groups() if part is not None):
-        raise ValueError(f"{text!r} is no UID or UID:GID in numbers")
-    return int(match[1]), int(match[2] if match[2] is not None else match[1])
-
-
 SYNTAX = Syntax(
     HOST,
     MACHINE,
@@ -58,7 +50,7 @@ SYNTAX = Syntax(
             "--user",
             "UID[:GID]",
             text="numbers; default: 0:0; GID without one: UID",
-            convert=_user,
+            convert=guest_options.ids,
             default=(0, 0),
         ),
         Option("--hostname", "NAME", text="default: sev-guest", convert=_hostname, default=""),
@@ -83,8 +75,8 @@ def run(values: Values, ui: Ui) -> int:
     config = asked.configure()
     guest_options.check_console(config, values)
     facts = host.gather()
-    spec = _spec(asked, config, facts, values.qemu)
-    _announce(asked, config, ui)
+    spec = _spec(asked, config, facts, guest_options.qemu(values))
+    _announce(asked, spec, ui, confined=values.confined)
     assert asked.rootfs is not None
     with brought_up(
         spec,
@@ -95,6 +87,7 @@ def run(values: Values, ui: Ui) -> int:
         accel=guest_options.accelerator(values),
         timeout=values.timeout,
         console=None if values.console_log is None else values.console_log.absolute(),
+        rootfs_limit_mib=values.rootfs_limit,
     ) as (session, limit):
         return session.run(process, STANDARD, limit)
 
@@ -136,9 +129,8 @@ def _environment(entries: Sequence[str], *, uid: int) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in result.items())
 
 
-def _spec(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, given: str | None) -> Spec:
+def _spec(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, qemu: QemuProgram) -> Spec:
     """Check what can be checked before anything is started."""
-    qemu = find_qemu(given)
     mode = config.sev.mode
     if not asked.unprotected:
         reasons = reasons_against(facts, mode, qemu, artifacts.read_firmware(config))
@@ -152,10 +144,15 @@ def _spec(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, given: st
     return resolve(asked, config, qemu=qemu, cbit=cbit)
 
 
-def _announce(asked: Wanted, config: RuntimeConfig, ui: Ui) -> None:
-    """Say what every start must say: no protection, or a digest that options have moved."""
+def _announce(asked: Wanted, spec: Spec, ui: Ui, *, confined: bool) -> None:
+    """Say what every start must say: no protection, no confinement, or a digest that options have moved."""
+    unconfined = spec.qemu.unconfined
+    if confined and unconfined:
+        raise UserError("QEMU would not be confined (--confined)", details=unconfined)
     if asked.unprotected:
         ui.alarm(UNPROTECTED)
-    guest_options.note_digest(asked, config, ui)
-    if not asked.unprotected and config.profile is ProfileKind.DEBUG:
+    for sentence in unconfined:
+        ui.warn(sentence)
+    guest_options.note_digest(asked, spec.config, ui)
+    if not asked.unprotected and spec.config.profile is ProfileKind.DEBUG:
         ui.warn("debug profile: the guest writes its kernel log where this host reads it")

@@ -18,7 +18,7 @@ from tools.launcher.guest.spec import Accel, Spec, Wanted, resolve
 from tools.launcher.guest.staging import shown
 from tools.launcher.host import facts as host
 from tools.launcher.host import kvm_trial
-from tools.launcher.host.qemu_program import QemuProgram, find_qemu
+from tools.launcher.host.qemu_program import QemuProgram
 
 # The ID block's authentication information has 4096 bytes: 5464 characters that no person reads.
 _LONG = re.compile(r"(?<==)[A-Za-z0-9+/]{200,}={0,2}")
@@ -41,7 +41,7 @@ def run(values: Values, ui: Ui) -> int:
     config = asked.configure()
     guest_options.check_console(config, values)
     try:
-        qemu = find_qemu(values.qemu)
+        qemu = guest_options.qemu(values)
     except UserError as error:
         if values.qemu is not None:
             raise

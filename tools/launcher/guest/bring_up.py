@@ -36,14 +36,17 @@ def brought_up(
     accel: Accel | None = None,
     timeout: float | None = None,
     console: Path | None = None,
+    rootfs_limit_mib: int | None = None,
 ) -> Iterator[tuple[Session, float]]:
     """The session, and the seconds that the guest has for its root file system; at the end nothing is left.
 
-    `timeout` in seconds, None: by the accelerator; `accel` None: whichever works. A signal that comes before the
+    `timeout` in seconds, None: by the accelerator; `accel` None: whichever works. `rootfs_limit_mib`: of what is
+    packed, piped or decompressed here, None: as much as the guest's RAM. A signal that comes before the
     guest runs raises Interrupted.
     """
     with Signals() as signals, RunDir() as folder:
-        image = rootfs.prepare(root, into=folder.path, memory_mib=spec.config.machine.memory_mib, note=note)
+        memory = spec.config.machine.memory_mib
+        image = rootfs.prepare(root, into=folder.path, memory_mib=memory, note=note, limit_mib=rootfs_limit_mib)
         staging = Staging(spec, folder.path, rootfs=image, console=console)
         container = Container(
             root_kind=image.kind, root_length=image.length, hostname=hostname.encode("ascii"), verity=spec.verity

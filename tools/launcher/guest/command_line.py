@@ -23,6 +23,7 @@ class Files:
     """Paths as QEMU is given them (it runs in the launcher's private folder, so plain names will do).
 
     `hashes` is for an unprotected guest: the hashes table that QEMU itself injects into a protected one.
+    `descriptors` are open files that QEMU inherits: the first one's path is /dev/fdset/1, and so on.
     """
 
     kernel: str
@@ -35,6 +36,7 @@ class Files:
     firmware_log: str | None = None
     dh_cert: str | None = None
     session: str | None = None
+    descriptors: tuple[int, ...] = ()
 
 
 def build(spec: Spec, *, accel: Accel, files: Files) -> list[Option]:
@@ -42,6 +44,7 @@ def build(spec: Spec, *, accel: Accel, files: Files) -> list[Option]:
     return [
         (spec.qemu.path,),
         *_base(spec),
+        *(("-add-fd", f"fd={fd},set={number}") for number, fd in enumerate(files.descriptors, 1)),
         *_machine(spec, accel, files),
         *_boot(spec, files),
         *_devices(spec, files),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.host.qemu_user import QemuUser, failure
 
 _PR_SET_PDEATHSIG = 1
 # Kept of what QEMU says; the guest can provoke messages, so there must be a bound.
@@ -19,12 +20,19 @@ _TAIL_LINES = 12
 _NOISE = 'fw_cfg item names should be prefixed with "opt/"'
 
 
-def die_with_parent() -> Callable[[], None]:
-    """A function for the child between fork and exec: QEMU must not outlive a launcher that is killed."""
+def before_exec(user: QemuUser | None, *, lock_memory: bool = False) -> Callable[[], None]:
+    """A function for the child between fork and exec: it becomes the user, and must not outlive this launcher."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
     def in_child() -> None:
+        if user is not None:
+            try:
+                user.become(lock_memory=lock_memory)
+            except OSError as error:
+                os.write(2, f"sev-launch: QEMU cannot be uid {user.uid}: {failure(error)}\n".encode())
+                os._exit(125)
+        # After the change of user, which would clear it.
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before prctl could take effect
             os._exit(125)
@@ -39,9 +47,20 @@ def tail(text: bytes) -> tuple[str, ...]:
 
 
 class Qemu:
-    """A running QEMU in a session of its own, so that Ctrl-C reaches the workload and not it."""
+    """A running QEMU in a session of its own, so that Ctrl-C reaches the workload and not it.
 
-    def __init__(self, argv: Sequence[str], *, cwd: Path) -> None:
+    It is `user`, and has the `descriptors` open.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        user: QemuUser | None = None,
+        lock_memory: bool = False,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -50,7 +69,8 @@ class Qemu:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509  this program has one thread
+                pass_fds=descriptors,
+                preexec_fn=before_exec(user, lock_memory=lock_memory),  # noqa: PLW1509  this program has one thread
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise UserError(f"cannot be run: {error}", where=argv[0]) from None

@@ -8,13 +8,13 @@ import gzip
 import io
 import lzma
 import os
-import shutil
 import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.channel.protocol import RootKind
@@ -56,27 +56,29 @@ class Rootfs:
     length: int
 
 
-def prepare(source: Path, *, into: Path, memory_mib: int, note: Note) -> Rootfs:
+def prepare(source: Path, *, into: Path, memory_mib: int, note: Note, limit_mib: int | None = None) -> Rootfs:
     """Return the image for `source`; what has to be made is made in the folder `into`.
 
-    UserError for what a guest with that much RAM could not use; a pipe is read to its end.
+    UserError for what a guest with that much RAM could not use; a pipe is read to its end. What is made may have
+    `limit_mib`, None: as much as the RAM.
     """
+    limit = (memory_mib if limit_mib is None else limit_mib) << 20
     try:
         mode = source.stat().st_mode
         if stat.S_ISDIR(mode):
             target = into / _TAR
-            pack_directory(source.resolve(strict=True), target, note=note)
+            pack_directory(source.resolve(strict=True), target, note=note, limit=limit)
             return _tar(target, where=str(source), memory_mib=memory_mib)
         if stat.S_ISFIFO(mode):
             # A process substitution, or /dev/stdin: there is no file for QEMU to open.
             path = into / "rootfs.pipe"
             with source.open("rb") as pipe, path.open("xb") as output:
-                shutil.copyfileobj(pipe, output, _CHUNK)
+                _copy(pipe, output, limit=limit, where=str(source))
         elif stat.S_ISREG(mode):
             path = source.resolve(strict=True)
         else:
             raise UserError("--rootfs takes a directory, a tar, an EROFS image or a pipe", where=str(source))
-        return _from_file(path, where=str(source), into=into, memory_mib=memory_mib)
+        return _from_file(path, where=str(source), into=into, memory_mib=memory_mib, limit=limit)
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else str(source)
         if error.errno in _FULL:
@@ -85,12 +87,12 @@ def prepare(source: Path, *, into: Path, memory_mib: int, note: Note) -> Rootfs:
         raise UserError(error.strerror or str(error), where=f"--rootfs {where}") from None
 
 
-def _from_file(path: Path, *, where: str, into: Path, memory_mib: int) -> Rootfs:
+def _from_file(path: Path, *, where: str, into: Path, memory_mib: int, limit: int) -> Rootfs:
     head = _head(path)
     for magic, opener in _COMPRESSED:
         if head.startswith(magic):
             target = into / _TAR
-            _decompress(path, target, opener=opener, where=where)
+            _decompress(path, target, opener=opener, where=where, limit=limit)
             path, head = target, _head(target)
             where = f"{where} (decompressed)"
             break
@@ -135,11 +137,27 @@ _COMPRESSED: tuple[tuple[bytes, Callable[[Path], io.BufferedIOBase]], ...] = (
 )
 
 
-def _decompress(source: Path, target: Path, *, opener: Callable[[Path], io.BufferedIOBase], where: str) -> None:
+def _copy(source: BinaryIO | io.BufferedIOBase, target: BinaryIO, *, limit: int, where: str) -> None:
+    """To its end, which must come before `limit` bytes: a small file may be decompressed to any size."""
+    size = 0
+    while chunk := source.read(_CHUNK):
+        size += len(chunk)
+        _check_size(size, limit=limit, where=where)
+        target.write(chunk)
+
+
+def _check_size(size: int, *, limit: int, where: str) -> None:
+    if size > limit:
+        hint = "--rootfs-limit SIZE allows more; the default is the guest's RAM (--memory)"
+        raise UserError(f"takes more than {limit >> 20} MiB on this host", where=where, hint=hint)
+
+
+def _decompress(
+    source: Path, target: Path, *, opener: Callable[[Path], io.BufferedIOBase], where: str, limit: int
+) -> None:
     try:
         with opener(source) as stream, target.open("xb") as output:
-            while chunk := stream.read(_CHUNK):
-                output.write(chunk)
+            _copy(stream, output, limit=limit, where=f"{where} (decompressed)")
     except (EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise UserError(f"cannot be decompressed: {error}", where=where) from None
     except OSError as error:
@@ -148,8 +166,12 @@ def _decompress(source: Path, target: Path, *, opener: Callable[[Path], io.Buffe
         raise
 
 
-def pack_directory(source: Path, target: Path, *, note: Note) -> None:
-    """Write a pax archive of `source`: names in bytewise order, ids and modes kept, one file system only."""
+def pack_directory(source: Path, target: Path, *, note: Note, limit: int | None = None) -> None:
+    """Write a pax archive of `source`: names in bytewise order, ids and modes kept, one file system only.
+
+    `limit` in bytes, for the contents of all files.
+    """
+    size = 0
     target_status = target.parent.stat()
     # Names are bytes, and their form in the archive must not depend on this host's locale.
     with tarfile.open(target, "x", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as archive:
@@ -159,11 +181,14 @@ def pack_directory(source: Path, target: Path, *, note: Note) -> None:
             status = path.lstat()
             if os.path.samestat(status, target_status):
                 raise UserError("contains the launcher's own run folder", where=str(source), hint="set TMPDIR")
-            _add(archive, path, name)
+            info = archive.gettarinfo(path, arcname=_utf8(name))
+            size += info.size
+            if limit is not None:
+                _check_size(size, limit=limit, where=str(source))
+            _add(archive, path, info)
 
 
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    info = archive.gettarinfo(path, arcname=_utf8(name))
+def _add(archive: tarfile.TarFile, path: Path, info: tarfile.TarInfo) -> None:
     info.linkname = info.linkname if info.islnk() else _utf8(info.linkname)
     # Names of the host's users mean nothing in the guest, and would make the bytes depend on the host.
     info.uname = info.gname = ""

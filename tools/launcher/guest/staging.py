@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest's private folder, filled: verified copies, hashes table, disk image."""
 
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
@@ -11,11 +15,13 @@ from tools.launcher.guest.command_line import Files
 from tools.launcher.guest.qemu import tail
 from tools.launcher.guest.rootfs import Rootfs
 from tools.launcher.guest.spec import Spec, Wanted
+from tools.launcher.host.qemu_user import QemuUser
 from tools.sev.modes import Console
 
 SOCKET = "agent.sock"
 _CONSOLE, _FIRMWARE_LOG, _HASHES, _ROOTFS = "console.log", "firmware.log", "hashes.bin", "rootfs.img"
 _DH_CERT, _SESSION = "dh-cert.b64", "session.b64"
+_MADE = ("hashes", "dh_cert", "session")
 _LOG_BYTES = 16 << 10
 
 
@@ -47,6 +53,49 @@ class Staging:
             (folder / _ROOTFS).symlink_to(rootfs.path)
         if spec.protection is None:
             self._write(_HASHES, spec.hashes)
+        if spec.qemu.user is not None:
+            self._share(spec.qemu.user)
+
+    def _share(self, user: QemuUser) -> None:
+        """Let QEMU, which is somebody else, read what it needs here, by its group; nothing is its own."""
+        names = (getattr(self.files, field) for field in ("kernel", "initramfs", "firmware", *_MADE))
+        for path in (self.folder / name for name in names if name is not None):
+            os.chown(path, -1, user.gid)
+            path.chmod(0o440)
+        os.chown(self.folder, -1, user.gid)
+        self.folder.chmod(0o710)
+
+    @contextmanager
+    def handed_over(self) -> Iterator[Files]:
+        """What QEMU is given. Files that may lie anywhere are opened here, where QEMU as another user may not go.
+
+        The descriptors are open inside the block; QEMU inherits them.
+        """
+        files, folder = self.files, self.folder
+        if self.spec.qemu.user is None:
+            yield files
+            return
+        with ExitStack() as stack:
+            opened: list[int] = []
+
+            def hand(name: str | None, flags: int) -> str | None:
+                if name is None:
+                    return None
+                try:
+                    opened.append(os.open(folder / name, flags | os.O_CLOEXEC, 0o666))
+                except OSError as error:
+                    raise UserError(error.strerror or "cannot be opened", where=name) from None
+                stack.callback(os.close, opened[-1])
+                return f"/dev/fdset/{len(opened)}"
+
+            log = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            changed = dataclasses.replace(
+                files,
+                rootfs=hand(files.rootfs, os.O_RDONLY),
+                console_log=hand(files.console_log, log),
+                firmware_log=hand(files.firmware_log, log),
+            )
+            yield dataclasses.replace(changed, descriptors=tuple(opened))
 
     def _stage(self, name: str, data: bytes | None) -> str | None:
         """What was checked, as the base64 file that QEMU reads."""

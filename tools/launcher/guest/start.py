@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a filled folder to a guest whose agent has spoken."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from tools.launcher.guest import command_line
 from tools.launcher.guest.qemu import Qemu
 from tools.launcher.guest.spec import Accel
 from tools.launcher.guest.staging import SOCKET, Staging
-from tools.sev.modes import ProfileKind
+from tools.sev.modes import Mode, ProfileKind
 
 
 @contextmanager
@@ -29,9 +30,18 @@ def booted(
     # From here on the session takes the signals.
     signals.early = False
     (staging.folder / SOCKET).unlink(missing_ok=True)
+    user = spec.qemu.user
     with listen(staging.folder, SOCKET) as listener:
-        argv = command_line.argv(command_line.build(spec, accel=accel, files=staging.files))
-        qemu = Qemu(argv, cwd=staging.folder)
+        if user is not None:
+            os.chown(staging.folder / SOCKET, user.uid, user.gid)
+        with staging.handed_over() as files:
+            qemu = Qemu(
+                command_line.argv(command_line.build(spec, accel=accel, files=files)),
+                cwd=staging.folder,
+                user=user,
+                lock_memory=spec.protection in (Mode.SEV, Mode.SEV_ES),
+                descriptors=files.descriptors,
+            )
         session = Session(link=Link(container), machine=qemu, listener=listener, signals=signals)
         try:
             session.wait_hello(timeout)

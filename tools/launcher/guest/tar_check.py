@@ -14,6 +14,7 @@ from typing import BinaryIO
 from tools.launcher.base.errors import UserError
 
 BLOCK = 512
+ENTRIES_MAX = 1_000_000
 _PAGE = 4096
 _PAX_MAX = 1 << 20
 _REGULAR = b"\00007"
@@ -47,7 +48,7 @@ def check(path: Path, *, where: str, memory_mib: int) -> None:
     """UserError for what the agent refuses, or what does not fit into a guest with that much RAM."""
     found = _Found()
     with path.open("rb") as stream:
-        for member in _members(stream, where=where):
+        for count, member in enumerate(_members(stream, where=where)):
             if member.kind == b"S" or member.sparse:
                 raise UserError(
                     f"has a sparse member, {_shown(member)}", where=where, hint="make it without tar's --sparse (-S)"
@@ -56,6 +57,8 @@ def check(path: Path, *, where: str, memory_mib: int) -> None:
                 what = "a volume label" if member.kind == b"V" else "a member that begins in another volume"
                 raise UserError(f"has {what}", where=where, hint="make it without tar's --label (-V) and -M")
             name = member.name.removeprefix(b"./").rstrip(b"/")
+            if count >= ENTRIES_MAX:
+                raise UserError(f"has more than {ENTRIES_MAX} members", where=where, hint="make an EROFS image of them")
             found.names.add(name.partition(b"/")[0])
             if member.kind in _REGULAR:
                 # By name: a later member replaces an earlier one.

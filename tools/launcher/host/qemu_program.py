@@ -7,8 +7,11 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.host import qemu_user
+from tools.launcher.host.qemu_user import QemuUser
 from tools.sev.modes import Mode
 
 Version = tuple[int, int, int]
@@ -24,29 +27,49 @@ _INSTALL = "install Debian's qemu-system-x86 or give --qemu PATH"
 
 @dataclass(frozen=True, kw_only=True)
 class QemuProgram:
-    """A QEMU that was asked: where it is, its version, whether its seccomp sandbox works."""
+    """A QEMU that was asked: where it is, its version, whether its seccomp sandbox works.
+
+    `user`: whom it becomes; None: it is whoever runs the launcher. `unconfined` are sentences for people: what does
+    not hold this QEMU back, and why, though nobody asked for that.
+    """
 
     path: str
     version: Version
     sandbox: bool
+    user: QemuUser | None = None
+    unconfined: tuple[str, ...] = ()
 
 
-def find_qemu(given: str | None) -> QemuProgram:
-    """Find QEMU (the path given, or PATH) and ask it for its version; UserError says what to install."""
+def find_qemu(given: str | None, *, user: tuple[int, int] | None = None) -> QemuProgram:
+    """Find QEMU (the path given, or PATH) and ask it for its version; UserError says what to install.
+
+    `user` is the uid and gid that it shall have, None: if root starts it, those of nobody.
+    """
     path = _which(given)
-    try:
-        answer = subprocess.run(
-            [path, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
-        )
-    except OSError as error:
-        raise UserError(f"cannot be run: {error.strerror}", where=path) from None
-    except subprocess.TimeoutExpired:
-        raise UserError("does not answer to -version", where=path) from None
-    version = parse_version(answer.stdout.decode("utf-8", "replace"))
-    if answer.returncode != 0 or version is None:
-        words = (answer.stderr or answer.stdout).decode("utf-8", "replace").strip().splitlines()
-        raise UserError(f"is no QEMU that runs here ({words[0][:200] if words else 'no answer'})", where=path)
-    return QemuProgram(path=path, version=version, sandbox=_sandbox_works(path))
+    become, reason = qemu_user.choose(user)
+    said = _ask(path, "-version", user=become)
+    version = None if isinstance(said, str) else parse_version(said.decode("utf-8", "replace"))
+    if version is None and become is not None:
+        # A QEMU that lies where only root may go.
+        error = f"{path} cannot be run by uid {become.uid} ({_words(said)})"
+        if user is not None:
+            raise UserError(error, where="--qemu-user", hint="0 leaves QEMU root")
+        become, reason = None, error
+        said = _ask(path, "-version", user=None)
+        version = None if isinstance(said, str) else parse_version(said.decode("utf-8", "replace"))
+    if version is None:
+        raise UserError(f"is no QEMU that runs here ({_words(said)})", where=path)
+    filtered = _ask(path, *SANDBOX, "-machine", "none", "-device", "loader,help", user=become)
+    unconfined = [] if reason is None else [f"QEMU keeps root: {reason}"]
+    if isinstance(filtered, str):
+        unconfined.append(f"QEMU runs without its seccomp filter, which does not work here: {_words(filtered)}")
+    return QemuProgram(
+        path=path,
+        version=version,
+        sandbox=not isinstance(filtered, str),
+        user=become,
+        unconfined=tuple(unconfined),
+    )
 
 
 def _which(given: str | None) -> str:
@@ -70,19 +93,26 @@ def parse_version(text: str) -> Version | None:
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
-def _sandbox_works(path: str) -> bool:
-    # QEMU installs the filter before it answers `-device help`-like questions, so this tries it for real.
+def _ask(path: str, *words: str, user: QemuUser | None) -> bytes | str:
+    """What QEMU prints when it is asked something (it installs the filter before it answers); or why it does not."""
+    ids: dict[str, Any] = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
     try:
-        answer = subprocess.run(
-            [path, *SANDBOX, "-machine", "none", "-device", "loader,help"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
+        answer: subprocess.CompletedProcess[bytes] = subprocess.run(
+            [path, *words], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False, **ids
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return answer.returncode == 0
+    except OSError as error:
+        return error.strerror or "cannot be run"
+    except subprocess.TimeoutExpired:
+        return f"does not answer to {words[0]}"
+    if answer.returncode != 0:
+        return (answer.stderr or answer.stdout).decode("utf-8", "replace").strip() or f"status {answer.returncode}"
+    return answer.stdout
+
+
+def _words(said: bytes | str) -> str:
+    """The first line of an answer, for an error's text."""
+    text = said if isinstance(said, str) else said.decode("utf-8", "replace")
+    return next(iter(text.strip().splitlines()), "no answer")[:200]
 
 
 def version_text(version: Version) -> str:
