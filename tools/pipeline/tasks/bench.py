@@ -25,7 +25,7 @@ _BOOT = ("toolchain:boot", "toolchain:bench")
 def bench(project: Project) -> Iterator[Task]:
     """Bench for all benchmarks, bench:NAME for one; a process of its own runs them one after the other."""
     clean = remove(project.build / "bench")
-    yield _task(project, "bench", (), "every benchmark, one after the other (three hours)",
+    yield _task(project, "bench", (), "every benchmark, one after the other (under two hours)",
                 needs=_BOOT, params=(_RUNS, _PAIRS), clean=clean)  # fmt: skip
     one = partial(_one, project)
     yield one("sizes", "sizes of the artifacts beside their budgets")
@@ -34,8 +34,8 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("launcher_start", "a start of sev-launch, beside Python's own", params=(_RUNS,))
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
               needs=_BOOT, params=(_RUNS,))  # fmt: skip
-    yield one("overhead", "builds of kernel and firmware, beside bare make and build (an hour)", params=(_PAIRS,))
-    yield one("profiles", "all profiles from nothing, side by side and one after the other (an hour)")
+    yield one("overhead", "builds of kernel and firmware, beside bare make and build (three quarters of an hour)", params=(_PAIRS,))
+    yield one("profiles", "all profiles from nothing, side by side and one after the other (half an hour)")
     yield one("repro", "./doit repro, beside one plain build (half an hour)")
 
 
