@@ -13,11 +13,10 @@ from pathlib import Path
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.layers import rules
-from tools.launcher.layers.rules import Attributes, Kind, shown
+from tools.launcher.layers.rules import Attributes, Kind, Owner, shown
 from tools.launcher.layers.tree import Inode, Tree
 
 Note = Callable[[str], None]
-Owner = tuple[int, int]
 
 _CAP_SYS_ADMIN = 21
 _PREFIXES = (b"trusted.overlay.", b"user.overlay.")

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.layers import rules, tar_reader
-from tools.launcher.layers.rules import Attributes, Kind, Path, shown
+from tools.launcher.layers.rules import Attributes, Kind, Owner, Path, shown
 from tools.launcher.layers.tar_reader import Member
 from tools.launcher.layers.tree import Inode, Tree
 
@@ -15,19 +15,22 @@ _RECORD = 10240
 _DEVICES = {b"3": "a character device", b"4": "a block device"}
 
 
-def read(stream: BinaryIO, *, end: int, where: str) -> Tree:
-    """The layer in a plain tar of `end` bytes; each file's `place` is where its content begins in it."""
+def read(stream: BinaryIO, *, end: int, owner: Owner | None = None, where: str) -> Tree:
+    """The layer in a plain tar of `end` bytes; each file's `place` is where its content begins in it.
+
+    `owner`: whom all files belong to, where an unprivileged user has packed his own.
+    """
     tree = Tree(where=where)
     empty = True
     for member in tar_reader.members(stream, end=end, where=where):
         empty = False
-        _add(tree, member, where=where)
+        _add(tree, member, owner=owner, where=where)
     if empty and end > _RECORD:
         raise UserError(f"has no members in its {end} bytes: a zeroed file?", where=where)
     return tree
 
 
-def _add(tree: Tree, member: Member, *, where: str) -> None:
+def _add(tree: Tree, member: Member, *, owner: Owner | None, where: str) -> None:
     path = rules.path(member.name, where=where)
     if any(name.startswith(rules.WHITEOUT) for name in path[:-1]):
         raise UserError(f"{shown(path)} lies below a whiteout", where=where)
@@ -40,8 +43,8 @@ def _add(tree: Tree, member: Member, *, where: str) -> None:
         raise UserError(f"{shown(path)} is {_DEVICES[member.kind]}", where=where, hint=hint)
     attributes = Attributes(
         mode=member.mode & rules.MODE_BITS,
-        uid=rules.owner(member.uid, path, where=where),
-        gid=rules.owner(member.gid, path, where=where),
+        uid=rules.owner(member.uid if owner is None else owner[0], path, where=where),
+        gid=rules.owner(member.gid if owner is None else owner[1], path, where=where),
         xattrs=rules.xattrs(
             member.xattrs, path, folder=member.kind == b"5", file=member.kind in b"01", where=where
         ),

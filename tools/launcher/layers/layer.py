@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from tools.launcher.layers import contents, from_folder, from_tar, image, tar_writer
 from tools.launcher.layers.below import Below
-from tools.launcher.layers.from_folder import Note, Owner
+from tools.launcher.layers.from_folder import Note
+from tools.launcher.layers.rules import Owner
 from tools.launcher.layers.tar_writer import Copy
 from tools.launcher.layers.tree import Tree
 
@@ -26,9 +27,9 @@ class Layer:
     copy: Copy
 
 
-def of_archive(stream: BinaryIO, *, size: int, where: str) -> Layer:
+def of_archive(stream: BinaryIO, *, size: int, owner: Owner | None = None, where: str) -> Layer:
     """The layer in a plain tar of `size` bytes, which stays open until the layer is written."""
-    tree = from_tar.read(stream, end=size, where=where)
+    tree = from_tar.read(stream, end=size, owner=owner, where=where)
     return Layer(tree=tree, copy=contents.of_archive(stream, where=where))
 
 

@@ -14,6 +14,9 @@ from tools.launcher.base.errors import UserError
 Path = tuple[bytes, ...]
 """Names from the root of a layer; the root itself is ()."""
 
+Owner = tuple[int, int]
+"""Ids of a user and of a group."""
+
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 NAME_MAX = 255
