@@ -202,6 +202,22 @@ def test_who_makes_it_and_where_does_not_matter(
     assert digests[0] == digests[1]
 
 
+def test_without_an_entry_for_the_root_the_user_would_matter(mkfs: Path, tmp_path: Path) -> None:
+    """The control: mkfs.erofs alone gives the root to its caller."""
+    normal = normal_of_tar(tar_of(SAMPLE))
+    assert normal.startswith(b"./\0")
+    for data, different in ((normal, 1), (normal[512:], 2)):
+        (tmp_path / "layer.tar").write_bytes(data)
+        images = set()
+        for user in ("1234", "1235"):
+            sandbox = ["bwrap", "--unshare-user", "--uid", user, "--gid", "99", "--dev-bind", "/", "/"]
+            argv = [*sandbox, str(mkfs), *image._OPTIONS, str(tmp_path / "image"), str(tmp_path / "layer.tar")]
+            subprocess.run(argv, check=True, capture_output=True)
+            images.add((tmp_path / "image").read_bytes())
+            (tmp_path / "image").unlink()
+        assert len(images) == different
+
+
 def test_a_plain_directory_gives_the_same_as_a_tar(tmp_path: Path) -> None:
     """Without anything of overlayfs, as people unpack an image by hand; what mkdir gave its top does not matter."""
     root = folder({name: node for name, node in SAMPLE.children.items() if name != b"etc"})
