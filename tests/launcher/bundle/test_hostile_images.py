@@ -101,8 +101,6 @@ def test_what_is_wrong_is_refused_in_one_line(change: Callable[[Layout], None], 
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (b"{}", "is no list of images"),
-        (b"[1]", "is no list of images"),
         (b"[]", "has no images"),
         (b'[{"Config": 1, "Layers": []}]', "names no config and layers"),
         (b'[{"Config": "../config.json", "Layers": ["a"]}]', "has no file '../config.json'"),
@@ -117,3 +115,12 @@ def test_a_folder_of_docker_save_leads_nowhere_else(document: bytes, words: str,
     (place / "manifest.json").write_bytes(document)
     with pytest.raises(UserError, match=words):
         read(place, tmp_path)
+
+
+@pytest.mark.parametrize("document", [b"{}", b"[1]", b"{", b'[{"name": "app"}]', b"7"])
+def test_a_root_file_system_may_have_a_manifest_of_its_own(document: bytes, tmp_path: Path) -> None:
+    """It is one layer, and the file is in it."""
+    place = tmp_path / "root"
+    place.mkdir()
+    (place / "manifest.json").write_bytes(document)
+    assert read(place, tmp_path) == 1

@@ -41,8 +41,14 @@ def is_layout(files: Blobs) -> bool:
 
 
 def is_saved(files: Blobs) -> bool:
-    """Whether `docker save` wrote it."""
-    return files.has("manifest.json")
+    """Whether `docker save` wrote it: by what the file says, for a root file system may have one of that name."""
+    if not files.has("manifest.json"):
+        return False
+    try:
+        found = files.read_json("manifest.json")
+    except UserError:
+        return False
+    return isinstance(found, list) and all(isinstance(entry, dict) and "Layers" in entry for entry in found)
 
 
 def load(files: Blobs, *, name: str | None) -> Image:
@@ -71,8 +77,6 @@ def _from_layout(files: Blobs, name: str | None) -> Image:
 def _from_saved(files: Blobs, name: str | None) -> Image:
     where = f"{files.where}: manifest.json"
     found = files.read_json("manifest.json")
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise UserError("is no list of images", where=where)
     entries = [entry for entry in found if name is None or name in (entry.get("RepoTags") or [])]
     entry = _one(entries, where=where)
     layers = entry.get("Layers")
