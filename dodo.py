@@ -5,7 +5,7 @@
     _locks ── fetch ── toolchain ─┬─ source-* ── kernel-config-* ── kernel-* ──┬─ digests-* ── runtime-* ─┐
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
-                                  └─ launcher, kata-* ────────────────────────────────────────────────────┘
+                                  └─ launcher, mkfs-erofs, kata-* ────────────────────────────────────────┘
     build · check · accept · graph · cache · idblock · test · test_fast · test_containers · repro · rebuild
     bench · lock
 

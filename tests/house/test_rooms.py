@@ -17,7 +17,7 @@ MAX_MODULES = 14  # of a folder, about a dozen
 MAX_LINES = 400
 
 # The launcher and tools.sev run with nothing but Python.
-STANDARD = frozenset(sys.stdlib_module_names)
+STANDARD = frozenset(sys.stdlib_module_names) | {"compression"}  # that one from 3.14 on
 # The one exception, that `verify` does without when it is missing.
 SIGNATURE = "tools.launcher.attest.signature"
 

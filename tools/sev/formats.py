@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and schema numbers of our own files; docs/schemas/ has a JSON Schema for each."""
 
+MKFS_NAME = "mkfs.erofs"
+"""The program beside the launcher that makes images."""
+
 RUNTIME_NAME = "runtime.toml"
 RUNTIME_SCHEMA = 3
 

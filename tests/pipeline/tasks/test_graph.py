@@ -102,6 +102,7 @@ def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
             {"digests-production", "runtime-production", "kata-production"},
         ),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
+        ("recipes/erofs/config.h", "HAVE_SYSCONF 1", "HAVE_SYSCONF 2", {"mkfs-erofs"}),
         (
             "recipes/apply-patches.sh",
             "set -eu",

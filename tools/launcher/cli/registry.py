@@ -12,6 +12,7 @@ COMMANDS = {
     "doctor": "say what this host can do; status 0 when the guest can run on it, 1 when not",
     "digest": "print the launch digest that the processor will report for what `run` starts with the same options",
     "policy": "say what a guest policy's bits mean, or make the bits from names",
+    "bundle": "put an image's layers onto one disk under dm-verity, with the same bytes on every machine",
     "verify": "check an attestation report or a launch measurement against what is expected",
 }
 """Name and summary; the module tools.launcher.cli.NAME has SYNTAX and run(values, ui) → exit status."""

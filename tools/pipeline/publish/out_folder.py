@@ -15,9 +15,11 @@ from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Output
 from tools.pipeline.publish import expected, launcher, manifest, templates
 from tools.pipeline.sandbox import sandbox
+from tools.sev.formats import MKFS_NAME
 
 SUMS = "SHA256SUMS"
 _CHECK_TOOLS = "python"
+_EXECUTABLES = {launcher.NAME, MKFS_NAME}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class OutFolder:
         assert wanted is not None
         for name in sorted(self.outputs, key=lambda name: (name == templates.CONFIG, name)):
             target, output = self.folder / name, self.outputs[name]
-            mode = 0o755 if name == launcher.NAME else 0o644
+            mode = 0o755 if name in _EXECUTABLES else 0o644
             _put(engine, output, target, digest=wanted[name], mode=mode)
         files.write_if_changed(self.folder / manifest.NAME, listed)
         self._name_strays(wanted)

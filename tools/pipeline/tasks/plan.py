@@ -4,7 +4,8 @@
 
 source-LINUX ── kernel-config-K ── kernel-K ─────────────┬─ digests-P ── runtime-P ─┐
 source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
-agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘    kata-P, launcher ─────┘
+agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘                          │
+                                     launcher, mkfs-erofs, kata-P ──────────────────┘
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
-from tools.pipeline.guest import agent, firmware, initramfs, kernel
+from tools.pipeline.guest import agent, firmware, initramfs, kernel, mkfs_erofs
 from tools.pipeline.measure import launch_digests
 from tools.pipeline.publish import launcher, templates
 from tools.pipeline.recipes import guest, kernels
@@ -93,6 +94,12 @@ class Plan:
         """sev-launch."""
         return launcher.step(self._root)
 
+    @cached_property
+    def mkfs_erofs(self) -> Step:
+        """mkfs.erofs, which the launcher calls."""
+        name = mkfs_erofs.SOURCE
+        return mkfs_erofs.step(archive=self._blob(name), version=self._source(name).pin.version)
+
     def _blob(self, name: str) -> Blob:
         pin = self._source(name).pin
         return Blob(sha256=pin.sha256, size=pin.size, where=pin.where)
@@ -160,6 +167,7 @@ class Plan:
         outputs = {
             **dict(measured.values()),
             launcher.NAME: self.launcher.output(launcher.NAME),
+            mkfs_erofs.NAME: self.mkfs_erofs.output(mkfs_erofs.NAME),
             DIGESTS_NAME: digests.output(DIGESTS_NAME),
             templates.CONFIG: runtime.output(templates.CONFIG),
         }

@@ -35,6 +35,7 @@ def targets(project: Project) -> dict[str, Target]:
     plan, profile = project.plan, project.recipes.profile(DEFAULT_PROFILE)
     steps = {
         "launcher": plan.launcher,
+        "mkfs-erofs": plan.mkfs_erofs,
         "agent": plan.agent,
         "initramfs": plan.initramfs,
         "firmware": plan.firmware(profile.firmware),
