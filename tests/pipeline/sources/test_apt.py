@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tools.pipeline.sources import apt, mirrors
 from tools.pipeline.sources.apt import Apt, Found
 from tools.pipeline.sources.mirrors import Mirrors
 from tools.pipeline.sources.pins import Archive, PoolFile
-from tools.pipeline.sources.wanted import Architecture
+from tools.pipeline.sources.wanted import NO_OLDER, Architecture, Older
 
 A, B = "a" * 64, "b" * 64
 
@@ -82,11 +83,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return made
 
 
-def make(tmp_path: Path, known: Mirrors | None = None, *, older: str = "") -> Apt:
+def make(tmp_path: Path, known: Mirrors | None = None, *, older: Older = NO_OLDER) -> Apt:
     known = known or mirrors.from_setting(["http://h/debian", "http://h/debian-security"])
-    return Apt(
-        folder=tmp_path / "apt", suite="trixie", older_suite=older, architecture=Architecture.AMD64, mirrors=known
-    )
+    return Apt(folder=tmp_path / "apt", suite="trixie", older=older, architecture=Architecture.AMD64, mirrors=known)
 
 
 def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
@@ -102,7 +101,8 @@ def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
         f"deb [signed-by={keyring}] http://h/debian-security trixie-security main",
         f"deb-src [signed-by={keyring}] http://h/debian-security trixie-security main",
     ]
-    assert oct((folder / "sources.list").stat().st_mode) == "0o100600"
+    for name in ("sources.list", "apt.conf"):  # both may hold passwords
+        assert oct((folder / name).stat().st_mode) == "0o100600"
     assert (folder / "status").read_bytes() == b""
     configuration = (folder / "apt.conf").read_text().splitlines()
     for line in (
@@ -174,6 +174,16 @@ def test_apt_fails(stand_in: StandIn, tmp_path: Path) -> None:
     assert "SEV_ARTIFACTS_MIRROR" in str(caught.value)
 
 
+def test_a_folder_whose_name_is_no_utf8(stand_in: StandIn, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9/apt")
+    made = replace(make(tmp_path), folder=folder)
+    made.update()
+    assert b'Dir::State "' + os.fsencode(folder) + b'/state";\n' in (folder / "apt.conf").read_bytes()
+    made.fingerprint()
+    stand_in.answer("install", out=f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n")
+    assert [found.file for found in made.closure(["x"])] == ["x_1_all.deb"]
+
+
 def test_fingerprint_follows_the_signed_files(stand_in: StandIn, tmp_path: Path) -> None:
     made = make(tmp_path)
     made.update()
@@ -193,13 +203,20 @@ def test_password_of_a_mirror_is_not_shown(stand_in: StandIn, tmp_path: Path) ->
 
 
 def test_source_of_a_version_that_the_index_has_not(stand_in: StandIn, tmp_path: Path) -> None:
-    stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nPackage: linux\nVersion: 6.12.117-1\n")
+    stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nVersion: 6.12.117-1\n\nVersion: 9\x1b[2J\n")
     stand_in.answer("source", out=f"'http://h/debian/pool/l.tar.xz' l.tar.xz 5 SHA256:{A}\n")
     made = make(tmp_path)
     assert made.source("linux", "9") == []
     assert made.source_versions("linux") == ["6.12.107-1", "6.12.117-1"]
     assert [found.file for found in made.source("linux", "6.12.107-1")] == ["l.tar.xz"]
     assert stand_in.calls("apt-get") == [["-qq", "--print-uris", "--only-source", "source", "linux=6.12.107-1"]]
+
+
+def test_versions_are_compared_as_dpkg_does(stand_in: StandIn, tmp_path: Path) -> None:
+    made = make(tmp_path)
+    assert made.newest_first(["1.9", "1.10", "1:0", "1.10~rc1"]) == ["1:0", "1.10", "1.10~rc1", "1.9"]
+    with pytest.raises(BuildError, match="dpkg cannot compare the versions 1- and 1"):
+        made.precedes("1-", "1")
 
 
 def test_versions_to_prefer_and_to_avoid(stand_in: StandIn, tmp_path: Path) -> None:
@@ -216,12 +233,12 @@ def test_versions_to_prefer_and_to_avoid(stand_in: StandIn, tmp_path: Path) -> N
 
 
 def test_an_older_suite_fills_in(stand_in: StandIn, tmp_path: Path) -> None:
-    """Its packages, no sources; and none that the suite has in any version, whose priority is 500."""
+    """The named ones of its packages, no sources; and none that the suite has in any version: its priority is 500."""
     stand_in.answer("install", out=f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n")
     made = make(tmp_path)
     made.update()
     without = (made.folder / "sources.list").read_text()
-    made = make(tmp_path, older="bookworm")
+    made = make(tmp_path, older=Older(suite="bookworm", packages=("old",)))
     made.update()
     more = (made.folder / "sources.list").read_text().removeprefix(without).splitlines()
     signed = f"deb [signed-by={tmp_path}/keyring.gpg]"
@@ -232,7 +249,11 @@ def test_an_older_suite_fills_in(stand_in: StandIn, tmp_path: Path) -> None:
     ]
     made.closure(["x"], avoid=[("y", "3")])
     assert (made.folder / "preferences").read_text() == (
-        "Package: y\nPin: version 3\nPin-Priority: -1\n\nPackage: *\nPin: release n=bookworm*\nPin-Priority: 100\n"
+        "Package: y\nPin: version 3\nPin-Priority: -1\n"
+        "\nPackage: old\nPin: release n=bookworm*\nPin-Priority: 100\n"
+        "\nPackage: old\nPin: release a=bookworm*\nPin-Priority: 100\n"
+        "\nPackage: *\nPin: release n=bookworm*\nPin-Priority: -1\n"
+        "\nPackage: *\nPin: release a=bookworm*\nPin-Priority: -1\n"
     )
 
 

@@ -12,7 +12,6 @@ suite's index does not have) are hashed and shown to a person first.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import fetch, pins, wanted
 from tools.pipeline.sources.apt import Apt
 from tools.pipeline.sources.mirrors import Mirrors
-from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Source, ToolchainLock
+from tools.pipeline.sources.pins import Archive, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.resolver import Locks, Resolver
 from tools.pipeline.sources.wanted import Kind, Toolchain, WantedSource
+from tools.sev.errors import mask, printable
 
 UNVOUCHED = "nothing vouches for these bytes but the places that they came from"
 OLDER = "these are older than what is pinned now; a mirror that holds back what is newer looks just so"
@@ -47,12 +47,16 @@ def lock(
     toolchain = wanted.read_toolchain(root / wanted.TOOLCHAIN_TOML)
     for want in asked:
         _check_licence(want)
-    old = _read(root, strict=bool(only))
+    # Without these no command starts, so there are none to begin from nothing.
+    old = Locks(
+        sources=pins.read_sources_lock(root / pins.SOURCES_LOCK),
+        toolchain=pins.read_toolchain_lock(root / pins.TOOLCHAIN_LOCK),
+    )
     names = _chosen(only, asked, toolchain, old)
     apt = Apt(
         folder=folder,
         suite=toolchain.suite,
-        older_suite=toolchain.older,
+        older=toolchain.older,
         architecture=toolchain.architecture,
         mirrors=mirrors,
     )
@@ -80,17 +84,22 @@ def lock(
     if not check:
         for matter, about in ((UNVOUCHED, job.unvouched), (OLDER, list(_older(old, new, apt)))):
             if about:
-                confirm(matter, about)
+                confirm(matter, _shown(about))
         files.write_if_changed(root / pins.SOURCES_LOCK, pins.render_sources(new.sources).encode())
         files.write_if_changed(root / pins.TOOLCHAIN_LOCK, pins.render_toolchain(new.toolchain).encode())
         if not only:
             _remember(memory, _circumstances(root, apt, asked), job)
-    return changes
+    return _shown(changes)
 
 
 def _show(notes: Iterable[str]) -> None:
-    for note in notes:
+    for note in _shown(notes):
         ui.line(f"   note: {note}")
+
+
+def _shown(lines: Iterable[str]) -> list[str]:
+    """What may quote a mirror or an index, as a terminal may have it."""
+    return [printable(mask(line)) for line in lines]
 
 
 def _older(old: Locks, new: Locks, apt: Apt) -> Iterator[str]:
@@ -98,13 +107,13 @@ def _older(old: Locks, new: Locks, apt: Apt) -> Iterator[str]:
     had = {source.pin.name: source.pin.version for source in old.sources}
     for source in new.sources:
         before = had.get(source.pin.name)
-        if before and source.fallen_back and apt.older(source.pin.version, before):
+        if before and source.fallen_back and apt.precedes(source.pin.version, before):
             yield f"{source.pin.name} {before} → {source.pin.version}"
     for name, _ in new.toolchain.wanted:
         locked = {package.pin.name: package.pin.version for package in old.toolchain.of_tree(name)}
         for package in new.toolchain.of_tree(name):
             before = locked.get(package.pin.name)
-            if before and before != package.pin.version and apt.older(package.pin.version, before):
+            if before and before != package.pin.version and apt.precedes(package.pin.version, before):
                 yield f"{package.pin.name} {before} → {package.pin.version} ({name} tree)"
 
 
@@ -140,17 +149,6 @@ def _circumstances(root: Path, apt: Apt, asked: Iterable[WantedSource]) -> dict[
     return {**digests, "index": apt.fingerprint()}
 
 
-def _read(root: Path, *, strict: bool) -> Locks:
-    """What is pinned now. Unless `strict`, a lock that is absent or broken pins nothing: it will be replaced."""
-    sources: tuple[Source, ...] = ()
-    toolchain = ToolchainLock(suite="", wanted=(), packages=())
-    with suppress(*([] if strict else [UserError])):
-        sources = pins.read_sources_lock(root / pins.SOURCES_LOCK)
-    with suppress(*([] if strict else [UserError])):
-        toolchain = pins.read_toolchain_lock(root / pins.TOOLCHAIN_LOCK)
-    return Locks(sources=sources, toolchain=toolchain)
-
-
 def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolchain, old: Locks) -> set[str]:
     """The names of the sources and trees to resolve; all others must be locked as they are asked for."""
     sources = {want.name: want for want in asked}
@@ -163,8 +161,8 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
             hint = f"sources: {', '.join(sorted(sources))}; trees: {', '.join(sorted(trees))}"
             raise UserError(f"there is no source and no tree {name!r}", where="--only", hint=hint)
     # An older suite that comes in where none was touches no tree that is locked: those did without it.
-    before = old.toolchain.older or toolchain.older
-    for have, want in ((old.toolchain.suite, toolchain.suite), (before, toolchain.older)):
+    before = old.toolchain.older.suite or toolchain.older.suite
+    for have, want in ((old.toolchain.suite, toolchain.suite), (before, toolchain.older.suite)):
         if have == want:
             continue
         what = f"the locked suite is {have}, toolchain.toml asks for {want or 'none'}"
@@ -173,6 +171,9 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
     have_trees = dict(old.toolchain.wanted)
     changed = [name for name, want in sources.items() if want not in have_sources]
     changed += [name for name, tree in trees.items() if have_trees.get(name) != tree.packages]
+    # Nor does another package that may come from there; but one that may not any more is to go.
+    gone = set(old.toolchain.older.packages) - set(toolchain.older.packages)
+    changed += [tree for p in old.toolchain.packages if p.pin.name in gone for tree in p.trees if tree in trees]
     left_out = sorted(set(changed) - set(only))
     if left_out:
         names = ",".join(sorted({*only, *left_out}))
