@@ -34,7 +34,11 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("launcher_start", "a start of sev-launch, beside Python's own", params=(_RUNS,))
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
               needs=_BOOT, params=(_RUNS,))  # fmt: skip
-    yield one("overhead", "builds of kernel and firmware, beside bare make and build (three quarters of an hour)", params=(_PAIRS,))
+    yield one(
+        "overhead",
+        "builds of kernel and firmware, beside bare make and build (three quarters of an hour)",
+        params=(_PAIRS,),
+    )
     yield one("profiles", "all profiles from nothing, side by side and one after the other (half an hour)")
     yield one("repro", "./doit repro, beside one plain build (half an hour)")
 
