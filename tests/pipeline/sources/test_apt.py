@@ -19,7 +19,7 @@ from tools.pipeline.sources import apt, mirrors
 from tools.pipeline.sources.apt import Apt, Found
 from tools.pipeline.sources.mirrors import Mirrors
 from tools.pipeline.sources.pins import Archive, PoolFile
-from tools.pipeline.sources.wanted import Architecture
+from tools.pipeline.sources.wanted import NO_OLDER, Architecture, Older
 
 A, B = "a" * 64, "b" * 64
 
@@ -82,11 +82,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return made
 
 
-def make(tmp_path: Path, known: Mirrors | None = None, *, older: str = "") -> Apt:
+def make(tmp_path: Path, known: Mirrors | None = None, *, older: Older = NO_OLDER) -> Apt:
     known = known or mirrors.from_setting(["http://h/debian", "http://h/debian-security"])
-    return Apt(
-        folder=tmp_path / "apt", suite="trixie", older_suite=older, architecture=Architecture.AMD64, mirrors=known
-    )
+    return Apt(folder=tmp_path / "apt", suite="trixie", older=older, architecture=Architecture.AMD64, mirrors=known)
 
 
 def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
@@ -216,12 +214,12 @@ def test_versions_to_prefer_and_to_avoid(stand_in: StandIn, tmp_path: Path) -> N
 
 
 def test_an_older_suite_fills_in(stand_in: StandIn, tmp_path: Path) -> None:
-    """Its packages, no sources; and none that the suite has in any version, whose priority is 500."""
+    """The named ones of its packages, no sources; and none that the suite has in any version: its priority is 500."""
     stand_in.answer("install", out=f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n")
     made = make(tmp_path)
     made.update()
     without = (made.folder / "sources.list").read_text()
-    made = make(tmp_path, older="bookworm")
+    made = make(tmp_path, older=Older(suite="bookworm", packages=("old",)))
     made.update()
     more = (made.folder / "sources.list").read_text().removeprefix(without).splitlines()
     signed = f"deb [signed-by={tmp_path}/keyring.gpg]"
@@ -232,7 +230,11 @@ def test_an_older_suite_fills_in(stand_in: StandIn, tmp_path: Path) -> None:
     ]
     made.closure(["x"], avoid=[("y", "3")])
     assert (made.folder / "preferences").read_text() == (
-        "Package: y\nPin: version 3\nPin-Priority: -1\n\nPackage: *\nPin: release n=bookworm*\nPin-Priority: 100\n"
+        "Package: y\nPin: version 3\nPin-Priority: -1\n"
+        "\nPackage: old\nPin: release n=bookworm*\nPin-Priority: 100\n"
+        "\nPackage: old\nPin: release a=bookworm*\nPin-Priority: 100\n"
+        "\nPackage: *\nPin: release n=bookworm*\nPin-Priority: -1\n"
+        "\nPackage: *\nPin: release a=bookworm*\nPin-Priority: -1\n"
     )
 
 

@@ -98,6 +98,8 @@ packages = ["make", "gcc"]
 "usr/bin/cc" = "gcc"
 """
 
+BOOKWORM = '[older]\nsuite = "bookworm"\npackages = ["old"]\n'
+
 READERS = {
     "sources.lock": (pins.read_sources_lock, SOURCES),
     "toolchain.lock": (pins.read_toolchain_lock, TOOLCHAIN),
@@ -143,7 +145,7 @@ BAD = [
     ("sources.lock", 'version = "1.0"', 'version = "v1 0"', "source[1].version"),
     ("sources.lock", 'version = "1.0"', 'version = "1.0"\nhost = "h"', "source[1].host: unknown key"),
     ("toolchain.lock", 'suite = "trixie"', 'suite = "../sid"', "toolchain.lock: suite"),
-    ("toolchain.lock", 'suite = "trixie"', 'suite = "trixie"\nolder = ""', "toolchain.lock: older"),
+    ("toolchain.lock", "[trees.build]", f"{BOOKWORM}[trees.build]".replace('"old"', ""), "older.packages: must not be"),
     ("toolchain.lock", 'trees = ["build"]', 'trees = ["bild"]', "package[1].trees[0]: 'bild' is not a tree"),
     ("toolchain.lock", 'trees = ["build"]', 'trees = ["build", "build"]', "package[1].trees[1]"),
     ("toolchain.lock", 'trees = ["build"]', "trees = []", "package[1].trees: must not be empty"),
@@ -162,7 +164,10 @@ BAD = [
     ("sources.toml", 'kind = "debian-source"', 'kind = "https"', "source.linux.urls: missing"),
     ("sources.toml", "schema = 1", "schema = 1\nsource = 3", "is not TOML"),
     ("sources.toml", "licence", f'sha256 = "{A}"\nlicence', "source.linux.size: missing"),
-    ("toolchain.toml", 'suite = "trixie"', 'suite = "trixie"\nolder = "../sid"', "toolchain.toml: older"),
+    ("toolchain.toml", "[layout]", f"{BOOKWORM}[layout]".replace("bookworm", "../sid"), "toml: older.suite"),
+    ("toolchain.toml", "[layout]", f"{BOOKWORM}[layout]".replace("bookworm", "trixie"), "older.suite: 'trixie' is"),
+    ("toolchain.toml", "[layout]", f"{BOOKWORM}[layout]".replace('"old"', '"*"'), "toml: older.packages[0]"),
+    ("toolchain.toml", "[layout]", '[older]\nsuite = "bookworm"\n[layout]', "toml: older.packages: missing"),
     ("toolchain.toml", '"build", "var/tmp"', '"../up"', "layout.folders[0]"),
     ("toolchain.toml", '"build", "var/tmp"', '"/etc"', "layout.folders[0]"),
     ("toolchain.toml", '"bin", "lib"', '"bin", "bin"', "layout.merged: names something twice"),
@@ -212,8 +217,9 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     assert pins.read_sources_lock(_write(tmp_path, "again", text)) == sources
     assert pins.render_sources(sources) == text
     locked = pins.read_toolchain_lock(_write(tmp_path, "toolchain.lock", TOOLCHAIN))
-    text = pins.render_toolchain(locked)
-    assert pins.read_toolchain_lock(_write(tmp_path, "again", text)) == locked
+    for older in (wanted.Older(), wanted.Older(suite="bookworm", packages=("more", "old"))):
+        text = pins.render_toolchain(replace(locked, older=older))
+        assert pins.read_toolchain_lock(_write(tmp_path, "again", text)) == replace(locked, older=older)
 
 
 def test_two_trees_may_have_two_versions_of_a_package(tmp_path: Path) -> None:

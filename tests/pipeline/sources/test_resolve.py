@@ -303,20 +303,37 @@ def test_an_older_suite_comes_and_changes(world: World) -> None:
     """One that comes in touches no locked tree; one that changes may have changed any."""
     world.lock()
     before = world.text()[1]
-    world.edit("toolchain.toml", 'suite = "trixie"', 'suite = "trixie"\nolder = "bookworm"')
-    with pytest.raises(UserError, match=r"toolchain.lock: older: is for none, not bookworm; run ./doit lock"):
+    table = '[older]\nsuite = "bookworm"\npackages = ["qemu"]\n'
+    world.edit("toolchain.toml", "[layout]", f"{table}[layout]")
+    with pytest.raises(UserError, match=r"toolchain.lock: older\.suite: is for none, not bookworm; run ./doit lock"):
         fresh(world)
     assert world.lock("boot") == []
-    assert world.text()[1] == before.replace('suite = "trixie"\n', 'suite = "trixie"\nolder = "bookworm"\n')
+    assert world.text()[1] == before.replace('suite = "trixie"\n', f'suite = "trixie"\n\n{table}')
     fresh(world)
-    for line, name in (('older = "bullseye"', "bullseye"), ("", "none")):
-        world.edit("toolchain.toml", 'older = "bookworm"', line or "# none")
+    for other, name in ((table.replace("bookworm", "bullseye"), "bullseye"), ("# none\n", "none")):
+        world.edit("toolchain.toml", table, other)
         with pytest.raises(UserError, match=rf"--only: the locked suite is bookworm, .* for {name}; leave --only out"):
             world.lock("boot")
-        world.edit("toolchain.toml", line or "# none", 'older = "bookworm"')
-    world.edit("toolchain.toml", 'older = "bookworm"\n', "")
+        world.edit("toolchain.toml", other, table)
+    world.edit("toolchain.toml", table, "")
     world.lock()
     assert world.text()[1] == before
+
+
+def test_what_may_come_from_the_older_suite_changes(world: World) -> None:
+    """Another name touches no locked tree; one that is taken out, the trees that have the package."""
+    world.edit("toolchain.toml", "[layout]", '[older]\nsuite = "bookworm"\npackages = ["qemu"]\n[layout]')
+    world.lock()
+    world.edit("toolchain.toml", '["qemu"]\n[layout]', '["gcc", "qemu"]\n[layout]')
+    with pytest.raises(UserError, match=r"toolchain.lock: older\.packages: is for qemu, not gcc qemu; run ./doit lock"):
+        fresh(world)
+    assert world.lock("boot") == []
+    fresh(world)
+    world.edit("toolchain.toml", '["gcc", "qemu"]\n[layout]', '["qemu"]\n[layout]')
+    with pytest.raises(UserError, match=r"--only: build changed too; give --only boot,build"):
+        world.lock("boot")
+    world.lock("build")
+    fresh(world)
 
 
 def fresh(world: World) -> None:

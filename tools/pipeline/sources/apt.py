@@ -20,7 +20,7 @@ from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors, unknown
 from tools.pipeline.sources.pins import Archive, PoolFile
-from tools.pipeline.sources.wanted import Architecture
+from tools.pipeline.sources.wanted import NO_OLDER, Architecture, Older
 
 KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("gpg", "pgp"))
 _PASSED_ON = (
@@ -50,7 +50,7 @@ class Apt:
 
     folder: Path
     suite: str
-    older_suite: str = ""
+    older: Older = NO_OLDER
     architecture: Architecture
     mirrors: Mirrors
 
@@ -75,17 +75,21 @@ class Apt:
     ) -> list[Found]:
         """The packages and everything that they depend on, in the newest versions of the suite.
 
-        Only what the suite has in no version comes from the older one.
+        From the older suite comes nothing but what `older` names, and that only while the suite has it in no version.
         `prefer` gives versions (by package) that are taken where the index has them, `avoid` pairs of package
         and version that are never taken; `src:NAME` are all packages of a source.
         """
         choices = [*((name, version, 1001) for name, version in sorted((prefer or {}).items()))]
         choices += [(name, version, -1) for name, version in sorted(avoid)]
-        # apt_preferences(5): above 1000 even an older version is taken, below 0 never.
-        text = "\n".join(f"Package: {n}\nPin: version {v}\nPin-Priority: {p}\n" for n, v, p in choices)
-        if self.older_suite:
-            # Below the 500 that the suite's versions have. Its parts have its name, "-updates" and the like aside.
-            text += f"\nPackage: *\nPin: release n={self.older_suite}*\nPin-Priority: 100\n"
+        # apt_preferences(5): above 1000 even an older version is taken, below 0 never. Of the records that name a
+        # package the first one counts that fits a version, and only where none does, those for all packages.
+        records = [(name, f"version {version}", priority) for name, version, priority in choices]
+        # A suite is a codename or an alias, as its signed file says; "-updates" and the like come after either.
+        releases = [f"release {key}={self.older.suite}*" for key in "na" if self.older.suite]
+        # 100 is below the 500 that the suite's versions have.
+        records += [(name, release, 100) for name in self.older.packages for release in releases]
+        records += [("*", release, -1) for release in releases]
+        text = "\n".join(f"Package: {name}\nPin: {pin}\nPin-Priority: {p}\n" for name, pin, p in records)
         files.write_atomically(self.folder / "preferences", text.encode())
         options = ("-qq", "--yes", "--no-install-recommends", "--print-uris")
         output = self._run("apt-get", *options, "install", *packages)
@@ -106,7 +110,7 @@ class Apt:
             return []
         return sorted(set(re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)))
 
-    def older(self, version: str, other: str) -> bool:
+    def precedes(self, version: str, other: str) -> bool:
         """Whether a version of a package comes before another, as dpkg compares them."""
         return _start(["dpkg", "--compare-versions", version, "lt", other], {}).returncode == 0
 
@@ -114,7 +118,7 @@ class Apt:
         """The versions as dpkg sorts them, newest first."""
 
         def compare(a: str, b: str) -> int:
-            return 1 if self.older(a, b) else -1 if self.older(b, a) else 0
+            return 1 if self.precedes(a, b) else -1 if self.precedes(b, a) else 0
 
         return sorted(versions, key=cmp_to_key(compare))
 
@@ -137,7 +141,7 @@ class Apt:
         bases = self._bases()
         parts = {Archive.DEBIAN: ("", "-updates"), Archive.SECURITY: ("-security",)}
         # The older suite's sources would only be more versions to choose from.
-        kinds = {self.suite: ("deb", "deb-src"), self.older_suite: ("deb",)}
+        kinds = {self.suite: ("deb", "deb-src"), self.older.suite: ("deb",)}
         lines = [
             f"{kind} [signed-by={keyring}] {bases[archive]} {suite}{part} main\n"
             for suite in kinds
@@ -195,7 +199,8 @@ class Apt:
             if not line.startswith("'"):
                 continue
             match = _LINE.fullmatch(line.strip())
-            url = match[1] if match else ""
+            # apt writes a place of this machine in its own way.
+            url = re.sub(r"^file:/(?!/)", "file:///", match[1]) if match else ""
             archive = next((a for a, base in bases.items() if url.startswith(f"{base}/")), None)
             if match is None or archive is None:
                 raise BuildError(f"apt answered something that pins nothing: {line!r}")

@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 
 from tools.pipeline.base import toml_reader
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import wanted
-from tools.pipeline.sources.wanted import Architecture, Kind, Toolchain, WantedSource
+from tools.pipeline.sources.wanted import NO_OLDER, Architecture, Kind, Older, Toolchain, WantedSource
 
 SOURCES_LOCK = "recipes/sources.lock"
 TOOLCHAIN_LOCK = "recipes/toolchain.lock"
@@ -123,7 +124,7 @@ class ToolchainLock:
     """toolchain.lock: the packages, and for which request they were resolved (tree → package names)."""
 
     suite: str
-    older: str = ""
+    older: Older = NO_OLDER
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
     packages: tuple[Package, ...]
 
@@ -272,11 +273,11 @@ def check_fresh(root: Path, *, sources: Sequence[Source], toolchain: Toolchain, 
         _check_answers(want, promise, have)
     for name in by_name:
         raise UserError("sources.toml no longer asks for it", where=f"{SOURCES_LOCK}: {name}", hint=_HINT)
-    for key in ("suite", "older"):
-        asked, have = getattr(toolchain, key), getattr(locked, key)
-        if asked != have:
+    for key in ("suite", "older.suite", "older.packages"):
+        asked, locked_for = attrgetter(key)(toolchain), attrgetter(key)(locked)
+        if asked != locked_for:
             where = f"{TOOLCHAIN_LOCK}: {key}"
-            raise UserError(f"is for {_shown(have)}, not {_shown(asked)}", where=where, hint=_HINT)
+            raise UserError(f"is for {_shown(locked_for)}, not {_shown(asked)}", where=where, hint=_HINT)
     trees = dict(locked.wanted)
     for tree in toolchain.trees:
         where = f"{TOOLCHAIN_LOCK}: trees.{tree.name}"
@@ -349,7 +350,8 @@ def render_toolchain(locked: ToolchainLock) -> str:
     """The text of toolchain.lock: sorted by name, the same for the same pins."""
     text = _HEADER.format(origin="toolchain.toml")
     text += f'schema = {wanted.SCHEMA}\nsuite = "{locked.suite}"\n'
-    text += f'older = "{locked.older}"\n' if locked.older else ""
+    if locked.older.suite:
+        text += _block("[older]", {"suite": locked.older.suite, "packages": locked.older.packages})
     text += "\n# What the trees were resolved for.\n[trees]\n"
     for name, names in sorted(locked.wanted):
         text += _block(f"[trees.{name}]", {"packages": names}).removeprefix("\n")

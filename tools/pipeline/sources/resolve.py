@@ -52,7 +52,7 @@ def lock(
     apt = Apt(
         folder=folder,
         suite=toolchain.suite,
-        older_suite=toolchain.older,
+        older=toolchain.older,
         architecture=toolchain.architecture,
         mirrors=mirrors,
     )
@@ -98,13 +98,13 @@ def _older(old: Locks, new: Locks, apt: Apt) -> Iterator[str]:
     had = {source.pin.name: source.pin.version for source in old.sources}
     for source in new.sources:
         before = had.get(source.pin.name)
-        if before and source.fallen_back and apt.older(source.pin.version, before):
+        if before and source.fallen_back and apt.precedes(source.pin.version, before):
             yield f"{source.pin.name} {before} → {source.pin.version}"
     for name, _ in new.toolchain.wanted:
         locked = {package.pin.name: package.pin.version for package in old.toolchain.of_tree(name)}
         for package in new.toolchain.of_tree(name):
             before = locked.get(package.pin.name)
-            if before and before != package.pin.version and apt.older(package.pin.version, before):
+            if before and before != package.pin.version and apt.precedes(package.pin.version, before):
                 yield f"{package.pin.name} {before} → {package.pin.version} ({name} tree)"
 
 
@@ -163,8 +163,8 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
             hint = f"sources: {', '.join(sorted(sources))}; trees: {', '.join(sorted(trees))}"
             raise UserError(f"there is no source and no tree {name!r}", where="--only", hint=hint)
     # An older suite that comes in where none was touches no tree that is locked: those did without it.
-    before = old.toolchain.older or toolchain.older
-    for have, want in ((old.toolchain.suite, toolchain.suite), (before, toolchain.older)):
+    before = old.toolchain.older.suite or toolchain.older.suite
+    for have, want in ((old.toolchain.suite, toolchain.suite), (before, toolchain.older.suite)):
         if have == want:
             continue
         what = f"the locked suite is {have}, toolchain.toml asks for {want or 'none'}"
@@ -173,6 +173,9 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
     have_trees = dict(old.toolchain.wanted)
     changed = [name for name, want in sources.items() if want not in have_sources]
     changed += [name for name, tree in trees.items() if have_trees.get(name) != tree.packages]
+    # Nor does another package that may come from there; but one that may not any more is to go.
+    gone = set(old.toolchain.older.packages) - set(toolchain.older.packages)
+    changed += [tree for p in old.toolchain.packages if p.pin.name in gone for tree in p.trees if tree in trees]
     left_out = sorted(set(changed) - set(only))
     if left_out:
         names = ",".join(sorted({*only, *left_out}))

@@ -84,11 +84,22 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Older:
+    """A second suite, and the packages that may come from there: no others do. Both are empty for none."""
+
+    suite: str = ""
+    packages: tuple[str, ...] = ()
+
+
+NO_OLDER = Older()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """toolchain.toml. `older`: the suite that has what `suite` has not any more; empty for none."""
+    """toolchain.toml. `older` has what `suite` has not any more."""
 
     suite: str
-    older: str = ""
+    older: Older = NO_OLDER
     architecture: Architecture
     layout: Layout
     trees: tuple[WantedTree, ...]
@@ -118,7 +129,7 @@ def read_relative(table: toml_reader.Table, key: str, *, start: str = "") -> str
 
 
 def read_package_names(table: toml_reader.Table) -> tuple[str, ...]:
-    """The packages that a tree asks for, sorted."""
+    """The packages that a table names, sorted."""
     packages = table.strings("packages")
     for i, package in enumerate(packages):
         if re.fullmatch(PACKAGE, package) is None:
@@ -182,11 +193,17 @@ def read_sources(path: Path) -> dict[WantedSource, Promise | None]:
     return found
 
 
-def read_suites(table: toml_reader.Table) -> tuple[str, str]:
-    """`suite`, and `older` or nothing."""
-    keys = ("suite", "older") if table.has("older") else ("suite",)
-    suite, *older = (table.string(key, pattern=SUITE, says="a Debian suite") for key in keys)
-    return suite, "".join(older)
+def read_suites(table: toml_reader.Table) -> tuple[str, Older]:
+    """`suite`, and the table `older` or nothing."""
+    suite = table.string("suite", pattern=SUITE, says="a Debian suite")
+    if not table.has("older"):
+        return suite, NO_OLDER
+    sub = table.table("older")
+    older = Older(suite=sub.string("suite", pattern=SUITE, says="a Debian suite"), packages=read_package_names(sub))
+    sub.close()
+    if older.suite == suite:
+        raise sub.error("suite", f"{suite!r} is the suite itself", "name an older one, or take [older] out")
+    return suite, older
 
 
 def read_promise(table: toml_reader.Table) -> Promise:
