@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
         f"deb [signed-by={keyring}] http://h/debian-security trixie-security main",
         f"deb-src [signed-by={keyring}] http://h/debian-security trixie-security main",
     ]
-    assert oct((folder / "sources.list").stat().st_mode) == "0o100600"
+    for name in ("sources.list", "apt.conf"):  # both may hold passwords
+        assert oct((folder / name).stat().st_mode) == "0o100600"
     assert (folder / "status").read_bytes() == b""
     configuration = (folder / "apt.conf").read_text().splitlines()
     for line in (
@@ -170,6 +172,16 @@ def test_apt_fails(stand_in: StandIn, tmp_path: Path) -> None:
     assert "apt-get update failed: E: Failed to fetch http://h/x  404 E: Some index files" in str(caught.value)
     assert "W: noise" not in str(caught.value)
     assert "SEV_ARTIFACTS_MIRROR" in str(caught.value)
+
+
+def test_a_folder_whose_name_is_no_utf8(stand_in: StandIn, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9/apt")
+    made = replace(make(tmp_path), folder=folder)
+    made.update()
+    assert b'Dir::State "' + os.fsencode(folder) + b'/state";\n' in (folder / "apt.conf").read_bytes()
+    made.fingerprint()
+    stand_in.answer("install", out=f"'http://h/debian/pool/x_1_all.deb' x_1_all.deb 5 SHA256:{A}\n")
+    assert [found.file for found in made.closure(["x"])] == ["x_1_all.deb"]
 
 
 def test_fingerprint_follows_the_signed_files(stand_in: StandIn, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ It sees nothing of the machine but the settings of how to reach a mirror: own so
 (so that the closure is complete), own lists.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -60,9 +61,10 @@ class Apt:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         files.write_atomically(self.folder / "status", b"")
         files.write_atomically(self.folder / "preferences", b"")
-        # A mirror's URL may hold a password, and others may be able to look into a checkout.
-        files.write_atomically(self.folder / "sources.list", self._sources().encode(), mode=0o600)
-        files.write_atomically(self.folder / "apt.conf", self._configuration().encode())
+        # A mirror's or a proxy's URL may hold a password, and others may be able to look into a checkout.
+        # fsencode: both may name folders, whose names are bytes.
+        files.write_atomically(self.folder / "sources.list", os.fsencode(self._sources()), mode=0o600)
+        files.write_atomically(self.folder / "apt.conf", os.fsencode(self._configuration()), mode=0o600)
         self._run("apt-get", "-qq", "-o", "APT::Update::Error-Mode=any", "update")
 
     def fingerprint(self) -> str:
@@ -230,7 +232,7 @@ def _start(argv: Sequence[str], extra: Mapping[str, str]) -> "subprocess.Complet
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
-        errors="replace",
+        encoding="utf-8",
+        errors="surrogateescape",
         check=False,
     )
