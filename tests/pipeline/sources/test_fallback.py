@@ -168,21 +168,49 @@ def test_what_is_locked_fits_together_when_newer_packages_do_not(
         world.lock("build")
 
 
-@pytest.mark.parametrize(("status", "falls_back"), [(404, True), (503, False)])
-def test_a_mirror_that_does_not_answer_is_no_reason(world: World, site: Site, status: int, falls_back: bool) -> None:
+def ask_a_site(world: World, site: Site, reply: Reply) -> str:
+    """Lock, then want a kernel that is listed and that a mirror answers so about; its path there."""
     world.lock()
-    before = world.text()
     world.place = site.base
     world.list_kernels("6.12.107-1", "6.12.118-1")
     ask_for(world, "6.12.118-1")
-    site.replies["/debian/pool/main/linux_6.12.118.orig.tar.xz"] = [Reply(status=status)]
-    if falls_back:
+    path = "/debian/pool/main/linux_6.12.118.orig.tar.xz"
+    site.replies[path] = [reply]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [(Reply(status=404), "404"), (Reply(status=410), "410 Gone"), (Reply(announce=7), "is 7 bytes long")],
+)
+def test_a_mirror_that_says_no(
+    world: World, site: Site, reply: Reply, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ask_a_site(world, site, reply)
+    world.lock("linux")
+    assert kernels(world) == {"linux": "6.12.107-1"}
+    assert says in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Reply(announce=None), "does not say how long the file is"),
+        (Reply(announce=7, headers={"Content-Encoding": "gzip"}), "does not say how long the file is"),
+        (
+            Reply(status=302, headers={"Location": "/debian/pool/main/linux_6.12.118.orig.tar.xz"}),
+            "redirects without end",
+        ),
+        *((Reply(status=status), str(status)) for status in (204, 401, 403, 405, 407, 429, 503)),
+    ],
+)
+def test_a_mirror_that_does_not_say_no_is_no_reason(world: World, site: Site, reply: Reply, says: str) -> None:
+    path = ask_a_site(world, site, reply)
+    before = world.text()
+    with pytest.raises(BuildError, match=rf"linux: 6\.12\.118-1 .*linux_6\.12\.118\.orig\.tar\.xz: {says}"):
         world.lock("linux")
-        assert kernels(world) == {"linux": "6.12.107-1"}
-    else:
-        with pytest.raises(BuildError, match=r"linux: 6\.12\.118-1 .*linux_6\.12\.118\.orig\.tar\.xz: 503"):
-            world.lock("linux")
-        assert world.text() == before
+    assert world.text() == before
+    assert len([request for request in site.requests if request.path == path]) > 1  # once more
 
 
 @pytest.mark.parametrize(

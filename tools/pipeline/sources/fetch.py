@@ -22,7 +22,7 @@ from tools.pipeline.sources import transport
 from tools.pipeline.sources.download import Download, Failure, Meter
 from tools.pipeline.sources.mirrors import SETTING, Mirrors
 from tools.pipeline.sources.pins import LocalFile, Pin
-from tools.pipeline.sources.transport import Broken, Limits, Refused
+from tools.pipeline.sources.transport import Absent, Broken, Limits, Refused
 from tools.pipeline.sources.wanted import Promise
 
 _REMEDY = f"set {SETTING} to another mirror"
@@ -83,7 +83,8 @@ def ensure(
 def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits | None = None) -> list[Failure]:
     """Ask some place for each pin's size without fetching it; the pins that none has.
 
-    `final` are those of which every place says so: the others may be there, and some place does not answer.
+    `final` are those of which every place says that it has no such file, or one of another size. The others may be
+    there: some place does not answer, or not that.
     """
     limits, pins = limits or Limits(), list(pins)
     transport.check_proxies(place for pin in pins for place in _places(pin, mirrors, root))
@@ -96,9 +97,9 @@ def missing(pins: Iterable[Pin], *, mirrors: Mirrors, root: Path, limits: Limits
                 for place in list(open_):
                     try:
                         size = transport.size_at(place, session, limits)
-                    except Refused as answer:
+                    except Absent as answer:
                         answers[place] = str(answer)
-                    except Broken as answer:
+                    except (Refused, Broken) as answer:
                         answers[place] = str(answer)
                         continue
                     else:

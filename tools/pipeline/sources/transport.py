@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import socket
+import stat
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,10 @@ class Limits:
 
 class Refused(Exception):  # noqa: N818 (these two are answers of a place, named for what they mean)
     """This place will not give the file, however often it is asked."""
+
+
+class Absent(Refused):
+    """This place says itself that it does not have the file; others that refuse may have it."""
 
 
 class Broken(Exception):  # noqa: N818
@@ -166,19 +171,35 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def size_at(place: str, session: requests.Session, limits: Limits) -> int:
-    """The size in bytes that a place announces, without fetching the file; Refused or Broken when it has none."""
+    """The size in bytes that a place announces, without fetching the file.
+
+    Absent when the place has no such file, Refused or Broken when it does not say.
+    """
     path = local_path(place)
     if path is not None:
-        if not path.is_file():
-            raise Refused("no such file")
-        return path.stat().st_size
+        return _local_size(path)
     with request(place, session, limits, method="HEAD") as response:
         length = response.headers.get("Content-Length", "")
-        if response.status_code in {408, 425, 429} or response.status_code >= 500:
+        if response.status_code in {404, 410}:
+            raise Absent(f"{response.status_code} {response.reason}")
+        if response.status_code != 200:
+            # It may want a password, know no HEAD, or be a proxy: none of that is about the file.
             raise Broken(f"{response.status_code} {response.reason}")
-        if response.status_code != 200 or not length.isdigit():
-            raise Refused(f"{response.status_code} {response.reason}")
+        if not (length.isascii() and length.isdigit()) or "Content-Encoding" in response.headers:
+            raise Broken("does not say how long the file is")
         return int(length)
+
+
+def _local_size(path: Path) -> int:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise Absent("no such file") from None
+    except OSError as error:
+        raise Broken(error.strerror or "cannot be read") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise Broken("is no file")
+    return status.st_size
 
 
 def measure(place: str, session: requests.Session, limits: Limits) -> Promise:
