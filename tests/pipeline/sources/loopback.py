@@ -41,6 +41,7 @@ class Reply:
 
     body: bytes = b""
     status: int = 200
+    reason: str | None = None  # the status's own
     cut: int | None = None
     then: str = "close"  # close | reset | hang
     ranges: bool = True
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(asked[1])
             status, body = 206, reply.body[start:]
             headers["Content-Range"] = reply.content_range or f"bytes {start}-{len(reply.body) - 1}/{len(reply.body)}"
-        self.send_response(status)
+        self.send_response(status, reply.reason)
         if reply.announce is not None:
             headers.setdefault("Content-Length", str(len(body) if reply.announce < 0 else reply.announce))
         else:

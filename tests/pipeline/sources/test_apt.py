@@ -203,13 +203,20 @@ def test_password_of_a_mirror_is_not_shown(stand_in: StandIn, tmp_path: Path) ->
 
 
 def test_source_of_a_version_that_the_index_has_not(stand_in: StandIn, tmp_path: Path) -> None:
-    stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nPackage: linux\nVersion: 6.12.117-1\n")
+    stand_in.answer("showsrc", out="Package: linux\nVersion: 6.12.107-1\n\nVersion: 6.12.117-1\n\nVersion: 9\x1b[2J\n")
     stand_in.answer("source", out=f"'http://h/debian/pool/l.tar.xz' l.tar.xz 5 SHA256:{A}\n")
     made = make(tmp_path)
     assert made.source("linux", "9") == []
     assert made.source_versions("linux") == ["6.12.107-1", "6.12.117-1"]
     assert [found.file for found in made.source("linux", "6.12.107-1")] == ["l.tar.xz"]
     assert stand_in.calls("apt-get") == [["-qq", "--print-uris", "--only-source", "source", "linux=6.12.107-1"]]
+
+
+def test_versions_are_compared_as_dpkg_does(stand_in: StandIn, tmp_path: Path) -> None:
+    made = make(tmp_path)
+    assert made.newest_first(["1.9", "1.10", "1:0", "1.10~rc1"]) == ["1:0", "1.10", "1.10~rc1", "1.9"]
+    with pytest.raises(BuildError, match="dpkg cannot compare the versions 1- and 1"):
+        made.precedes("1-", "1")
 
 
 def test_versions_to_prefer_and_to_avoid(stand_in: StandIn, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from tests.pipeline.sources.loopback import Reply, Site
-from tests.pipeline.sources.test_resolve import World, world
+from tests.pipeline.sources.world import World, world
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import pins, resolve, resolver, wanted
-from tools.pipeline.sources.apt import Found
+from tools.pipeline.sources.apt import Apt, Found
 
 __all__ = ["world"]
 
@@ -83,11 +83,12 @@ def test_the_files_of_a_source_package_go_together(world: World) -> None:
 
 
 def test_nothing_that_is_listed_can_be_fetched(world: World) -> None:
+    before = world.text()
     world.list_kernels("6.12.111-1", "6.12.118-1")
     ask_for(world, "6.12.118-1")
     with pytest.raises(BuildError, match=r"linux: 6\.12\.118-1 .* nor any other version that the index lists\. Tried"):
         world.lock()
-    assert not (world.root / pins.SOURCES_LOCK).exists()
+    assert world.text() == before
 
 
 def test_promised_bytes_have_no_substitute(world: World) -> None:
@@ -211,6 +212,35 @@ def test_a_mirror_that_does_not_say_no_is_no_reason(world: World, site: Site, re
         world.lock("linux")
     assert world.text() == before
     assert len([request for request in site.requests if request.path == path]) > 1  # once more
+
+
+def test_what_mirrors_and_indexes_say_keeps_off_the_terminal(
+    world: World, site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Apt, "precedes", lambda _, version, other: "\x1b" in version and version != other)
+    ask_a_site(world, site, Reply(status=404, reason="\x1b[31mGone"))
+    world.list_kernels("6.12.\x1b[2J9-1", "6.12.118-1")
+    older = world.source("linux", "6.12.\x1b[2J9-1")[1]
+    quoted = older.origin.path.replace("\x1b[", "%1B%5B")
+    site.replies[f"/debian/{quoted}"] = [Reply(body=older.file.encode())]
+    assert world.lock("linux") == [r"updated  linux 6.12.107-1 → 6.12.\x1b[2J9-1"]
+    assert world.shown == [r"linux 6.12.107-1 → 6.12.\x1b[2J9-1"]
+    said = capfd.readouterr().err
+    assert r"404 \x1b[31mGone); taking 6.12.\x1b[2J9-1, the newest" in said
+    assert "\x1b" not in said
+
+
+def test_every_tree_that_falls_back_says_so(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    world.lock()
+    world.versions |= {"libc6": ["2.42", "2.41"], "gcc": ["15", "14.2"]}
+    world.publish_all()
+    for file in ("libc6_2.42", "gcc_15"):
+        (world.mirror / f"debian/pool/main/{file}_amd64.deb").unlink()
+    expected = ["gcc 15 (build tree)", "libc6 2.42 (boot tree)", "libc6 2.42 (build tree)"]
+    for _ in range(2):  # the second run remembers
+        assert world.lock() == []
+        notes = [line for line in capfd.readouterr().err.splitlines() if "listed, but no mirror has the file" in line]
+        assert sorted(note.strip().removeprefix("note: ").partition(":")[0] for note in notes) == expected
 
 
 @pytest.mark.parametrize(

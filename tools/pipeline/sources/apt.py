@@ -21,7 +21,7 @@ from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources.mirrors import REMEDY, SETTING, Mirrors, unknown
 from tools.pipeline.sources.pins import Archive, PoolFile
-from tools.pipeline.sources.wanted import NO_OLDER, Architecture, Older
+from tools.pipeline.sources.wanted import NO_OLDER, VERSION, Architecture, Older
 
 KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{suffix}") for suffix in ("gpg", "pgp"))
 _PASSED_ON = (
@@ -110,11 +110,14 @@ class Apt:
             text = self._run("apt-cache", "--only-source", "showsrc", package)
         except BuildError:
             return []
-        return sorted(set(re.findall(r"^Version: (\S+)$", text, flags=re.MULTILINE)))
+        return sorted(set(re.findall(rf"^Version: ({VERSION})$", text, flags=re.MULTILINE)))
 
     def precedes(self, version: str, other: str) -> bool:
         """Whether a version of a package comes before another, as dpkg compares them."""
-        return _start(["dpkg", "--compare-versions", version, "lt", other], {}).returncode == 0
+        status = _start(["dpkg", "--compare-versions", version, "lt", other], {}).returncode
+        if status not in {0, 1}:
+            raise BuildError(f"dpkg cannot compare the versions {version} and {other}")
+        return status == 0
 
     def newest_first(self, versions: Iterable[str]) -> list[str]:
         """The versions as dpkg sorts them, newest first."""

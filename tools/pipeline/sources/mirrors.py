@@ -16,7 +16,7 @@ from tools.pipeline.base import ui
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import pypi
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Urls, Wheel
-from tools.sev.errors import mask
+from tools.sev.errors import mask, printable
 
 SETTING = "SEV_ARTIFACTS_MIRROR"
 REMEDY = (
@@ -200,6 +200,6 @@ def discover(setting: Sequence[str], *, apt: Path = Path("/etc/apt")) -> Mirrors
     derived = tuple(Mirror(base=base, archive=Archive.SECURITY) for base in beside if archive_of(base))
     if derived:
         source = SETTING if setting else str(apt)
-        places = mask(", ".join(m.base for m in derived))
+        places = printable(mask(", ".join(m.base for m in derived)))
         ui.line(f"   note: {source} names no mirror of {Archive.SECURITY}; looking for it at {places}")
     return Mirrors(mirrors=(*found.mirrors, *derived))

@@ -12,7 +12,6 @@ suite's index does not have) are hashed and shown to a person first.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import fetch, pins, wanted
 from tools.pipeline.sources.apt import Apt
 from tools.pipeline.sources.mirrors import Mirrors
-from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Source, ToolchainLock
+from tools.pipeline.sources.pins import Archive, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.resolver import Locks, Resolver
 from tools.pipeline.sources.wanted import Kind, Toolchain, WantedSource
+from tools.sev.errors import mask, printable
 
 UNVOUCHED = "nothing vouches for these bytes but the places that they came from"
 OLDER = "these are older than what is pinned now; a mirror that holds back what is newer looks just so"
@@ -47,7 +47,11 @@ def lock(
     toolchain = wanted.read_toolchain(root / wanted.TOOLCHAIN_TOML)
     for want in asked:
         _check_licence(want)
-    old = _read(root, strict=bool(only))
+    # Without these no command starts, so there are none to begin from nothing.
+    old = Locks(
+        sources=pins.read_sources_lock(root / pins.SOURCES_LOCK),
+        toolchain=pins.read_toolchain_lock(root / pins.TOOLCHAIN_LOCK),
+    )
     names = _chosen(only, asked, toolchain, old)
     apt = Apt(
         folder=folder,
@@ -80,17 +84,22 @@ def lock(
     if not check:
         for matter, about in ((UNVOUCHED, job.unvouched), (OLDER, list(_older(old, new, apt)))):
             if about:
-                confirm(matter, about)
+                confirm(matter, _shown(about))
         files.write_if_changed(root / pins.SOURCES_LOCK, pins.render_sources(new.sources).encode())
         files.write_if_changed(root / pins.TOOLCHAIN_LOCK, pins.render_toolchain(new.toolchain).encode())
         if not only:
             _remember(memory, _circumstances(root, apt, asked), job)
-    return changes
+    return _shown(changes)
 
 
 def _show(notes: Iterable[str]) -> None:
-    for note in notes:
+    for note in _shown(notes):
         ui.line(f"   note: {note}")
+
+
+def _shown(lines: Iterable[str]) -> list[str]:
+    """What may quote a mirror or an index, as a terminal may have it."""
+    return [printable(mask(line)) for line in lines]
 
 
 def _older(old: Locks, new: Locks, apt: Apt) -> Iterator[str]:
@@ -138,17 +147,6 @@ def _circumstances(root: Path, apt: Apt, asked: Iterable[WantedSource]) -> dict[
     names += [want.path for want in asked if want.kind is Kind.FILE]
     digests = {name: files.of_file(root / name) if (root / name).is_file() else "" for name in names}
     return {**digests, "index": apt.fingerprint()}
-
-
-def _read(root: Path, *, strict: bool) -> Locks:
-    """What is pinned now. Unless `strict`, a lock that is absent or broken pins nothing: it will be replaced."""
-    sources: tuple[Source, ...] = ()
-    toolchain = ToolchainLock(suite="", wanted=(), packages=())
-    with suppress(*([] if strict else [UserError])):
-        sources = pins.read_sources_lock(root / pins.SOURCES_LOCK)
-    with suppress(*([] if strict else [UserError])):
-        toolchain = pins.read_toolchain_lock(root / pins.TOOLCHAIN_LOCK)
-    return Locks(sources=sources, toolchain=toolchain)
 
 
 def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolchain, old: Locks) -> set[str]:

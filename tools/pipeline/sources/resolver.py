@@ -186,21 +186,25 @@ class Resolver:
                     found.setdefault((package.pin, package.architecture), []).append(name)
         prefer = {pin.name: pin.version for pin, _ in found} if self.fill_in else {}
         locked = {name for name, _ in self.old.toolchain.wanted}
-        avoid: set[tuple[str, str]] = set()
+        gone: list[Failure] = []
         for tree in trees:
-            for key in self._closure(tree, {} if tree.name in locked else prefer, avoid):
+            for key in self._closure(tree, {} if tree.name in locked else prefer, gone):
                 found.setdefault(key, []).append(tree.name)
         packages = [Package(pin=p, architecture=a, trees=tuple(sorted(names))) for (p, a), names in found.items()]
         return tuple(sorted(packages, key=pins.package_order))
 
     def _closure(
-        self, tree: WantedTree, prefer: Mapping[str, str], avoid: set[tuple[str, str]]
+        self, tree: WantedTree, prefer: Mapping[str, str], gone: list[Failure]
     ) -> list[tuple[Pin, Architecture]]:
-        """What the tree needs, in the newest versions that can be fetched and fit together."""
+        """What the tree needs, in the newest versions that can be fetched and fit together.
+
+        `gone` is what no mirror has, as the trees before have found out; more is added to it.
+        """
         # What is locked fits together: the last resort where newer versions cannot all be had.
         locked = {p.pin.name: p.pin.version for p in self.old.toolchain.of_tree(tree.name)}
-        gone: list[Failure] = []
+        before = len(gone)
         while True:
+            avoid = {key for failure in gone for key in _keys(failure)}
             try:
                 answer = [_package(item) for item in self.apt.closure(tree.packages, prefer=prefer, avoid=avoid)]
             except BuildError:
@@ -214,25 +218,26 @@ class Resolver:
                     raise
                 continue
             missing = self.missing(pin for pin, _ in answer)
-            new = [failure for failure in missing if (failure.pin.name, failure.pin.version) not in avoid]
+            new = [failure for failure in missing if _keys(failure)[0] not in avoid]
             if missing and not new:
                 fetch.refuse(missing)
             if not missing:
-                self._note(tree, gone, answer)
+                self.absent += [failure.pin for failure in gone[before:]]
+                self._note(tree, gone, before, answer)
                 return answer
             gone += new
-            for failure in new:
-                avoid.add((failure.pin.name, failure.pin.version))
-                # Packages of one source go together: apt, which chooses versions first, would not find older ones.
-                assert isinstance(failure.pin.origin, PoolFile)
-                avoid.add((f"src:{Path(failure.pin.origin.path).parent.name}", failure.pin.version))
 
-    def _note(self, tree: WantedTree, gone: Iterable[Failure], answer: Iterable[tuple[Pin, Architecture]]) -> None:
+    def _note(
+        self, tree: WantedTree, gone: Sequence[Failure], before: int, answer: Iterable[tuple[Pin, Architecture]]
+    ) -> None:
+        """Say what the tree has in an older version, or not at all; the first `before` are other trees' finds."""
         taken = {pin.name: pin.version for pin, _ in answer}
-        for failure in gone:
+        for number, failure in enumerate(gone):
             name = failure.pin.name
+            # Nobody knows whether this tree would have had it, had another not found out.
+            if number < before and not (name in taken and self.apt.precedes(taken[name], failure.pin.version)):
+                continue
             instead = f"taking {taken[name]}" if name in taken else "doing without"
-            self.absent.append(failure.pin)
             self.notes.append(
                 f"{name} {failure.pin.version} ({tree.name} tree): listed, but no mirror has the file "
                 f"({_answers(failure)}); {instead}"
@@ -262,6 +267,16 @@ def _spellings(version: str) -> tuple[str, str]:
     """The version as the packaging's files have it, and as the upstream archive has it."""
     whole = version.partition(":")[2] or version
     return whole, whole.rpartition("-")[0] or whole
+
+
+def _keys(failure: Failure) -> list[tuple[str, str]]:
+    """What apt is to avoid where a package is on no mirror: the package, and all others of its source.
+
+    They go together: apt, which chooses versions first, would not find older ones.
+    """
+    assert isinstance(failure.pin.origin, PoolFile)
+    source = Path(failure.pin.origin.path).parent.name
+    return [(failure.pin.name, failure.pin.version), (f"src:{source}", failure.pin.version)]
 
 
 def _answers(failure: Failure) -> str:
@@ -297,7 +312,7 @@ def _pool_places(want: WantedSource) -> list[PoolFile]:
 
 
 def _package(item: Found) -> tuple[Pin, Architecture]:
-    match = re.fullmatch(r"([^_]+)_([^_]+)_([^_]+)\.deb", item.file)
+    match = re.fullmatch(rf"({wanted.PACKAGE})_({wanted.VERSION})_({'|'.join(Architecture)})\.deb", item.file)
     if match is None:
         raise BuildError(f"apt named a package file {item.file!r}")
     found = Promise(sha256=item.sha256, size=item.size)
