@@ -103,12 +103,13 @@ def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool)
     # It imports requests, which takes longer than a build with nothing to do.
     from tools.pipeline.sources import resolve  # noqa: PLC0415 (start-up: only this command needs it)
 
+    confirm = partial(consent, yes=yes, older=older)
     names = [name for name in only.split(",") if name]
     rest = [name for name in names if name != _REQUIREMENTS]
     python = not names or _REQUIREMENTS in names
     # pip may ask its index for half a minute and needs no processor: meanwhile apt answers.
     with ThreadPoolExecutor() as pool:
-        later = pool.submit(requirements.lock, root=project.root, upgrade=upgrade) if python else None
+        later = pool.submit(requirements.resolve, root=project.root, upgrade=upgrade) if python else None
         changes = []
         if rest or not names:
             changes += resolve.lock(
@@ -116,9 +117,10 @@ def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool)
                 folder=project.build / "apt",
                 mirrors=mirrors.discover(ambient.mirror_override()),
                 only=rest,
-                confirm=partial(consent, yes=yes, older=older),
+                confirm=confirm,
             )
-        changes += later.result() if later else []
+        # One question after the other, and both from this thread.
+        changes += later.result().write(partial(confirm, resolve.OLDER)) if later else []
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
 
