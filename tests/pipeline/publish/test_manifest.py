@@ -82,6 +82,10 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
     }
     assert all(source["sha256"] == pins[source["name"]].sha256 for source in inputs["sources"])
     assert inputs["tools"].keys() == {"build", "python"}
+    assert {name: tools["suite"] for name, tools in inputs["tools"].items()} == {
+        "build": "trixie",
+        "python": "trixie, bookworm",
+    }
     for name, tools in inputs["tools"].items():
         packages = project.toolchain_lock.of_tree(name)
         assert {p["name"]: p["sha256"] for p in tools["packages"]} == {p.pin.name: p.pin.sha256 for p in packages}

@@ -74,8 +74,13 @@ def declared(
 
 
 def _tools(name: str, toolchain: ToolchainLock) -> dict[str, Any]:
-    packages = [pins.package_fields(package, trees=[name]) for package in toolchain.of_tree(name)]
-    return {"suite": toolchain.suite, "packages": packages}
+    found = toolchain.of_tree(name)
+    older = toolchain.older
+    mixed = any(package.pin.name in older.packages for package in found)
+    return {
+        "suite": f"{toolchain.suite}, {older.suite}" if mixed else toolchain.suite,
+        "packages": [pins.package_fields(package, trees=[name]) for package in found],
+    }
 
 
 def _tree(engine: Engine, name: str) -> Tree:
