@@ -15,6 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from tests.launcher.launcher_kit import Out
+from tools.launcher.bundle import make
 from tools.launcher.config.runtime_config import load_config
 from tools.launcher.measure import digest_file
 from tools.pipeline.engine.executor import Engine
@@ -27,6 +28,8 @@ from tools.sev import formats, toml
 
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
+ALL = (*SCHEMAS, "bundle")
+"""With those of files that no build makes."""
 ANY = "*"
 """Stands for a name that is data: a CPU model, a file, a number of vCPUs."""
 
@@ -93,22 +96,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Keys:
     return found
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", ALL)
 def test_they_are_schemas(repository: Path, name: str) -> None:
     whole = schema(repository, name)
     Draft202012Validator.check_schema(whole)
     assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert sorted(path.name for path in (repository / "docs/schemas").iterdir()) == sorted(
-        f"{name}.schema.json" for name in SCHEMAS
+        f"{name}.schema.json" for name in ALL
     )
 
 
 def test_numbers_of_schemas(repository: Path) -> None:
-    numbers = {name: schema(repository, name)["properties"]["schema"]["const"] for name in SCHEMAS}
+    numbers = {name: schema(repository, name)["properties"]["schema"]["const"] for name in ALL}
     assert numbers == {
         "runtime": formats.RUNTIME_SCHEMA,
         "launch-digests": formats.DIGESTS_SCHEMA,
         "manifest": manifest.SCHEMA,
+        "bundle": make.SCHEMA,
     }
 
 

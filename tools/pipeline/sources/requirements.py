@@ -53,7 +53,7 @@ def resolve(*, root: Path, upgrade: bool = False) -> Resolved:
     locks, changes, older = {}, [], []
     with pypi.scratch() as folder:
         # A lock constrains others as it is going to be, before anybody has agreed to it.
-        for path in (*root.glob("requirements*.in"), *root.glob("requirements*.lock")):
+        for path in (*sorted(root.glob("requirements*.in")), *sorted(root.glob("requirements*.lock"))):
             shutil.copyfile(path, folder / path.name)
         # The shorter name first: the others are constrained by its lock.
         for asked in sorted(folder.glob("requirements*.in"), key=lambda path: (len(path.name), path.name)):
