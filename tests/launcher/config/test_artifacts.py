@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.conftest import Answer, Run
+from tests.launcher.conftest import OWN, Answer, Run
 from tests.launcher.launcher_kit import CMDLINE, Out, firmware_image
 from tools.launcher.base.errors import UserError
 from tools.launcher.config import artifacts
@@ -55,7 +55,7 @@ def test_damaged_artifacts_are_refused(out: Out, call: Call, standin: Path, tar:
             path.mkdir()
         case "fifo":
             os.mkfifo(path)
-    words = ["run", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
+    words = ["run", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin, "--qemu-user", OWN]
     answer = call(*words, "--rootfs", tar, "--", "true")
     assert answer.status == 2
     assert name in answer.one_line()
@@ -115,7 +115,20 @@ def test_the_firmwares_footer(out: Out) -> None:
 
 def test_firmware_without_hashes_area_stops_a_run(tmp_path: Path, call: Call, standin: Path, tar: Path) -> None:
     out = Out(tmp_path / "other", firmware=firmware_image(hashes=None))
-    words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
+    words = [
+        "run",
+        "--unprotected",
+        "--config",
+        out.config,
+        "--qemu",
+        standin,
+        "--qemu-user",
+        OWN,
+        "--rootfs",
+        tar,
+        "--",
+        "true",
+    ]
     answer = call(*words)
     assert answer.status == 2
     assert "AmdSevX64.dsc" in answer.one_line()

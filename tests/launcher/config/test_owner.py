@@ -24,7 +24,7 @@ from tests.launcher.config.owner_kit import (
     sev_object,
     signed,
 )
-from tests.launcher.conftest import Answer
+from tests.launcher.conftest import OWN, Answer
 from tests.launcher.launcher_kit import Out
 from tools.launcher.config.owner import Owner, Wish, read
 from tools.launcher.config.runtime_config import load_config
@@ -130,7 +130,7 @@ def test_a_protected_run_hands_it_to_qemu(
     words = given.pair if mode is Mode.SNP else given.legacy
     out.data["sev"]["mode"] = str(mode)
     out.write()
-    run = ["run", "--config", out.config, "--qemu", standin, "--rootfs", tar]
+    run = ["run", "--config", out.config, "--qemu", standin, "--qemu-user", OWN, "--rootfs", tar]
     answer = call(*run, *words, "--", "echo", "hi")
     assert (answer.status, answer.out, answer.err) == (0, "hi\n", "")
     said = next(word for word in json.loads(log.read_text())["argv"] if "kernel-hashes" in word)

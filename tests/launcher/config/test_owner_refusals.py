@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.config.owner_kit import DH_CERT, HOST_DATA, SESSION, Call, Given, refused, signed
-from tests.launcher.conftest import Answer
+from tests.launcher.conftest import OWN, Answer
 from tests.launcher.launcher_kit import Out
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.owner import Wish, read
@@ -154,7 +154,7 @@ def test_a_run_refuses_before_anything_starts(
 ) -> None:
     log = out.folder / "log"
     monkeypatch.setenv("STANDIN_LOG", str(log))
-    words = ["run", "--config", out.config, "--qemu", standin, "--rootfs", tar]
+    words = ["run", "--config", out.config, "--qemu", standin, "--qemu-user", OWN, "--rootfs", tar]
     answer = call(*words, *given.pair[:2], "--", "true")
     assert "go together or not at all" in refused(answer)
     answer = call(*words, "--unprotected", "--host-data", HOST_DATA.hex(), "--", "true")
