@@ -151,8 +151,7 @@ mod tests {
     #[test]
     fn table_is_the_documented_one() {
         let verity = Verity::parse(&format!("{HASH}:0badcafe:256")).unwrap();
-        let expected =
-            format!("1 /dev/vda /dev/vda 4096 4096 256 257 sha256 {HASH} 0badcafe {PANIC}");
+        let expected = format!("1 /dev/vda /dev/vda 4096 4096 256 257 sha256 {HASH} 0badcafe {PANIC}");
         assert_eq!(verity.table("/dev/vda"), expected);
         let unsalted = Verity::parse(&format!("{HASH}:-:1")).unwrap();
         assert!(unsalted.table("/dev/vda").contains(" 1 2 sha256 "));
