@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.channel.test_session import gone, wait_for
-from tests.launcher.conftest import REPOSITORY
+from tests.launcher.conftest import OWN, REPOSITORY
 from tests.launcher.launcher_kit import Out
 from tools.pipeline.publish import pack_launcher
 
@@ -34,7 +34,7 @@ def one_file(out: Out, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_words(standin: Path, tar: Path, *argv: str) -> list[str]:
-    options = ["--unprotected", "--accel", "tcg", "--qemu", str(standin), "--rootfs", str(tar)]
+    options = ["--unprotected", "--accel", "tcg", "--qemu", str(standin), "--qemu-user", OWN, "--rootfs", str(tar)]
     return ["run", *options, "--", *argv]
 
 
