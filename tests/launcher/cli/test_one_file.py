@@ -226,7 +226,8 @@ def test_a_signal_while_the_root_is_packed_leaves_nothing(
     root.mkdir()
     with (root / "large").open("wb") as stream:
         stream.truncate(64 << 30)  # takes no room here; its copy would, so packing it takes long enough
-    words: list[str | Path] = [one_file, *run_words(standin, root, "true")]
+    run, *rest = run_words(standin, root, "true")
+    words: list[str | Path] = [one_file, run, "--rootfs-limit", "128G", *rest]
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     packed = tmp_path / "tmp"
     wait_for(lambda: any(path.stat().st_size for path in packed.glob("*/rootfs.tar")))
