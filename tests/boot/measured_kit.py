@@ -194,7 +194,7 @@ class Monitor:
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self._stat = Path("/proc") / str(int.from_bytes(credentials[:4], "little")) / "stat"
         self._receive()  # the greeting
-        self._execute("qmp_capabilities")
+        self.execute("qmp_capabilities")
 
     def close(self) -> None:
         """Hang up."""
@@ -208,9 +208,9 @@ class Monitor:
 
     def instruction_pointer(self) -> int:
         """The first CPU's. Stopped for that: the emulator keeps it current between blocks of code only."""
-        self._execute("stop")
+        self.execute("stop")
         text = self._human("info registers")
-        self._execute("cont")
+        self.execute("cont")
         found = re.search(r"\b[RE]IP=([0-9a-f]+)", text)
         assert found, text
         return int(found[1], 16)
@@ -221,9 +221,10 @@ class Monitor:
         return bytes(int(byte, 16) for byte in re.findall(r"\b0x([0-9a-f]{2})\b", text))
 
     def _human(self, line: str) -> str:
-        return str(self._execute("human-monitor-command", **{"command-line": line}))
+        return str(self.execute("human-monitor-command", **{"command-line": line}))
 
-    def _execute(self, command: str, **arguments: str) -> object:
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run one command; what it returns."""
         self._stream.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         self._stream.flush()
         while True:

@@ -27,6 +27,8 @@ def test(project: Project) -> Task:
         "task_dep": [
             "build",
             *[f"artifacts:{p.name}" for p in project.recipes.profiles],
+            # Debian's kernel: the control of tests/boot/acpi.
+            "toolchain:bench",
             "toolchain:boot",
             "toolchain:lint",
             "toolchain:repro",
