@@ -26,6 +26,7 @@ from tools.sev import formats, toml
 
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
+"""Of what is built. That of workload documents, which owners write: tests/sev/workload."""
 ANY = "*"
 """Stands for a name that is data: a CPU model, a file, a number of vCPUs."""
 
@@ -92,13 +93,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Keys:
     return found
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", [*SCHEMAS, "workload"])
 def test_they_are_schemas(repository: Path, name: str) -> None:
     whole = schema(repository, name)
     Draft202012Validator.check_schema(whole)
     assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert sorted(path.name for path in (repository / "docs/schemas").iterdir()) == sorted(
-        f"{name}.schema.json" for name in SCHEMAS
+        f"{name}.schema.json" for name in (*SCHEMAS, "workload")
     )
 
 
