@@ -3,9 +3,9 @@
 """Names and schema numbers of our own files; docs/schemas/ has a JSON Schema for each."""
 
 RUNTIME_NAME = "runtime.toml"
-RUNTIME_SCHEMA = 3
+RUNTIME_SCHEMA = 4
 
 DIGESTS_NAME = "launch-digests.json"
-DIGESTS_SCHEMA = 1
+DIGESTS_SCHEMA = 2
 DIGESTS_VCPUS = 64
 """Its tables go from 1 to this many vCPUs."""

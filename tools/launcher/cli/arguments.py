@@ -12,7 +12,7 @@ from tools.sev.formats import RUNTIME_NAME
 CONFIG = Option("--config", "FILE", text="default: runtime.toml beside this program", convert=Path)
 JSON = Option("--json", text="as one JSON document")
 QUIET = Option("--quiet", text="only warnings and errors")
-VERITY = Option("--verity", "HASH", text="dm-verity root hash of the EROFS image; changes the launch digest")
+VERITY = Option("--verity", "HASH", text="dm-verity root hash of the EROFS image; in the launch digest")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

@@ -19,6 +19,7 @@ from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.accelerators import TIMEOUTS, trial_time
+from tools.launcher.guest.binding import UNBOUND, compose
 from tools.launcher.guest.command_line import NAMED_KERNEL_SINCE
 from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.guest.spec import Accel, Spec, Wanted, reasons_against
@@ -219,7 +220,13 @@ def _boot(trial: _Trial, *, accel: Accel, timeout: float) -> tuple[float, str | 
     trial.ui.note(f"starting a guest on {accel.upper()}, for up to {timeout:g} s")
     config = trial.config
     spec = Spec(
-        config=config, qemu=trial.qemu, firmware=trial.firmware, protection=None, cbit=None, cmdline=config.cmdline
+        config=config,
+        qemu=trial.qemu,
+        firmware=trial.firmware,
+        protection=None,
+        cbit=None,
+        cmdline=compose(config, append="", binding=UNBOUND, verity=None, rootfs=None),
+        binding=UNBOUND,
     )
     nothing = Container(root_kind=RootKind.TAR, root_length=0)
     begun = time.monotonic()

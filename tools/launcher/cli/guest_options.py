@@ -12,6 +12,7 @@ from tools.launcher.cli.arguments import CONFIG, QUIET, VERITY, cmdline_text, de
 from tools.launcher.cli.parser import Group, Option
 from tools.launcher.config.owner import Wish
 from tools.launcher.config.runtime_config import RuntimeConfig
+from tools.launcher.guest.binding import Unbound
 from tools.launcher.guest.spec import Accel, Wanted
 from tools.sev.limits import VCPUS_MAX, memory_mib
 from tools.sev.modes import Console, Mode
@@ -99,7 +100,7 @@ def check_console(config: RuntimeConfig, values: Values) -> None:
 
 def note_digest(asked: Wanted, config: RuntimeConfig, ui: Ui) -> None:
     """Say which options move the launch digest."""
-    if asked.kernel_cmdline(config) != config.cmdline:
+    if asked.append or (isinstance(asked.binding, Unbound) and asked.verity is not None):
         ui.note(f"the kernel command line differs from the config's: the launch digest changes by it; {_PRINTS_IT}")
     if asked.unprotected:
         return
