@@ -93,7 +93,7 @@ def command(out: Out, standin: Path, tar: Path) -> Callable[..., list[str]]:
     """The words that start the launcher with the stand-in."""
 
     def words(*argv: str, options: Sequence[str] = ("--accel", "tcg")) -> list[str]:
-        run = ["run", "--config", str(out.config), "--unprotected", "--qemu", str(standin)]
+        run = ["run", "--config", str(out.config), "--unprotected", "--qemu", str(standin), "--qemu-user", OWN]
         return [sys.executable, "-m", "tools.launcher", *run, "--rootfs", str(tar), *options, "--", *argv]
 
     return words
