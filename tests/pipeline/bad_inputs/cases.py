@@ -79,7 +79,7 @@ _LOCKS = [
     _case(SOURCES_LOCK, 'name = "edk2-debian"', 'name = "edk2"', at=": edk2: ", says="pinned twice; keep one entry"),
     _case(TOOLCHAIN_LOCK, None, "", at=": ", says="no such file"),
     _case(TOOLCHAIN_LOCK, 'suite = "trixie"', 'suite = "../x"', at=": suite: ", says="is not a Debian suite"),
-    _case(TOOLCHAIN_LOCK, "[trees]", "[threes]", at=": threes: ", says="unknown key; known here: package, schema, suite, trees"),
+    _case(TOOLCHAIN_LOCK, "[trees]", "[threes]", at=": threes: ", says="unknown key; known here: older, package, schema, suite, trees"),
     _case(TOOLCHAIN_LOCK, 'architecture = "', 'architecture = "m', at=": package[0].architecture: ", says="not one"),
     _case(TOOLCHAIN_LOCK, 'trees = ["', 'trees = ["x", "', at=": package[0].trees[0]: ", says="'x' is not a tree"),
     _case(TOOLCHAIN_LOCK, "_amd64.deb", "_arm64.deb", at=": package[0].path: ", says="is not a package file"),

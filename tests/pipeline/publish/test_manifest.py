@@ -78,7 +78,8 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
     } <= inputs["files"].keys()
     pins = {source.pin.name: source.pin for source in project.sources}
     assert {source["name"] for source in inputs["sources"]} == {
-        *(profile.kernel.source, profile.firmware.source, profile.firmware.debian_source, "sev-snp-measure")
+        *(profile.kernel.source, profile.firmware.source, profile.firmware.debian_source),
+        *("sev-snp-measure", "erofs-utils"),
     }
     assert all(source["sha256"] == pins[source["name"]].sha256 for source in inputs["sources"])
     assert inputs["tools"].keys() == {"build", "python"}
