@@ -117,15 +117,15 @@ def test_strays_are_named_and_stay(case: Case, capfd: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_modes_are_our_own(case: Case, umask: int) -> None:
-    """Whatever the caller's umask: nobody else writes, everybody reads; only the launcher is executable."""
+    """Whatever the caller's umask: nobody else writes, everybody reads; only programs are executable."""
     before = os.umask(umask)
     try:
         case.fill()
     finally:
         os.umask(before)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [case.folder, *case.folder.rglob("*")]}
-    executable = case.folder / "sev-launch"
-    assert modes == {path: 0o755 if path.is_dir() or path == executable else 0o644 for path in modes}
+    programs = {case.folder / "sev-launch", case.folder / "mkfs.erofs"}
+    assert modes == {path: 0o755 if path.is_dir() or path in programs else 0o644 for path in modes}
 
 
 def test_what_the_launcher_refuses_is_no_output_folder(case: Case) -> None:
