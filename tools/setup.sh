@@ -125,7 +125,9 @@ run)
     enter "$@"
     ;;
 dev)
+    host_packages
     wait_for_others
+    if ! fits; then environment; fi
     cmp -s "$here/requirements-dev.lock" "$venv/requirements-dev.lock" && exit 0
     say "adding requirements-dev.lock to .venv"
     log=$venv/setup-dev.log
