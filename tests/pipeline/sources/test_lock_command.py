@@ -87,7 +87,7 @@ def test_consent_to_new_bytes_is_none_to_older_versions() -> None:
 def test_unknown_name(checkout: Path) -> None:
     status, said = doit(checkout, "lock", "--only", "extra,bogus")
     assert status == 2, said
-    assert "--only: there is no source and no tree 'bogus'; sources: edk2, edk2-debian, extra" in said
+    assert "--only: there is no source and no tree 'bogus'; sources: edk2, edk2-debian, erofs-utils, extra" in said
     assert "Traceback" not in said
 
 

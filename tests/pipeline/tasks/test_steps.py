@@ -32,6 +32,7 @@ from tools.pipeline.engine import seal
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
+from tools.pipeline.engine.memory import Memory
 from tools.pipeline.engine.results import Results
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.tree import Tree
@@ -43,6 +44,8 @@ ENGINE = Engine(
     root=HERE, build=HERE / "build", cas=Cas(root=HERE / "cache"),
     results=Results(root=HERE / "cache/results", seal=seal.load(HERE / "state")), jobs=Jobs(2),
     find_tools=lambda name: TOOLS, check_tools=lambda name: TOOLS,
+    # On disk, where the tests look for what a step has done.
+    memory=Memory(available=lambda: 0),
 )
 DOIT_CONFIG = {{**doit_glue.config(HERE / "build", default="all"), "num_process": 2}}
 
