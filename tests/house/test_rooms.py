@@ -126,11 +126,9 @@ def too_long(files: list[Path]) -> list[str]:
 
 
 def too_full(files: list[Path]) -> list[str]:
-    # The agent's crate is one list of `mod` lines in main.rs, whatever its folders.
-    files = [path for path in files if path.suffix == ".py"]
     counted: dict[Path, int] = {}
     for path in files:
-        if path.name != "__init__.py":
+        if path.suffix in {".py", ".rs"} and path.name not in {"__init__.py", "mod.rs"}:
             counted[path.parent] = counted.get(path.parent, 0) + 1
     return [folder.name for folder, count in counted.items() if count > MAX_MODULES]
 

@@ -3,7 +3,7 @@
 
 //! The measured kernel command line: the only configuration that the host cannot choose unseen.
 
-use crate::verity::Verity;
+use crate::root::verity::Verity;
 
 /// What the `sev_agent.` keys say (docs/protocol.md, "Measured command line").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

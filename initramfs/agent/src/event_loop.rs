@@ -10,15 +10,15 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::channel::frame::Decoder;
+use crate::channel::message::{self, Exit, Message, Spawn};
+use crate::channel::port::{Port, Received};
 use crate::cmdline::CommandLine;
-use crate::container::{self, Container};
 use crate::failure::{Code, Context, Failure};
-use crate::frame::Decoder;
 use crate::log::log;
-use crate::message::{self, Exit, Message, Spawn};
-use crate::port::{Port, Received};
-use crate::process::{Process, Progress, Source, STDIN_WINDOW};
-use crate::spawn;
+use crate::process::container::{self, Container};
+use crate::process::live::{Process, Progress, Source, STDIN_WINDOW};
+use crate::process::spawn;
 use crate::sys;
 
 const MAX_PROCESSES: usize = 64;

@@ -9,23 +9,14 @@
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
 
+mod channel;
 mod cmdline;
-mod container;
 mod event_loop;
-mod extract;
 mod failure;
-mod frame;
 mod log;
-mod message;
-mod mounts;
-mod pax;
-mod port;
 mod process;
-mod rootfs;
-mod spawn;
+mod root;
 mod sys;
-mod tar;
-mod verity;
 
 #[cfg(test)]
 mod tests;
@@ -33,11 +24,13 @@ mod tests;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 
+use channel::message;
+use channel::port::Port;
 use cmdline::CommandLine;
 use event_loop::{Agent, End};
 use failure::{Code, Context, Failure};
 use log::log;
-use port::Port;
+use root::mounts;
 
 /// Inode of the initial PID namespace: `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";

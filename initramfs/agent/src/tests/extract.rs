@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::tar::{end, header, member, seal};
-use crate::extract::extract;
-use crate::tar::BLOCK;
+use crate::root::extract::extract;
+use crate::root::tar::BLOCK;
 
 /// A folder that goes away with the test.
 struct Folder(PathBuf);
@@ -36,7 +36,7 @@ fn own(mut bytes: Vec<u8>, folder: &Path) -> Vec<u8> {
     let data = fs::metadata(folder).unwrap();
     let mut at = 0;
     while at < bytes.len() && bytes[at] != 0 {
-        let size = crate::pax::number(&bytes[at + 124..at + 136]).unwrap();
+        let size = crate::root::pax::number(&bytes[at + 124..at + 136]).unwrap();
         let links = (b'1'..=b'6').contains(&bytes[at + 156]);
         bytes[at + 108..at + 116].copy_from_slice(format!("{:07o}\0", data.uid()).as_bytes());
         bytes[at + 116..at + 124].copy_from_slice(format!("{:07o}\0", data.gid()).as_bytes());

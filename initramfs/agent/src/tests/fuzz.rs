@@ -6,11 +6,11 @@
 
 use super::message::{spawn_payload, Payload};
 use super::tar::{end, header, member, record, seal};
+use crate::channel::frame::{encode, Decoder, HEADER_BYTES};
+use crate::channel::message::{self, kind, Message};
 use crate::cmdline;
-use crate::frame::{encode, Decoder, HEADER_BYTES};
-use crate::message::{self, kind, Message};
-use crate::pax::Overrides;
-use crate::tar::{Archive, BLOCK};
+use crate::root::pax::Overrides;
+use crate::root::tar::{Archive, BLOCK};
 
 /// xorshift64*, Vigna 2016: fixed seeds, the same inputs on each run.
 struct Random(u64);
@@ -104,7 +104,7 @@ fn feed(stream: &[u8], random: &mut Random) -> usize {
 fn valid_messages_are_accepted() {
     assert_eq!(feed(&valid_stream(), &mut Random(1)), host_messages().len());
     for (kind, id, payload) in host_messages() {
-        let decoded = message::decode(crate::frame::Frame { kind, id, payload }).unwrap();
+        let decoded = message::decode(crate::channel::frame::Frame { kind, id, payload }).unwrap();
         assert!(!matches!(decoded, Message::Spawn(_, Err(_))));
     }
 }
@@ -132,7 +132,7 @@ fn mutated_payloads() {
         let (kind, id, payload) = &messages[random.below(messages.len())];
         let mut payload = payload.clone();
         random.mutate(&mut payload);
-        match message::decode(crate::frame::Frame { kind: *kind, id: *id, payload }) {
+        match message::decode(crate::channel::frame::Frame { kind: *kind, id: *id, payload }) {
             Ok(_) => good += 1,
             Err(_) => bad += 1,
         }

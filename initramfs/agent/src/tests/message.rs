@@ -5,9 +5,9 @@
 
 use std::ffi::CString;
 
+use crate::channel::frame::{Frame, HEADER_BYTES};
+use crate::channel::message::*;
 use crate::failure::{Code, Failure};
-use crate::frame::{Frame, HEADER_BYTES};
-use crate::message::*;
 
 /// Builds payloads field by field, as the specification lists them.
 #[derive(Clone, Default)]

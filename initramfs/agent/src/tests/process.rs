@@ -8,10 +8,10 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crate::frame::{Decoder, Frame};
-use crate::message::{kind, Exit, MAX_WINDOW};
-use crate::process::{Process, Progress, Source, STDIN_WINDOW};
-use crate::spawn::Spawned;
+use crate::channel::frame::{Decoder, Frame};
+use crate::channel::message::{kind, Exit, MAX_WINDOW};
+use crate::process::live::{Process, Progress, Source, STDIN_WINDOW};
+use crate::process::spawn::Spawned;
 use crate::sys;
 
 /// A process without a process: the far ends of its pipes are in the test's hands.

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::tar::{Archive, Entry, Kind, BLOCK};
+use crate::root::tar::{Archive, Entry, Kind, BLOCK};
 
 /// A header as POSIX lays it out, with a right checksum.
 pub fn header(name: &[u8], flag: u8, size: u64, link: &[u8]) -> Vec<u8> {

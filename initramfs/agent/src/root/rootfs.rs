@@ -10,12 +10,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::extract;
+use crate::channel::message::{Container, RootKind};
 use crate::failure::{Code, Context, Failure};
-use crate::message::{Container, RootKind};
-use crate::mounts::ensure_folder;
+use crate::root::extract;
+use crate::root::mounts::ensure_folder;
+use crate::root::verity::Verity;
 use crate::sys;
-use crate::verity::Verity;
 
 /// Outside /run, which is detached before the root is entered.
 pub const NEW_ROOT: &str = "/newroot";

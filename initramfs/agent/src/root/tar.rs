@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use crate::pax::{self, Overrides};
+use crate::root::pax::{self, Overrides};
 
 pub const BLOCK: usize = 512;
 /// The kernel's `PATH_MAX` without the terminating NUL.

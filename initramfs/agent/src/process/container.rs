@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
+use crate::channel::message::Container as Request;
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
-use crate::message::Container as Request;
-use crate::mounts;
-use crate::rootfs;
+use crate::root::mounts;
+use crate::root::rootfs;
+use crate::root::verity::Verity;
 use crate::sys;
-use crate::verity::Verity;
 
 /// Relative to the agent's cgroup root; holds every process of the container.
 const CGROUP: &str = "/sys/fs/cgroup/container";

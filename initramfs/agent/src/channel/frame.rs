@@ -3,8 +3,8 @@
 
 //! Frames: a 12-byte header and a payload (docs/protocol.md, "Frames"). Knows nothing about messages.
 
+use crate::channel::message::kind;
 use crate::failure::Failure;
-use crate::message::kind;
 
 pub const HEADER_BYTES: usize = 12;
 pub const MAX_PAYLOAD: usize = 65_536;

@@ -5,8 +5,8 @@
 
 use std::ffi::CString;
 
+use crate::channel::frame::{self, Frame};
 use crate::failure::{Code, Failure};
-use crate::frame::{self, Frame};
 
 pub const MAGIC: &[u8; 4] = b"SEVA";
 pub const VERSION: u16 = 1;

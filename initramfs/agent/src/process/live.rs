@@ -8,11 +8,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use crate::container;
+use crate::channel::frame;
+use crate::channel::message::{self, kind, Exit};
 use crate::failure::Failure;
-use crate::frame;
-use crate::message::{self, kind, Exit};
-use crate::spawn::Spawned;
+use crate::process::container;
+use crate::process::spawn::Spawned;
 use crate::sys;
 
 /// Initial stdin window, and so the most stdin that the agent ever holds for one process.

@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{lchown, symlink, DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::root::tar::{Archive, Entry, Kind};
 use crate::sys;
-use crate::tar::{Archive, Entry, Kind};
 
 const COPY_BYTES: usize = 128 * 1_024;
 /// Names of directories whose times have to be set at the end.

@@ -9,9 +9,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::fchown;
 
-use crate::container::{self, Container};
+use crate::channel::message::Spawn;
 use crate::failure::{Code, Context, Failure};
-use crate::message::Spawn;
+use crate::process::container::{self, Container};
 use crate::sys;
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

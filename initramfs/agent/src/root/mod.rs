@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! The container's root file system: where it comes from, how it is checked and mounted.
+
+pub mod extract;
+pub mod mounts;
+pub mod pax;
+pub mod rootfs;
+pub mod tar;
+pub mod verity;
