@@ -6,8 +6,10 @@
 """
 
 import shlex
+import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,12 @@ def firmware_path(artifacts: Path) -> Path:
 def busybox(boot_tree: Tree) -> Path:
     """The static busybox of the pinned tree, for making container roots."""
     return boot_tree.path / "usr/bin/busybox"
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder into which everybody may go; pytest's own are private."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

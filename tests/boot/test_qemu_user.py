@@ -3,10 +3,7 @@
 """A guest whose QEMU root started is run by nobody, and one that an ordinary user started by that user."""
 
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +18,6 @@ usr={usr}
 exec $usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path $usr/lib/x86_64-linux-gnu \\
     $usr/bin/qemu-system-x86_64 -L $usr/share/qemu -L $usr/share/seabios "$@"
 """
-
-
-@pytest.fixture
-def reachable() -> Iterator[Path]:
-    """A folder into which everybody may go."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("kind", ["tar", "folder", "erofs"])

@@ -148,7 +148,7 @@ def full_name(base: str, task: Mapping[str, Any]) -> str:
 
 def unknown_words(text: str, tasks: Mapping[str, Mapping[str, bool]]) -> list[str]:
     """Words behind `./doit` that are no task, no command of doit's, and no option of the task before."""
-    commands = {name.lower() for command in DOIT_COMMANDS for name in [command.get_name()]}  # type: ignore[attr-defined]
+    commands = {name.lower() for command in DOIT_COMMANDS for name in [command.get_name()]}  # type: ignore[attr-defined]  # doit's
     found = []
     for line in re.findall(r"\./doit((?: [\w:.,*+-]+)+)", text):
         words, task = line.split(), ""

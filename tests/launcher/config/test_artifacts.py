@@ -115,20 +115,7 @@ def test_the_firmwares_footer(out: Out) -> None:
 
 def test_firmware_without_hashes_area_stops_a_run(tmp_path: Path, call: Call, standin: Path, tar: Path) -> None:
     out = Out(tmp_path / "other", firmware=firmware_image(hashes=None))
-    words = [
-        "run",
-        "--unprotected",
-        "--config",
-        out.config,
-        "--qemu",
-        standin,
-        "--qemu-user",
-        OWN,
-        "--rootfs",
-        tar,
-        "--",
-        "true",
-    ]
-    answer = call(*words)
+    words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--qemu-user", OWN, "--rootfs", tar]
+    answer = call(*words, "--", "true")
     assert answer.status == 2
     assert "AmdSevX64.dsc" in answer.one_line()

@@ -12,8 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,15 +48,6 @@ esac
 } >&2
 exit 1
 """
-
-
-@pytest.fixture
-def reachable() -> Iterator[Path]:
-    """A folder into which everybody may go; pytest's own are private."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Node:
 
 
 def folder(children: Mapping[bytes, Node], *, mode: int = 0o755, **more: object) -> Node:
-    return Node(kind="folder", mode=mode, children=children, **more)  # type: ignore[arg-type]
+    return Node(kind="folder", mode=mode, children=children, **more)  # type: ignore[arg-type]  # `more`
 
 
 def entries(node: Node, path: bytes = b"") -> Iterator[tuple[bytes, Node]]:
