@@ -28,8 +28,8 @@ from tools.sev import formats, toml
 
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
-ALL = (*SCHEMAS, "bundle")
-"""With those of files that no build makes."""
+ALL = (*SCHEMAS, "bundle", "workload")
+"""With those of files that no build makes: what `bundle` writes, and what owners write (tests/sev/workload)."""
 ANY = "*"
 """Stands for a name that is data: a CPU model, a file, a number of vCPUs."""
 

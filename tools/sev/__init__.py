@@ -8,6 +8,7 @@ Python's standard library only, and nothing of ours from outside this folder:
     modes, cpu_models, id_block    the words and numbers that recipes, runtime.toml and options share
     footer ── firmware_check       what an OVMF image says at its end, and whether it is whole
     hashes_table, vmsa             layouts of what is measured beside the firmware
+    workload/                      the document that says what runs in a guest
     toml                           the strict reader of every TOML file
     errors                         what all of them raise; each side turns it into an error of its own
 

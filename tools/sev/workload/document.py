@@ -1,0 +1,232 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a workload document says, as plain values; docs/workload.md explains each."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tools.sev.workload import canonical
+
+VERSION = 1
+UNLIMITED = "unlimited"
+FILE_MAX = 1_000_000
+"""Bytes of a file that a host may supply."""
+CAPABILITIES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
+    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
+    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
+    "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
+    "checkpoint_restore",
+)  # fmt: skip
+"""By number: include/uapi/linux/capability.h."""
+RLIMITS = (
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
+    "msgqueue", "nice", "rtprio", "rttime",
+)  # fmt: skip
+"""By number: include/uapi/asm-generic/resource.h."""
+GRAMMARS = {
+    "digits": "decimal digits",
+    "hex": "lower-case hexadecimal digits",
+    "word": "letters, digits and . _ -",
+    "path": "an absolute path of letters, digits and . _ - /, without a component ..",
+    "line": "any text without control characters",
+}
+"""What the value of a variable may be that the host sets: the name in the document, and in words."""
+DEFAULT_CAPABILITIES = (
+    "audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "net_raw", "setfcap",
+    "setgid", "setpcap", "setuid", "sys_chroot",
+)  # fmt: skip
+"""Docker's default set without mknod."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tar:
+    """A root that is unpacked into memory; `length` in bytes."""
+
+    length: int
+    sha256: str
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {"form": "tar", "bytes": self.length, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verity:
+    """An EROFS image under dm-verity; `blocks` of 4096 bytes, `salt` in hexadecimal, empty for none."""
+
+    root_hash: str
+    salt: str
+    blocks: int
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {"form": "erofs-verity", "blocks": self.blocks, "root_hash": self.root_hash, "salt": self.salt}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """An environment variable that the host may set: `allow` is one of GRAMMARS, `length` the most bytes."""
+
+    name: str
+    allow: str
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """What the host may do to one process. All closed but the output, without which nothing is heard of it."""
+
+    environment: tuple[Variable, ...] = ()
+    output: bool = True
+    signals: tuple[int, ...] = ()
+    stdin: bool = False
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {
+            "environment": [{"allow": v.allow, "bytes": v.length, "name": v.name} for v in self.environment],
+            "output": self.output,
+            "resize": False,
+            "signals": list(self.signals),
+            "stdin": self.stdin,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rlimit:
+    """A resource limit; None is no limit."""
+
+    name: str
+    soft: int | None
+    hard: int | None
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        soft, hard = (UNLIMITED if limit is None else limit for limit in (self.soft, self.hard))
+        return {"hard": hard, "name": self.name, "soft": soft}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A process and what the host may do to it; `seccomp`: under the agent's filter of system calls."""
+
+    argv: tuple[str, ...]
+    environment: tuple[str, ...] = ()
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    no_new_privileges: bool = True
+    rlimits: tuple[Rlimit, ...] = ()
+    seccomp: bool = True
+    host: Doors = Doors()
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {
+            "argv": list(self.argv),
+            "capabilities": list(self.capabilities),
+            "cwd": self.cwd,
+            "environment": list(self.environment),
+            "gid": self.gid,
+            "groups": list(self.groups),
+            "host": self.host.value(),
+            "no_new_privileges": self.no_new_privileges,
+            "rlimits": [limit.value() for limit in self.rlimits],
+            "seccomp": "default" if self.seccomp else "none",
+            "terminal": False,
+            "uid": self.uid,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exec:
+    """A further process that the host may start, `count` times in a guest's life."""
+
+    name: str
+    count: int
+    process: Process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A tmpfs in the container; `length` in bytes, `mode` of its folder in octal."""
+
+    target: str
+    length: int
+    mode: str = "0755"
+    executable: bool = False
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {
+            "bytes": self.length,
+            "executable": self.executable,
+            "kind": "tmpfs",
+            "mode": self.mode,
+            "target": self.target,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuppliedFile:
+    """A file that the host may supply, mounted read-only at `target`; `length` is the most bytes."""
+
+    target: str
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """All of it. `writable`: bytes that may be written to the root, 0 for half of the RAM.
+
+    `reports`: the processor's raw report interface is in the container. `end_on_refusal`: what the host must not
+    do ends the guest.
+    """
+
+    root: Tar | Verity
+    process: Process
+    exec: tuple[Exec, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    files: tuple[SuppliedFile, ...] = ()
+    hostname: str = "sev-guest"
+    host_names_it: bool = False
+    writable: int = 0
+    reports: bool = False
+    end_on_refusal: bool = False
+
+    def value(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "exec": [{"count": e.count, "name": e.name, "process": e.process.value()} for e in self.exec],
+            "host": {
+                "files": [{"bytes": file.length, "target": file.target} for file in self.files],
+                "hostname": self.host_names_it,
+                "network": False,
+                "reports": False,
+            },
+            "hostname": self.hostname,
+            "mounts": [mount.value() for mount in self.mounts],
+            "network": "none",
+            "process": self.process.value(),
+            "refusal": "end" if self.end_on_refusal else "continue",
+            "reports": "raw" if self.reports else "none",
+            "root": self.root.value(),
+            "version": VERSION,
+            "writable_bytes": self.writable,
+        }
+
+    @cached_property
+    def data(self) -> bytes:
+        """Its bytes."""
+        return canonical.encode(self.value())
+
+    @property
+    def sha256(self) -> str:
+        """What stands on the measured command line, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()

@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a workload document leaves to the host, in plain words."""
+
+from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, Document, Process
+
+
+def openings(document: Document) -> list[str]:
+    """A sentence for each thing that the host may do, or learns; every guest's end and times are the host's too."""
+    lines = _of_process(document.process, "the workload")
+    for entry in document.exec:
+        times = "once" if entry.count == 1 else f"{entry.count} times"
+        command = " ".join(entry.process.argv)
+        lines.append(f"exec {entry.name}: the host may start `{command}` {times}, as uid {entry.process.uid}")
+        lines += _of_process(entry.process, f"exec {entry.name}")
+    lines += [
+        f"files: the host may supply {file.target}, up to {file.length} bytes of any content" for file in document.files
+    ]
+    if document.host_names_it:
+        lines.append("host name: the host chooses it")
+    if document.reports:
+        lines.append("reports: programs that are root reach the processor's raw report interface")
+    if not document.end_on_refusal:
+        lines.append("refusals: the guest goes on after one, so the host may try again and again")
+    return lines
+
+
+def _of_process(process: Process, who: str) -> list[str]:
+    lines = []
+    doors = process.host
+    if doors.stdin:
+        lines.append(f"stdin: the host writes what {who} reads there; a shell does whatever it says")
+    lines += [
+        f"environment: the host may set {variable.name} for {who}: {GRAMMARS[variable.allow]}, "
+        f"up to {variable.length} bytes"
+        for variable in doors.environment
+    ]
+    if doors.signals:
+        lines.append(f"signals: the host may send {who} {', '.join(map(str, doors.signals))}")
+    if doors.output:
+        lines.append(f"output: the host reads what {who} writes to its standard output and error")
+    more = sorted(set(process.capabilities) - set(DEFAULT_CAPABILITIES))
+    if more:
+        lines.append(f"capabilities: {who} has {', '.join(more)}, beyond the usual")
+    if not process.seccomp:
+        lines.append(f"seccomp: {who} may make any system call")
+    if not process.no_new_privileges:
+        lines.append(f"privileges: {who} may gain them from set-uid files in the root")
+    return lines
