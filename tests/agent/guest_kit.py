@@ -19,10 +19,14 @@ from types import TracebackType
 from typing import Self
 
 HELLO, CONTAINER, SPAWN, STDIN, STDIN_EOF, SIGNAL, SHUTDOWN = 0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16
+WORKLOAD, FILE, PREPARE, RUN, REFUSED = 0x17, 0x18, 0x19, 0x1A, 0x36
 WINDOW, READY, STARTED, STDOUT, STDERR, EXITED, ERROR = 0x20, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3F
 
 WINDOW_BYTES = 262_144
-APPLETS = ("sh", "cat", "chroot", "dd", "id", "ls", "mkdir", "mknod", "mount", "sleep", "umount", "yes")
+APPLETS = (
+    "sh", "cat", "chroot", "dd", "grep", "id", "ls", "mkdir", "mknod", "mount", "sleep", "touch", "true", "umount",
+    "unshare", "yes",
+)  # fmt: skip
 
 
 def root_tar(busybox: Path, target: Path) -> Path:
@@ -43,12 +47,17 @@ def counted(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-def hello(*, version: int = 1, magic: bytes = b"SEVA", window: int = WINDOW_BYTES) -> bytes:
+def hello(*, version: int = 2, magic: bytes = b"SEVA", window: int = WINDOW_BYTES) -> bytes:
     return magic + struct.pack("<HHI", version, 0, window)
 
 
 def container(*, kind: int = 1, length: int = 0, limit: int = 0, name: bytes = b"guest") -> bytes:
     return struct.pack("<BQQ", kind, length, limit) + counted(name)
+
+
+def run_entry(*environment: bytes, entry: int = 0, flags: int = 2) -> bytes:
+    payload = struct.pack("<B3xII", flags, entry, len(environment)) + b"".join(map(counted, environment))
+    return payload + struct.pack("<HH", 0, 0)
 
 
 def spawn(*argv: bytes, uid: int = 0, flags: int = 0) -> bytes:
@@ -67,16 +76,28 @@ class Result:
     exited: tuple[int, ...] | None = None
     error: tuple[int, str] | None = None
     windows: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
 
 
 class Guest:
     """One booted guest; leaving the block ends it."""
 
-    def __init__(self, *, qemu: Path, kernel: Path, initrd: Path, disk: Path, folder: Path, append: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        qemu: Path,
+        kernel: Path,
+        initrd: Path,
+        disk: Path,
+        folder: Path,
+        append: str = "",
+        binding: str = "sev_agent.unbound",
+    ) -> None:
         listener = socket.socket(socket.AF_UNIX)
         # A name relative to QEMU's working directory: the whole path may be longer than a socket allows.
         with listener:
             short = Path(f"/proc/self/fd/{_folder_fd(folder)}/agent.sock")
+            short.unlink(missing_ok=True)  # of a guest before this one
             listener.bind(str(short))
             listener.listen(1)
             protected = "iommu_platform=on,disable-legacy=on"
@@ -85,7 +106,7 @@ class Guest:
                 str(qemu), "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", "512M", "-nodefaults",
                 "-no-reboot", "-display", "none", "-serial", f"file:{folder / 'console'}",
                 "-kernel", str(kernel), "-initrd", str(initrd),
-                "-append", f"panic=-1 quiet console=ttyS0 sev_agent.log=1 {append}",
+                "-append", f"panic=-1 quiet console=ttyS0 sev_agent.log=1 {binding} {append}",
                 "-chardev", "socket,id=agent,path=agent.sock",
                 "-device", f"virtio-serial-pci,{protected}",
                 "-device", "virtserialport,chardev=agent,name=org.sev-artifacts.agent.0",
@@ -142,6 +163,16 @@ class Guest:
         assert frame[0] == kind, frame
         return frame[2]
 
+    def bound(self, document: bytes, *before: tuple[int, bytes]) -> Self:
+        """Handshake, document and what comes before the container; the container."""
+        assert self.expect(HELLO)[-1:] == b"\1"
+        self.send(HELLO, payload=hello())
+        self.send(WORKLOAD, payload=document)
+        for kind, payload in before:
+            self.send(kind, payload=payload)
+        self.send(PREPARE, payload=counted(b""))
+        return self
+
     def ready(self) -> Self:
         """Handshake and container."""
         self.expect(HELLO)
@@ -156,9 +187,17 @@ class Guest:
 
     def collect(self, processes: Iterable[int]) -> dict[int, Result]:
         """Until each process has ended or was refused."""
-        results = {process: Result() for process in processes}
-        left = set(results)
-        while left:
+        return self.collect_all(processes)
+
+    def collect_all(
+        self, processes: Iterable[int], *, results: dict[int, Result] | None = None, until: bytes | None = None
+    ) -> dict[int, Result]:
+        """The same, going on where `results` ended; or until one of them has written `until`."""
+        if results is None:
+            results = {process: Result() for process in processes}
+        while any(one.exited is None and one.error is None for one in results.values()):
+            if until is not None and any(one.out == until for one in results.values()):
+                break
             frame = self.receive()
             assert frame is not None, "the guest is gone"
             kind, process, payload = frame
@@ -169,12 +208,13 @@ class Guest:
                 result.err += payload
             elif kind == WINDOW:
                 result.windows.append(struct.unpack("<II", payload)[1])
+            elif kind == REFUSED:
+                assert payload[1:4] == bytes(3)
+                result.refused.append(payload[0])
             elif kind == EXITED:
                 result.exited = struct.unpack("<BBHI", payload)
-                left.discard(process)
             elif kind == ERROR:
                 result.error = failure(payload)
-                left.discard(process)
             else:
                 assert kind == STARTED, frame
         return results

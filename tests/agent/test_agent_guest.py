@@ -128,7 +128,7 @@ def test_spawn_errors_concern_one_process(boot: Boot) -> None:
 @pytest.mark.parametrize(
     "violation",
     [
-        lambda g: g.send(guest_kit.HELLO, payload=guest_kit.hello(version=2)),
+        lambda g: g.send(guest_kit.HELLO, payload=guest_kit.hello(version=3)),
         lambda g: g.send(guest_kit.HELLO, payload=guest_kit.hello(magic=b"SEVB")),
         lambda g: g.raw(b"GET / HTTP/1.1\r\n\r\n"),
         lambda g: g.send(guest_kit.CONTAINER, payload=guest_kit.container()),

@@ -18,6 +18,7 @@ from tools.launcher.channel.session import listen
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig, load_config
 from tools.launcher.guest import command_line
+from tools.launcher.guest.binding import UNBOUND, compose
 from tools.launcher.guest.qemu import Qemu
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import SOCKET, Staging
@@ -156,7 +157,8 @@ def _stage(
         firmware=artifacts.read_firmware(config),
         protection=None,
         cbit=None,
-        cmdline=config.cmdline,
+        cmdline=compose(config, append="", binding=UNBOUND, verity=None, rootfs=None),
+        binding=UNBOUND,
     )
     staged = Staging(spec, private).files
     argv = command_line.argv(command_line.build(spec, accel=Accel.TCG, files=staged))

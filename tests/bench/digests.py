@@ -12,6 +12,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.measure.digest import Inputs, Launch
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
+from tools.sev.agent_abi import UNBOUND, with_binding
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.formats import DIGESTS_VCPUS
 
@@ -66,7 +67,7 @@ def _inputs(project: Project) -> Inputs:
         firmware_size=profile.firmware.size.bytes,
         kernel=out / "vmlinuz",
         initramfs=_existing(out / "initramfs.cpio.zst"),
-        cmdline=profile.cmdline,
+        cmdline=with_binding(profile.cmdline, UNBOUND),
     )
 
 

@@ -102,7 +102,7 @@ class Host:
 
 def show(launcher: Path, qemu: Path, *options: str) -> dict[str, Any]:
     """What `sev-launch show --json` says."""
-    command = [str(launcher), "show", "--json", "--qemu", str(qemu), *options]
+    command = [str(launcher), "show", "--unbound", "--json", "--qemu", str(qemu), *options]
     shown: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return shown
 

@@ -30,7 +30,7 @@ def qemu_without_platform(qemu: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _hiwater(guest: Guest, *words: str) -> int:
-    done = guest.sh(_COUNTERS, "--append", " ".join(["swiotlb=force", *words]))
+    done = guest.sh(_COUNTERS, "--unbound", "--append", " ".join(["swiotlb=force", *words]))
     assert done.returncode == 0, done.stderr
     slabs, used = (int(word) for word in done.stdout.split())
     assert slabs > 0

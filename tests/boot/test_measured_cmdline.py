@@ -57,7 +57,7 @@ def test_the_line_that_is_digested_is_the_line_that_boots(
 ) -> None:
     """Byte for byte, but for what kernel and firmware add, which are measured themselves."""
     profile = project.recipes.profile("production")
-    wanted = profile.cmdline + (f" {append}" if append else "")
+    wanted = profile.cmdline + (f" {append}" if append else "") + " sev_agent.unbound"
     options = ["--append", append] if append else []
 
     shown = show(guest.launcher, guest.qemu, "--unprotected", *options)
@@ -68,7 +68,7 @@ def test_the_line_that_is_digested_is_the_line_that_boots(
     recorder, log = tmp_path / "qemu-system-x86_64", tmp_path / "argv.json"
     recorder.write_text(_RECORDER.format(python=sys.executable, log=str(log), qemu=str(guest.qemu)))
     recorder.chmod(0o755)
-    done = dataclasses.replace(guest, qemu=recorder).sh("cat /proc/cmdline", *options)
+    done = dataclasses.replace(guest, qemu=recorder).sh("cat /proc/cmdline", "--unbound", *options)
     given = json.loads(log.read_text())
     assert given[given.index("-append") + 1] == wanted
     # edk2's QemuLoadImageLib tells the kernel where its initramfs is.

@@ -15,6 +15,7 @@ from tools.launcher.channel.protocol import Process
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Streams
 from tools.launcher.guest import monitor
+from tools.launcher.guest.binding import UNBOUND
 from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.spec import Accel, Wanted, resolve
 from tools.launcher.host import facts
@@ -26,7 +27,7 @@ Up = Callable[[], AbstractContextManager[tuple[Session, float]]]
 @pytest.fixture
 def up(artifacts: Path, qemu: Path, root_tar: Path) -> Up:
     """Starts the production guest, emulated."""
-    wanted = Wanted(config=artifacts / "runtime.toml", unprotected=True)
+    wanted = Wanted(config=artifacts / "runtime.toml", unprotected=True, binding=UNBOUND)
     spec = resolve(wanted, wanted.configure(), qemu=find_qemu(str(qemu)), cbit=None)
     return functools.partial(brought_up, spec, root=root_tar, facts=facts.gather(), note=print, accel=Accel.TCG)
 

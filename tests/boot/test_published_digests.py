@@ -39,7 +39,9 @@ def sev_snp_measure(artifacts: Path, mode: str, cmdline: str, *words: str) -> st
     ids=" ".join,
 )
 def test_the_launcher_and_sev_snp_measure_agree(artifacts: Path, words: list[str]) -> None:
-    found: dict[str, Any] = json.loads(sev_launch(artifacts, "digest", "--mode", "all", "--json", "--quiet", *words))
+    found: dict[str, Any] = json.loads(
+        sev_launch(artifacts, "digest", "--unbound", "--mode", "all", "--json", "--quiet", *words)
+    )
     digests = {(d["mode"], d["legacy_vm_type"]): d["digest"] for d in found["digests"]}
     vcpu = ["--vcpus", str(found["vcpus"]), "--vcpu-sig", found["cpu_signature"]]
     cmdline = found["kernel_cmdline"]
@@ -53,5 +55,5 @@ def test_the_file_is_in_order_and_listed(artifacts: Path) -> None:
     assert "launch digests in order" in sev_launch(artifacts, "check")
     assert "  launch-digests.json\n" in (artifacts / "SHA256SUMS").read_text()
     table = json.loads((artifacts / "launch-digests.json").read_text())
-    printed = sev_launch(artifacts, "digest", "--mode", "snp")
+    printed = sev_launch(artifacts, "digest", "--unbound", "--mode", "snp")
     assert printed.startswith(f"{table['configured']['digests']['snp']}  snp, ")

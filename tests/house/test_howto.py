@@ -142,8 +142,8 @@ def test_a_root_with_verity_from_the_image_to_the_verdict(built: Site, repositor
     script = f"hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.txt)\n{script}"
     script = script.replace("out/sev-launch", f"{shlex.quote(sys.executable)} out/sev-launch")
     assert good(built.run(script)).endswith("\nverified\n")
-    # The control: the digests of launch-digests.json are for guests without a hash.
-    refused = built.run(script.replace('--digest "$digest"', ""))
+    # The control: the digests of launch-digests.json are for unbound guests.
+    refused = built.run(script.replace("--workload workload.json", "--unbound"))
     assert refused.returncode == 1
     assert "FAILED       launch digest" in refused.stdout
 

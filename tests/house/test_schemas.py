@@ -206,7 +206,7 @@ def test_the_schema_of_launch_digests_has_exactly_the_keys_that_are_written(repo
     digest_file.check(load_config(out.config))
     broken = copy.deepcopy(document)
     del broken["modes"]["snp"]["digests"]["EPYC"]["64"]
-    for wrong in ({**document, "more": 1}, broken, {**document, "schema": 2}):
+    for wrong in ({**document, "more": 1}, broken, {**document, "schema": 1}):
         with pytest.raises(ValidationError):
             check(repository, "launch-digests", wrong)
 

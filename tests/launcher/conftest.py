@@ -92,8 +92,10 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 def command(out: Out, standin: Path, tar: Path) -> Callable[..., list[str]]:
     """The words that start the launcher with the stand-in."""
 
-    def words(*argv: str, options: Sequence[str] = ("--accel", "tcg")) -> list[str]:
+    def words(*argv: str, options: Sequence[str] = ("--accel", "tcg"), bound: bool = False) -> list[str]:
         run = ["run", "--config", str(out.config), "--unprotected", "--qemu", str(standin), "--qemu-user", OWN]
+        if not bound:
+            run.append("--unbound")
         return [sys.executable, "-m", "tools.launcher", *run, "--rootfs", str(tar), *options, "--", *argv]
 
     return words
@@ -104,10 +106,14 @@ def run(command: Callable[..., list[str]]) -> Run:
     """Run a workload through launcher and stand-in, in processes of their own."""
 
     def call(
-        *argv: str, options: Sequence[str] = ("--accel", "tcg"), stdin: bytes = b"", **env: str
+        *argv: str,
+        options: Sequence[str] = ("--accel", "tcg"),
+        stdin: bytes = b"",
+        bound: bool = False,
+        **env: str,
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            command(*argv, options=options),
+            command(*argv, options=options, bound=bound),
             input=stdin,
             capture_output=True,
             cwd=REPOSITORY,

@@ -35,6 +35,8 @@ SECTIONS = {
 ROLES = ("firmware", "kernel", "initramfs")
 REPOSITORY = Path(__file__).resolve().parents[2]
 CMDLINE = "panic=-1 quiet loglevel=1 sev_agent.profile=production"
+UNBOUND = f"{CMDLINE} sev_agent.unbound"
+"""What an unbound guest without further options boots with."""
 
 
 def firmware_image(
@@ -82,7 +84,7 @@ def document() -> dict[str, Any]:
     """A config as runtime.toml has it, without artifacts."""
     return copy.deepcopy(
         {
-            "schema": 3,
+            "schema": 4,
             "profile": "production",
             "version": "0.1.0",
             "artifacts": {},

@@ -6,6 +6,7 @@ Written from docs/protocol.md alone and shares no code with the launcher. Runs t
 process of this machine. STANDIN chooses the behaviour, STANDIN_LOG a file that gets every argv.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO
+from typing import IO, Any
 
 WINDOW = 256 * 1024
 
@@ -51,7 +52,15 @@ def main() -> None:
     elif behaviour.startswith("raw:"):
         raw(connection, behaviour[4:])
     else:
-        Agent(connection).serve(behaviour)
+        Agent(connection, workload_digest(words)).serve(behaviour)
+
+
+def workload_digest(words: list[str]) -> str | None:
+    """What the command line of the guest binds it to; None: it is unbound."""
+    line = words[words.index("-append") + 1].split() if "-append" in words else []
+    bound = [word.partition("=")[2] for word in line if word.startswith("sev_agent.workload=")]
+    assert len(bound) + line.count("sev_agent.unbound") == 1, line
+    return bound[0] if bound else None
 
 
 def frame(kind: int, process: int = 0, payload: bytes = b"") -> bytes:
@@ -59,8 +68,8 @@ def frame(kind: int, process: int = 0, payload: bytes = b"") -> bytes:
 
 
 def hello(**changes: int) -> bytes:
-    fields = {"low": 1, "high": 1, "caps": 1, "window": WINDOW, "profile": 0} | changes
-    return frame(0x01, 0, b"SEVA" + struct.pack("<HHIIB", *fields.values()))
+    fields = {"low": 2, "high": 2, "caps": 1, "window": WINDOW, "profile": 0, "bound": 0} | changes
+    return frame(0x01, 0, b"SEVA" + struct.pack("<HHIIBB", *fields.values()))
 
 
 def exited(code: int) -> bytes:
@@ -82,7 +91,11 @@ def raw(connection: socket.socket, name: str) -> None:
         "reserved": struct.pack("<BBHII", 0x01, 0, 7, 0, 17),
         "huge": struct.pack("<BBHII", 0x33, 0, 0, 1, 0xFFFFFFFF),
         "magic": frame(1, 0, b"EVIL" + bytes(13)),
-        "version": hello(low=2, high=9),
+        "version": hello(low=3, high=9),
+        "old-version": frame(1, 0, b"SEVA" + struct.pack("<HHIIB", 1, 1, 1, WINDOW, 0)),
+        "bound": hello(bound=1),
+        "refused": up + frame(0x36, 1, struct.pack("<B3xI", 0x14, 4) + b"nope"),
+        "refused-length": up + frame(0x36, 1, struct.pack("<B3xI", 0x14, 9) + b"nope"),
         "window": hello(window=0xFFFFFFFF),
         "short-hello": frame(1, 0, b"SEVA"),
         "debug": hello(profile=1),
@@ -145,8 +158,11 @@ def spawned(heard: bytes) -> bool:
 
 
 class Agent:
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, digest: str | None) -> None:
         self.connection = connection
+        self.digest = digest
+        self.document: dict[str, Any] | None = None
+        self.parts = b""
         self.lock = threading.Lock()
         self.credit = threading.Condition()
         self.windows = {1: 0, 2: 0}
@@ -170,17 +186,25 @@ class Agent:
             data += piece
         return data
 
-    def serve(self, behaviour: str) -> None:
-        self.send(hello())
+    def serve(self, behaviour: str) -> None:  # noqa: C901, PLR0912  a branch for each message
+        self.send(hello(bound=int(self.digest is not None)))
         while True:
             kind, flags, zero, process, length = struct.unpack("<BBHII", self.receive(12))
             payload = self.receive(length)
             assert zero == 0
-            assert flags == 0 or kind == 0x11
-            if kind == 0x01:
+            assert flags == 0 or kind in (0x11, 0x17, 0x18, 0x1A)
+            if kind in (0x17, 0x18, 0x1A):
+                self.parts += payload
+                if flags:
+                    continue
+                payload, self.parts = self.parts, b""
+            if kind in (0x17, 0x18, 0x19, 0x1A):
+                self.of_a_document(kind, process, payload, behaviour)
+            elif kind == 0x01:
                 magic, version, reserved, self.initial = struct.unpack("<4sHHI", payload)
-                assert (magic, version, reserved, process) == (b"SEVA", 1, 0, 0)
+                assert (magic, version, reserved, process) == (b"SEVA", 2, 0, 0)
             elif kind == 0x10:
+                assert self.digest is None
                 self.container(payload, behaviour)
             elif kind == 0x11:
                 self.spawn += payload
@@ -204,6 +228,19 @@ class Agent:
                     self.windows[stream] += more
                     self.credit.notify_all()
 
+    def of_a_document(self, kind: int, process: int, payload: bytes, behaviour: str) -> None:
+        if kind == 0x17:
+            assert self.document is None
+            assert hashlib.sha256(payload).hexdigest() == self.digest
+            self.document = json.loads(payload)
+        elif kind == 0x18:
+            entry = {"number": struct.unpack_from("<I", payload)[0], "content": payload[8:].decode()}
+            pathlib.Path(os.environ["STANDIN_LOG"] + ".file").write_text(json.dumps(entry), "utf-8")
+        elif kind == 0x19:
+            self.prepare(payload, behaviour)
+        else:
+            self.run(process, payload, behaviour)
+
     def container(self, payload: bytes, behaviour: str) -> None:
         kind, length, limit, size = struct.unpack_from("<BQQI", payload)
         host = payload[21:]
@@ -215,6 +252,34 @@ class Agent:
             pathlib.Path(os.environ["STANDIN_LOG"] + ".container").write_text(json.dumps(entry), "utf-8")
         if behaviour != "never-ready":
             self.send(frame(0x31, 0, bytes([behaviour == "verity", 0, 0, 0])))
+
+    def prepare(self, payload: bytes, behaviour: str) -> None:
+        assert self.document is not None
+        (size,) = struct.unpack_from("<I", payload)
+        assert size == len(payload) - 4
+        if "STANDIN_LOG" in os.environ:
+            entry = {"document": self.document, "host": payload[4:].decode()}
+            pathlib.Path(os.environ["STANDIN_LOG"] + ".container").write_text(json.dumps(entry), "utf-8")
+        if behaviour != "never-ready":
+            verity = self.document["root"]["form"] == "erofs-verity" and behaviour != "no-verity"
+            self.send(frame(0x31, 0, bytes([verity, 0, 0, 0])))
+
+    def run(self, number: int, payload: bytes, behaviour: str) -> None:
+        assert self.document is not None
+        flags, zero, entry, count = struct.unpack_from("<B3sII", payload)
+        assert (flags, zero, entry) == (0, bytes(3), 0)
+        offset, more = 12, []
+        for _ in range(count):
+            (size,) = struct.unpack_from("<I", payload, offset)
+            more.append(payload[offset + 4 : offset + 4 + size])
+            offset += 4 + size
+        assert payload[offset:] == bytes(4)
+        what = self.document["process"]
+        argv = [word.encode() for word in what["argv"]]
+        env = [entry.encode() for entry in what["environment"]] + more
+        variables = dict(entry.split(b"=", 1) for entry in env)
+        ids = (what["uid"], what["gid"])
+        self.execute(number, argv=argv, env=variables, cwd=what["cwd"].encode(), ids=ids, behaviour=behaviour)
 
     def start(self, number: int, behaviour: str) -> None:
         data, offset = self.spawn, 0
@@ -240,8 +305,20 @@ class Agent:
         assert offset == len(data)
         assert flags == 0
         assert not groups
-        extra = {b"STANDIN_UID": str(uid).encode(), b"STANDIN_GID": str(gid).encode()}
-        variables = dict(entry.split(b"=", 1) for entry in env) | extra
+        variables = dict(entry.split(b"=", 1) for entry in env)
+        self.execute(number, argv=argv, env=variables, cwd=cwd, ids=(uid, gid), behaviour=behaviour)
+
+    def execute(
+        self,
+        number: int,
+        *,
+        argv: list[bytes],
+        env: dict[bytes, bytes],
+        cwd: bytes,
+        ids: tuple[int, int],
+        behaviour: str,
+    ) -> None:
+        variables = env | {b"STANDIN_UID": str(ids[0]).encode(), b"STANDIN_GID": str(ids[1]).encode()}
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
@@ -254,6 +331,8 @@ class Agent:
         assert process.stdout is not None
         assert process.stderr is not None
         self.process = process
+        if self.document is not None and not self.document["process"]["host"]["stdin"]:
+            self.push(None)
         self.windows = {1: self.initial, 2: self.initial}
         self.send(frame(0x32, number, struct.pack("<I", process.pid)))
         readers = [

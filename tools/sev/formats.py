@@ -6,9 +6,9 @@ MKFS_NAME = "mkfs.erofs"
 """The program beside the launcher that makes images."""
 
 RUNTIME_NAME = "runtime.toml"
-RUNTIME_SCHEMA = 3
+RUNTIME_SCHEMA = 4
 
 DIGESTS_NAME = "launch-digests.json"
-DIGESTS_SCHEMA = 1
+DIGESTS_SCHEMA = 2
 DIGESTS_VCPUS = 64
 """Its tables go from 1 to this many vCPUs."""

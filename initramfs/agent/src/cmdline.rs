@@ -4,6 +4,16 @@
 //! The measured kernel command line: the only configuration that the host cannot choose unseen.
 
 use crate::root::verity::Verity;
+use crate::workload::sha256;
+
+/// Who decides what runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The host.
+    Unbound,
+    /// The workload document with this SHA-256.
+    Workload([u8; sha256::BYTES]),
+}
 
 /// What the `sev_agent.` keys say (docs/protocol.md, "Measured command line").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +21,8 @@ pub struct CommandLine {
     pub debug: bool,
     pub log: bool,
     pub verity: Option<Verity>,
+    /// Always there in what `parse` returns.
+    pub binding: Option<Binding>,
 }
 
 /// Reads the agent's keys; other words belong to the kernel and are passed over.
@@ -23,24 +35,49 @@ pub fn parse(text: &[u8]) -> Result<CommandLine, String> {
     for word in text.split(u8::is_ascii_whitespace) {
         let Some(word) = word.strip_prefix(b"sev_agent.") else { continue };
         let word = std::str::from_utf8(word).map_err(|_| "sev_agent. key is not UTF-8".to_owned())?;
-        let (key, value) = word.split_once('=').ok_or_else(|| format!("sev_agent.{word}: value missing"))?;
+        let (key, value) = match word.split_once('=') {
+            None if word == "unbound" => (word, None),
+            None => return Err(format!("sev_agent.{word}: value missing")),
+            Some((key, value)) => (key, Some(value)),
+        };
         if seen.contains(&key) {
             return Err(format!("sev_agent.{key}: given twice"));
         }
         seen.push(key);
         match (key, value) {
-            ("profile", "production") => result.debug = false,
-            ("profile", "debug") => result.debug = true,
-            ("log", "0") => result.log = false,
-            ("log", "1") => result.log = true,
-            ("verity", value) => {
+            ("profile", Some("production")) => result.debug = false,
+            ("profile", Some("debug")) => result.debug = true,
+            ("log", Some("0")) => result.log = false,
+            ("log", Some("1")) => result.log = true,
+            ("verity", Some(value)) => {
                 result.verity = Some(Verity::parse(value).map_err(|why| format!("sev_agent.verity: {why}"))?);
             }
-            ("profile" | "log", _) => return Err(format!("sev_agent.{key}: value not known")),
+            ("unbound", None) => bind(&mut result, Binding::Unbound)?,
+            ("workload", Some(value)) => {
+                let digest = sha256::from_hex(value);
+                let digest = digest.ok_or("sev_agent.workload: not 64 lower-case hexadecimal digits")?;
+                bind(&mut result, Binding::Workload(digest))?;
+            }
+            ("profile" | "log" | "unbound", _) => return Err(format!("sev_agent.{key}: value not known")),
             _ => return Err(format!("sev_agent.{key}: key not known")),
         }
     }
-    Ok(result)
+    match (result.binding, &result.verity) {
+        (None, _) => {
+            Err("neither sev_agent.workload= nor sev_agent.unbound: nothing says what runs".to_owned())
+        }
+        (Some(Binding::Workload(_)), Some(_)) => {
+            Err("sev_agent.verity beside sev_agent.workload, whose document has it".to_owned())
+        }
+        _ => Ok(result),
+    }
+}
+
+fn bind(result: &mut CommandLine, binding: Binding) -> Result<(), String> {
+    match result.binding.replace(binding) {
+        None => Ok(()),
+        Some(_) => Err("both sev_agent.workload= and sev_agent.unbound".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -52,13 +89,16 @@ mod tests {
 
     #[test]
     fn defaults_are_production_without_log() {
-        let parsed = parse(b"console=ttyS0 quiet xsev_agent.log=1\n").unwrap();
-        assert_eq!(parsed, CommandLine { debug: false, log: false, verity: None });
+        let parsed = parse(b"console=ttyS0 quiet xsev_agent.log=1 sev_agent.unbound\n").unwrap();
+        let binding = Some(Binding::Unbound);
+        assert_eq!(parsed, CommandLine { debug: false, log: false, verity: None, binding });
     }
 
     #[test]
     fn all_keys_are_read() {
-        let line = format!("quiet sev_agent.profile=debug\tsev_agent.log=1 sev_agent.verity={HASH}:-:17\n");
+        let line = format!(
+            "quiet sev_agent.profile=debug\tsev_agent.log=1 sev_agent.verity={HASH}:-:17 sev_agent.unbound\n"
+        );
         let parsed = parse(line.as_bytes()).unwrap();
         assert!(parsed.debug && parsed.log);
         assert_eq!(parsed.verity.unwrap().data_blocks, 17);
@@ -77,8 +117,34 @@ mod tests {
             "sev_agent.verity=",
             "sev_agent.verity=::",
         ] {
+            let line = format!("sev_agent.unbound {line}");
             assert!(parse(line.as_bytes()).is_err(), "{line}");
         }
-        assert!(parse(b"sev_agent.\xff=1").is_err());
+        assert!(parse(b"sev_agent.unbound sev_agent.\xff=1").is_err());
+    }
+
+    #[test]
+    fn exactly_one_word_says_who_decides() {
+        let bound = format!("sev_agent.workload={HASH}");
+        let expected = Binding::Workload(sha256::from_hex(HASH).unwrap());
+        assert_eq!(parse(bound.as_bytes()).unwrap().binding, Some(expected));
+        assert_eq!(parse(b"quiet sev_agent.unbound").unwrap().binding, Some(Binding::Unbound));
+        for line in [
+            String::new(),
+            "quiet sev_agent.log=1".to_owned(),
+            format!("{bound} sev_agent.unbound"),
+            format!("sev_agent.unbound {bound}"),
+            format!("{bound} {bound}"),
+            "sev_agent.unbound sev_agent.unbound".to_owned(),
+            "sev_agent.unbound=1".to_owned(),
+            "sev_agent.unbound=".to_owned(),
+            "sev_agent.workload".to_owned(),
+            "sev_agent.workload=".to_owned(),
+            bound.to_uppercase().replace("SEV_AGENT.WORKLOAD", "sev_agent.workload"),
+            format!("{bound}0"),
+            format!("{bound} sev_agent.verity={HASH}:-:1"),
+        ] {
+            assert!(parse(line.as_bytes()).is_err(), "{line}");
+        }
     }
 }

@@ -11,17 +11,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::channel::frame::Decoder;
-use crate::channel::message::{self, Exit, Message, Spawn};
+use crate::channel::message;
 use crate::channel::port::{Port, Received};
-use crate::cmdline::CommandLine;
+use crate::channel::reply::{self, Exit};
+use crate::cmdline::{Binding, CommandLine};
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
 use crate::process::container::{self, Container};
 use crate::process::live::{Process, Progress, Source, STDIN_WINDOW};
-use crate::process::spawn;
 use crate::sys;
+use crate::workload::bound::Bound;
 
-const MAX_PROCESSES: usize = 64;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(120);
 /// While the host takes nothing: with this much unsent, no more output is read from the container …
 const OUTPUT_LIMIT: usize = 256 * 1_024;
@@ -31,11 +31,20 @@ const INPUT_LIMIT: usize = 1 << 20;
 const HANG_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the connection is (docs/protocol.md, "States").
-enum State {
+pub enum State {
     Greeting,
     Waiting,
-    Preparing(Container, File),
+    /// And whether the root is behind dm-verity.
+    Preparing(Container, File, bool),
     Ready(Container),
+}
+
+/// Who decides what runs.
+pub enum Authority {
+    Host,
+    /// A document whose digest is known.
+    Awaited([u8; 32]),
+    Document(Box<Bound>),
 }
 
 /// Why the loop ended without a failure.
@@ -53,15 +62,16 @@ enum Watched {
 }
 
 pub struct Agent {
-    command_line: CommandLine,
+    pub command_line: CommandLine,
     port: Port,
     pub out: Vec<u8>,
     decoder: Decoder,
-    state: State,
+    pub state: State,
+    pub authority: Authority,
     children: File,
-    processes: BTreeMap<u32, Process>,
-    last_id: u32,
-    output_window: u32,
+    pub processes: BTreeMap<u32, Process>,
+    pub last_id: u32,
+    pub output_window: u32,
     started: Instant,
 }
 
@@ -72,13 +82,21 @@ impl Agent {
             Err(failure) => return Err((port, failure)),
         };
         let mut out = Vec::new();
-        message::encode_hello(&mut out, STDIN_WINDOW, command_line.debug);
+        let authority = match command_line.binding {
+            Some(Binding::Workload(digest)) => Authority::Awaited(digest),
+            Some(Binding::Unbound) => Authority::Host,
+            // The command line was refused: this agent serves nobody (main.rs), and nothing has this digest.
+            None => Authority::Awaited([0; 32]),
+        };
+        let bound = matches!(authority, Authority::Awaited(_));
+        reply::encode_hello(&mut out, STDIN_WINDOW, command_line.debug, bound);
         Ok(Self {
             command_line,
             port,
             out,
             decoder: Decoder::default(),
             state: State::Greeting,
+            authority,
             children,
             processes: BTreeMap::new(),
             last_id: 0,
@@ -127,7 +145,7 @@ impl Agent {
         let readable = if self.out.len() < INPUT_LIMIT { libc::POLLIN } else { 0 };
         let writable = if self.out.is_empty() { 0 } else { libc::POLLOUT };
         watch(self.port.fd(), readable | writable, Watched::Port);
-        if let State::Preparing(_, report) = &self.state {
+        if let State::Preparing(_, report, _) = &self.state {
             watch(report.as_raw_fd(), libc::POLLIN, Watched::Root);
         }
         for process in self.processes.values() {
@@ -157,7 +175,7 @@ impl Agent {
     fn reap(&mut self) -> Result<(), Failure> {
         while let Some((pid, status)) = sys::wait_any(false) {
             match &self.state {
-                State::Preparing(container, _) if container.reaper == pid => self.root_report()?,
+                State::Preparing(container, ..) if container.reaper == pid => self.root_report()?,
                 State::Ready(container) if container.reaper == pid => {
                     return Err(Failure::new(Code::Internal, "the container's reaper ended"));
                 }
@@ -186,14 +204,15 @@ impl Agent {
 
     /// The reaper has built the root, or could not.
     fn root_report(&mut self) -> Result<(), Failure> {
-        let State::Preparing(container, mut report) = std::mem::replace(&mut self.state, State::Greeting)
+        let State::Preparing(container, mut report, verity) =
+            std::mem::replace(&mut self.state, State::Greeting)
         else {
             return Err(Failure::new(Code::Internal, "unexpected root report"));
         };
         match container::read_report(&mut report).context(Code::Internal, "root report")? {
             Some(Ok(())) => {
                 log!("container root is ready");
-                message::encode_ready(&mut self.out, self.command_line.verity.is_some());
+                reply::encode_ready(&mut self.out, verity);
                 self.state = State::Ready(container);
                 Ok(())
             }
@@ -224,73 +243,9 @@ impl Agent {
         Ok(None)
     }
 
-    fn handle(&mut self, message: Message) -> Result<Option<End>, Failure> {
-        match (message, &self.state) {
-            (Message::Hello { version, output_window }, State::Greeting) => {
-                log!("host speaks protocol version {version}");
-                self.output_window = output_window;
-                self.state = State::Waiting;
-            }
-            (_, State::Greeting) => return Err(Failure::protocol("message before HELLO")),
-            (Message::Shutdown, _) => return Ok(Some(End::Shutdown)),
-            (Message::Container(request), State::Waiting) => {
-                let (container, report) = container::start(&request, self.command_line.verity.as_ref())?;
-                self.state = State::Preparing(container, report.into());
-            }
-            (Message::Spawn(id, request), State::Ready(_)) => self.spawn(id, request)?,
-            (Message::Stdin(id, bytes), _) => self.with(id, |process| process.stdin(&bytes))?,
-            (Message::StdinEof(id), _) => self.with(id, Process::stdin_eof)?,
-            (Message::Window(id, stream, bytes), _) => {
-                self.with(id, |process| process.grant(stream, bytes))?;
-            }
-            (Message::Signal(id, number), _) => self.with(id, |process| {
-                process.signal(number);
-                Ok(())
-            })?,
-            (Message::Resize(id), _) => self.with(id, |_| Ok(()))?,
-            _ => return Err(Failure::protocol("message not allowed in this state")),
-        }
-        Ok(None)
-    }
-
-    /// Runs `action` on a live process. For one that is over, messages still under way are dropped.
-    fn with(
-        &mut self,
-        id: u32,
-        action: impl FnOnce(&mut Process) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        match self.processes.get_mut(&id) {
-            Some(process) => action(process),
-            None if id <= self.last_id => Ok(()),
-            None => Err(Failure::protocol(format!("message for process {id}, which was never spawned"))),
-        }
-    }
-
-    fn spawn(&mut self, id: u32, request: Result<Spawn, Failure>) -> Result<(), Failure> {
-        if id <= self.last_id {
-            return Err(Failure::protocol(format!("process id {id} is not greater than the ones before it")));
-        }
-        self.last_id = id;
-        let started = request.and_then(|request| {
-            if self.processes.len() >= MAX_PROCESSES {
-                return Err(Failure::new(Code::Spawn, format!("{MAX_PROCESSES} processes are live already")));
-            }
-            let State::Ready(container) = &self.state else {
-                return Err(Failure::new(Code::Internal, "no container"));
-            };
-            let spawned = spawn::spawn(&request, container)?;
-            Ok(Process::new(id, spawned, request.stdin_at_end, self.output_window))
-        });
-        match started {
-            Ok(process) => drop(self.processes.insert(id, process)),
-            Err(failure) => message::encode_error(&mut self.out, id, &failure),
-        }
-        Ok(())
-    }
-
     /// Tells the host why this is the end, if it is still there to hear it.
     pub fn last_words(&mut self, failure: &Failure) {
-        message::encode_error(&mut self.out, 0, failure);
+        reply::encode_error(&mut self.out, 0, failure);
         self.flush();
     }
 
@@ -300,7 +255,7 @@ impl Agent {
 
     /// Kills every process of the container: the kernel does it when the first of its PID namespace ends.
     pub fn kill_container(&self) {
-        if let State::Preparing(container, _) | State::Ready(container) = &self.state {
+        if let State::Preparing(container, ..) | State::Ready(container) = &self.state {
             let _ = sys::kill(container.reaper, libc::SIGKILL);
         }
     }

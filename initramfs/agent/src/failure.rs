@@ -17,6 +17,8 @@ pub enum Code {
     NotExecutable = 6,
     Spawn = 7,
     Internal = 8,
+    /// The workload document does not open it.
+    Refused = 9,
 }
 
 impl Code {
@@ -30,6 +32,7 @@ impl Code {
             5 => Self::NotFound,
             6 => Self::NotExecutable,
             7 => Self::Spawn,
+            9 => Self::Refused,
             _ => Self::Internal,
         }
     }

@@ -11,12 +11,14 @@
 
 mod channel;
 mod cmdline;
+mod dialogue;
 mod event_loop;
 mod failure;
 mod log;
 mod process;
 mod root;
 mod sys;
+mod workload;
 
 #[cfg(test)]
 mod tests;
@@ -24,8 +26,8 @@ mod tests;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 
-use channel::message;
 use channel::port::Port;
+use channel::reply;
 use cmdline::CommandLine;
 use event_loop::{Agent, End};
 use failure::{Code, Context, Failure};
@@ -83,7 +85,7 @@ fn serve() -> Result<(), Failure> {
         Ok(agent) => agent,
         Err((mut port, failure)) => {
             let mut out = Vec::new();
-            message::encode_error(&mut out, 0, &failure);
+            reply::encode_error(&mut out, 0, &failure);
             port.flush(&mut out);
             return Err(failure);
         }

@@ -274,6 +274,28 @@ pub fn bound_capabilities(keep: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// No program that is executed from here on gives more privileges than its caller has.
+pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: prctl with integer arguments.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Sets a resource limit by its number.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the structure outlives the call.
+    check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+}
+
+/// Puts the calling process and what it starts under a filter of system calls. Takes root, or no new privileges.
+pub fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: pointer and length come from one slice, which the kernel copies and does not write to.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
+        .map(drop)
+}
+
 /// Takes on groups, gid and uid, in the order in which each step is still permitted.
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: pointer and length come from one slice. -1, "leave unchanged", was refused by the message decoder.

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from tests.launcher.attest.attestation_kit import Draft
 from tests.launcher.attest.verify_kit import Desk, digests_document
 from tools.launcher.attest.measurement import Measurement, Platform, decode, expected_mac
+from tools.sev.formats import DIGESTS_SCHEMA
 from tools.sev.hashes_table import hashes_table
 
 # AMDESE/sev-tool, src/tests.cpp, test_calc_measurement, and its readme (Apache-2.0).
@@ -41,7 +42,9 @@ def amd(desk: Desk, blob: str = AMD_BLOB, tik: bytes = AMD_TIK, **changes: str) 
     """The known answer of AMD's tool, with other options."""
     path = desk.write("tik.bin", tik)
     options = AMD_OPTIONS | {name.replace("_", "-"): value for name, value in changes.items()}
-    return desk.call("verify", "--config", desk.config, "--measurement", blob, "--tik", path, *words(options))
+    return desk.call(
+        "verify", "--config", desk.config, "--unbound", "--measurement", blob, "--tik", path, *words(options)
+    )
 
 
 def blob(digest: bytes, policy: int) -> str:
@@ -63,6 +66,7 @@ def ours(desk: Desk, digest: bytes, policy: int, *more: str) -> Any:
         "55",
         "--build",
         "21",
+        "--unbound",
     ]
     return desk.call("verify", "--measurement", blob(digest, policy), *base, *more)
 
@@ -101,7 +105,7 @@ def test_the_known_answer_is_verified(desk: Desk) -> None:
     answer = amd(desk)
     assert answer.status == 0
     assert answer.out.splitlines()[0].startswith("ok           launch measurement  of launch digest e3b0c442")
-    assert answer.out.splitlines()[-1] == "verified"
+    assert answer.out.splitlines()[-1] == "launch measured"
     # Policy 0 lets the host debug the guest: said, since the user expects it.
     assert "the host can read and change" in answer.err
 
@@ -154,9 +158,9 @@ def test_a_measurement_in_a_file(desk: Desk) -> None:
 
 def test_as_json(desk: Desk) -> None:
     tik = desk.write("tik.bin", AMD_TIK)
-    answer = desk.call("verify", "--measurement", AMD_BLOB, "--tik", tik, *words(AMD_OPTIONS), "--json")
+    answer = desk.call("verify", "--unbound", "--measurement", AMD_BLOB, "--tik", tik, *words(AMD_OPTIONS), "--json")
     document = json.loads(answer.out)
-    assert (document["verdict"], document["mode"], document["policy"]) == ("verified", "sev", 0)
+    assert (document["verdict"], document["mode"], document["policy"]) == ("launch measured", "sev", 0)
     assert document["measurement"] == {"hmac": AMD_MAC.hex(), "mnonce": AMD_NONCE.hex()}
     assert document["platform"] == {"api": "0.18", "build": 15}
 
@@ -230,7 +234,7 @@ def test_mistakes_with_a_report(desk: Desk) -> None:
 
 def test_the_configs_mode_is_the_default(desk: Desk) -> None:
     tik = desk.write("tik.bin", TIK)
-    base = ["--tik", str(tik), "--api-major", "1", "--api-minor", "55", "--build", "21"]
+    base = ["--unbound", "--tik", str(tik), "--api-major", "1", "--api-minor", "55", "--build", "21"]
     answer = desk.call("verify", "--measurement", blob(b"\x5e" * 32, 1), "--config", desk.config, *base)
     assert answer.status == 2
     assert "the config's mode is snp" in answer.one_line()
@@ -243,7 +247,7 @@ def test_the_configs_mode_is_the_default(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (["schema"], 2, "schema is 2"),
+        (["schema"], 1, "schema is 1"),
         (["schema"], True, "schema is True"),
         (["schema"], None, "schema is None"),
         (["modes"], [], "modes: missing, or no object"),
@@ -283,7 +287,7 @@ def test_a_damaged_file_of_digests(desk: Desk, path: list[str], value: Any, said
         (b"\xff", "not UTF-8"),
         (b"[]", "no JSON object"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"schema": 1, "schema": 1}', "stands twice"),
+        (b'{"schema": 2, "schema": 2}', "stands twice"),
         (b'{"schema": ' + b"9" * 5000 + b"}", "not JSON"),
     ],
 )
@@ -313,7 +317,7 @@ _JSON = strategies.recursive(
 @given(document=_JSON, cut=strategies.integers(0, 5))
 def test_no_json_makes_a_traceback(desk: Desk, document: Any, cut: int) -> None:
     if isinstance(document, dict) and cut < 3:
-        document["schema"] = 1
+        document["schema"] = DIGESTS_SCHEMA
     text = json.dumps(document)
     file = desk.write("digests.json", text[: len(text) - (cut == 5)].encode())
     answer = desk.call("verify", *desk.words(Draft()), "--digests", file)

@@ -15,6 +15,7 @@ from tools.launcher.attest.certificates import AMD_ROOTS
 
 MANDATORY = [
     "launch digest",
+    "workload",
     "policy",
     "debugging",
     "VMPL",
@@ -41,7 +42,7 @@ OPTIONAL = [
 def test_a_whole_report_is_verified(desk: Desk) -> None:
     outcome = desk.verify(draft())
     assert (outcome.status, outcome.err) == (0, "")
-    assert outcome.of("ok") == [*MANDATORY[:6], "reserved bits", *MANDATORY[6:]]
+    assert outcome.of("ok") == [*MANDATORY[:7], "reserved bits", *MANDATORY[7:]]
     assert outcome.of("not checked") == [name for name in OPTIONAL if name != "reserved bits"]
     assert outcome.detail("launch digest") == "Milan, 4 vCPUs"
     assert "none of AMD's roots" in outcome.detail("root of trust")
@@ -70,7 +71,7 @@ def test_the_lines_for_people(desk: Desk) -> None:
     assert (answer.status, answer.err) == (0, "")
     assert lines[0] == "ok           launch digest      Milan, 4 vCPUs"
     assert lines[-1] == "verified"
-    assert [line[13:32].strip() for line in lines[:-1]] == MANDATORY[:6] + OPTIONAL[:7] + MANDATORY[6:] + OPTIONAL[7:]
+    assert [line[13:32].strip() for line in lines[:-1]] == MANDATORY[:7] + OPTIONAL[:7] + MANDATORY[7:] + OPTIONAL[7:]
     answer = desk.call("verify", *desk.words(draft(vmpl=1), without=("min-tcb",)))
     assert answer.status == 1
     assert "FAILED       VMPL               1, expected 0\n" in answer.out
@@ -239,6 +240,7 @@ def test_expected_vmpl(desk: Desk) -> None:
         ("vcek", "signature"),
         ("ask", "certificate chain"),
         ("ark", "root of trust"),
+        ("unbound", "workload"),
     ],
 )
 def test_what_was_not_checked_is_never_verified(desk: Desk, option: str, check: str) -> None:

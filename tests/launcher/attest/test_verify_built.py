@@ -57,6 +57,7 @@ def test_the_report_of_the_built_guest(
             (tmp_path / "report.bin").write_bytes(draft.raw(root.leaf_key))
             words = [
                 tmp_path / "report.bin",
+                "--unbound",
                 "--report-data",
                 NONCE.hex(),
                 "--min-tcb",
@@ -85,6 +86,7 @@ def test_the_launch_measurement_of_the_built_guest(
         mnonce=nonce,
     )
     base = [
+        "--unbound",
         "--mode",
         mode,
         "--tik",

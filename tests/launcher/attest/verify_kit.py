@@ -12,6 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.launcher.attest.attestation_kit import DIGEST, TCB, Draft, Issued, issue, leaf_extensions, rsa_key
+from tools.sev.formats import DIGESTS_SCHEMA
 
 NONCE = bytes(range(64))
 MODELS = {"Milan": 1, "Genoa": 2}
@@ -36,7 +37,7 @@ def digests_document() -> dict[str, Any]:
     es = {m: {str(n): (bytes((MODELS[m], n)) * 16).hex() for n in (1, 2)} for m in MODELS}
     off = {m: {n: ("ee" + v[2:]) for n, v in counts.items()} for m, counts in es.items()}
     return {
-        "schema": 1,
+        "schema": DIGESTS_SCHEMA,
         "profile": "production",
         "modes": {
             "snp": {"algorithm": "sha384", "digests": snp},
@@ -117,7 +118,7 @@ class Desk:
         for option, value in options.items():
             if option not in without:
                 words += [f"--{option}", value]
-        return words
+        return words if "unbound" in without else [*words, "--unbound"]
 
     def verify(
         self,

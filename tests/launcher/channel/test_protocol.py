@@ -10,7 +10,7 @@ import pytest
 from tests.launcher.standin import frame, hello
 from tools.launcher.channel import link as link_module
 from tools.launcher.channel import protocol
-from tools.launcher.channel.link import Container, Life, Link, NoVerityError, Stage
+from tools.launcher.channel.link import Bound, Container, Life, Link, NoVerityError, Stage
 from tools.launcher.channel.protocol import (
     Decoder,
     Exited,
@@ -23,6 +23,7 @@ from tools.launcher.channel.protocol import (
     Started,
     Stream,
 )
+from tools.sev.workload.document import Doors
 
 
 def decode(data: bytes) -> list[protocol.Message]:
@@ -30,7 +31,7 @@ def decode(data: bytes) -> list[protocol.Message]:
 
 
 def test_known_bytes() -> None:
-    assert protocol.host_hello().hex() == "01000000000000000c000000534556410100000000000400"
+    assert protocol.host_hello().hex() == "01000000000000000c000000534556410200000000000400"
     assert protocol.signal_frame(1, 15).hex() == "1400000001000000040000000f000000"
     assert protocol.window_frame(1, Stream.STDERR, 5).hex() == "2000000001000000080000000200000005000000"
     container = protocol.container(kind=protocol.RootKind.EROFS, length=4096, writable_limit=0, hostname=b"ab")
@@ -40,6 +41,54 @@ def test_known_bytes() -> None:
         "11000000 01000000 2c000000 02 01000000 02000000 0100 03000000 01000000 2f"
         "01000000 01000000 61 01000000 03000000 4b3d56 0000 0000"
     )
+
+
+def test_known_bytes_of_bound_guests() -> None:
+    assert protocol.workload(b"{}").hex() == "1700000000000000020000007b7d"
+    assert protocol.supplied_file(3, b"ab").hex() == "18000000000000000a00000003000000020000006162"
+    assert protocol.prepare(b"ab").hex() == "190000000000000006000000020000006162"
+    what = protocol.Run(doors=Doors(), entry=2, env=[b"K=V"], stdin_at_end=True)
+    assert protocol.run(1, what) == bytes.fromhex(
+        "1a000000 01000000 17000000 02000000 02000000 01000000 03000000 4b3d56 0000 0000"
+    )
+    parts = protocol.workload(bytes(protocol.PAYLOAD_MAX + 1))
+    assert struct.unpack_from("<BBHII", parts) == (0x17, 1, 0, 0, protocol.PAYLOAD_MAX)
+    assert struct.unpack_from("<BBHII", parts, 12 + protocol.PAYLOAD_MAX) == (0x17, 0, 0, 0, 1)
+    with pytest.raises(ValueError, match="exceed"):
+        protocol.workload(bytes(protocol.CONTINUED_MAX + 1))
+
+
+def bound_link(doors: Doors) -> tuple[Link, protocol.Run]:
+    """A bound guest that is ready."""
+    link = Link(Bound(document=b"{}", hostname=b"box", files={1: b"b", 0: b"a"}))
+    list(link.feed(hello(bound=1)))
+    sent = protocol.workload(b"{}") + protocol.supplied_file(0, b"a") + protocol.supplied_file(1, b"b")
+    assert bytes(link.outgoing) == protocol.host_hello() + sent + protocol.prepare(b"box")
+    list(link.feed(frame(0x31, 0, bytes(4))))
+    link.outgoing.clear()
+    return link, protocol.Run(doors=doors)
+
+
+def test_a_bound_guest_gets_only_what_its_document_opens() -> None:
+    link, what = bound_link(Doors(signals=(15,)))
+    process = link.spawn(what)
+    assert not process.stdin_open
+    link.outgoing.clear()
+    link.send_signal(process, 9)
+    assert not link.outgoing
+    link.send_signal(process, 15)
+    assert bytes(link.outgoing) == frame(0x14, 1, struct.pack("<I", 15))
+    link, what = bound_link(Doors(stdin=True))
+    assert link.spawn(what).stdin_open
+    with pytest.raises(ValueError, match="says what runs"):
+        link.spawn(Process(argv=[b"x"]))
+
+
+def test_an_agent_that_is_bound_otherwise_is_refused() -> None:
+    for bound in (0, 1):
+        link = Link(Bound(document=b"{}") if not bound else Container(root_kind=protocol.RootKind.TAR, root_length=1))
+        with pytest.raises(ProtocolError, match="the command line says otherwise"):
+            list(link.feed(hello(bound=bound)))
 
 
 def test_messages_from_the_guest() -> None:
@@ -54,7 +103,7 @@ def test_messages_from_the_guest() -> None:
         + frame(0x3F, 2, struct.pack("<HI", 5, 3) + b"a\xffb")
     )
     wanted = [
-        Hello(lowest=1, highest=1, capabilities=1, stdin_window=262144, debug=False),
+        Hello(lowest=2, highest=2, capabilities=1, stdin_window=262144, debug=False, bound=False),
         Ready(verity=True),
         Started(process=1, pid=77),
         Output(process=1, stream=Stream.STDOUT, data=b"out"),

@@ -45,7 +45,16 @@ MISTAKES = [
     (["run", "--rootfs", "x", "--append", "", "--", "x"], "printable ASCII"),
     (["run", "--rootfs", "x", "--accel", "tcg", "--", "x"], "encryption needs KVM"),
     (["run", "--rootfs", "x", "--conf", "x", "--", "x"], "unrecognized arguments"),
-    (["show", "--", "x"], "runs no command"),
+    (["check", "--", "x"], "runs no command"),
+    (["show", "--", "x"], "no root file system"),
+    (["run", "--rootfs", "x", "--workload", "y", "--", "x"], "leave the command out"),
+    (["run", "--rootfs", "x", "--workload", "y", "--unbound"], "not allowed with argument"),
+    (["run", "--rootfs", "x", "--unbound", "--open", "stdin", "--", "x"], "not allowed with argument"),
+    (["run", "--rootfs", "x", "--open", "door", "--", "x"], "invalid choice: 'door'"),
+    (["workload"], "no command to run"),
+    (["workload", "--unbound", "--", "x"], "leave out"),
+    (["workload", "x", "--rootfs", "y"], "give either a document"),
+    (["workload", "/no/such/file"], "No such file"),
     (["show", "--cbit", "64"], "no whole number from 1 to 63"),
     (["show", "--verity", HASH], "--verity belongs to --rootfs"),
     (["doctor", "--rootfs", "x"], "unrecognized arguments"),
@@ -54,7 +63,7 @@ MISTAKES = [
     (["show", "--comfig", "x"], "unrecognized arguments: --comfig, did you mean --config?"),
     (["show", "--mode", "spn"], "invalid choice: 'spn', did you mean snp?"),
     (["show", "--json=x"], "takes no value"),
-    (["show", "--qemu", "--json"], "expected one argument"),
+    (["show", "--unbound", "--qemu", "--json"], "expected one argument"),
     (["--source"], "--source takes one folder"),
 ]
 # fmt: on
@@ -133,17 +142,21 @@ def test_qemu_that_is_none(out: Out, call: Call, tar: Path, path: str) -> None:
 
 
 def test_append_may_not_repeat_the_agents_keys(out: Out, call: Call, standin: Path) -> None:
-    words = ["show", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
+    words = ["show", "--unbound", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
     answer = call(*words, "--append", "sev_agent.profile=debug")
     assert answer.status == 2
     assert "sev_agent.profile stands twice" in answer.one_line()
+    for word in ("sev_agent.unbound", "sev_agent.workload=" + "0" * 64):
+        answer = call(*words, "--append", word)
+        assert answer.status == 2
+        assert "says by itself what runs" in answer.one_line()
     answer = call(*words, "--append", "x" * 2047)
     assert answer.status == 2
     assert "the kernel takes 2047" in answer.one_line()
 
 
 def test_console_log_needs_a_console(out: Out, call: Call, standin: Path, tmp_path: Path) -> None:
-    words = ["show", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
+    words = ["show", "--unbound", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin]
     words += ["--console-log", tmp_path / "log"]
     answer = call(*words)
     assert answer.status == 2

@@ -73,7 +73,7 @@ def test_a_reader_that_left(one_file: Path) -> None:
     assert (done.stdout.strip() in {b"0", b"141"}, done.stderr) == (True, b"")
 
 
-@pytest.mark.parametrize("command", ["--help", "policy 0x30000", "digest --quiet"])
+@pytest.mark.parametrize("command", ["--help", "policy 0x30000", "digest --unbound --quiet"])
 def test_an_answer_that_nobody_could_get_is_an_error(one_file: Path, command: str) -> None:
     done = subprocess.run(["sh", "-c", f"exec {one_file} {command} >&-"], capture_output=True, check=False)
     assert done.returncode == 125
@@ -124,7 +124,13 @@ def test_nothing_of_the_users_runs(one_file: Path, tmp_path: Path) -> None:
         "PYTHONPATH": str(trap), "PYTHONSTARTUP": str(trap / "re.py"), "PYTHONUSERBASE": str(trap),
         "PYTHONPYCACHEPREFIX": str(trap), "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error",
     }  # fmt: skip
-    for words in (["--help"], ["policy", "--json", "0x30000"], ["digest"], ["check"], ["show", "--cbit", "51"]):
+    for words in (
+        ["--help"],
+        ["policy", "--json", "0x30000"],
+        ["digest", "--unbound"],
+        ["check"],
+        ["show", "--unbound", "--cbit", "51"],
+    ):
         done = subprocess.run([one_file, *words], cwd=trap, env=env, capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         assert not marker.exists(), words
@@ -150,7 +156,7 @@ def test_a_start_imports_what_it_needs() -> None:
         assert not slow & set(done.stderr.split()), done.stderr
         assert "tools.launcher.guest" not in done.stderr
         # No options are parsed for --help alone.
-        assert ("tools.launcher.cli.parser" in done.stderr.split()) == (words != ["--help"])
+        assert ("tools.launcher.options.parser" in done.stderr.split()) == (words != ["--help"])
     words = [sys.executable, "-I", "-S", "-c", code, "digest", "--help"]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "re" in done.stderr.split(), "what is imported is seen"
@@ -189,7 +195,7 @@ def test_the_source_can_be_unpacked(one_file: Path, tmp_path: Path) -> None:
     assert again.stderr == f"sev-launch: --source {target}: File exists\n"
 
 
-@pytest.mark.parametrize("command", ["run --help", "--help", "policy 0x30000", "show --cbit 51", "nonsense"])
+@pytest.mark.parametrize("command", ["run --help", "--help", "policy 0x30000", "show --unbound --cbit 51", "nonsense"])
 def test_ascii_terminals(command: str, out: Out) -> None:
     env = os.environ | {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     words = [sys.executable, "-m", "tools.launcher", *command.split()]

@@ -18,7 +18,7 @@ __all__ = ["given"]  # a fixture
 
 def test_people_are_spared_the_base64(out: Out, standin: Path, given: Given) -> None:
     """On a terminal; a pipe or a file gets what can be pasted into a shell."""
-    words = ["show", "--config", str(out.config), "--qemu", str(standin), "--cbit", "51", *given.pair]
+    words = ["show", "--unbound", "--config", str(out.config), "--qemu", str(standin), "--cbit", "51", *given.pair]
     command = [sys.executable, "-m", "tools.launcher", *words]
     whole = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert b64(given.auth) in whole

@@ -19,7 +19,7 @@ from tools.sev.modes import Mode
 @pytest.fixture
 def given(tmp_path: Path, out: Out) -> Given:
     config = load_config(out.config)
-    own = digest_file.launch_digests(config, cmdline=config.cmdline)
+    own = digest_file.launch_digests(config, cmdline=digest_file.unbound_cmdline(config))
     folder = tmp_path / "the owner's, files"
     folder.mkdir()
     digest = bytes.fromhex(digest_file.configured(config, own)[Mode.SNP])
@@ -35,4 +35,4 @@ def given(tmp_path: Path, out: Out) -> Given:
 @pytest.fixture
 def shown(out: Out, call: Call, standin: Path) -> Callable[..., Answer]:
     """shown(options…): `show` for a host with a C-bit of 51."""
-    return lambda *words: call("show", "--config", out.config, "--qemu", standin, "--cbit", "51", *words)
+    return lambda *words: call("show", "--unbound", "--config", out.config, "--qemu", standin, "--cbit", "51", *words)

@@ -26,7 +26,9 @@ def run_qemu(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 
 def qemu_words(out: Out, call: Call, qemu: Path, *words: object) -> list[str]:
-    answer = call("show", "--json", "--config", out.config, "--qemu", qemu, "--cbit", "51", *map(str, words))
+    answer = call(
+        "show", "--unbound", "--json", "--config", out.config, "--qemu", qemu, "--cbit", "51", *map(str, words)
+    )
     assert answer.status == 0, answer.err
     argv: list[str] = json.loads(answer.out)["argv"]
     return argv

@@ -46,8 +46,8 @@ def test_an_initramfs_built_into_the_kernel(tmp_path: Path) -> None:
 # fmt: off
 BAD = [
     ("schema", REMOVED, "schema: missing"),
-    ("schema", 2, "this sev-launch reads 3"),
-    ("schema", 4, "this sev-launch reads 3"),
+    ("schema", 3, "this sev-launch reads 4"),
+    ("schema", 5, "this sev-launch reads 4"),
     ("schema", "1", "must be an integer"),
     ("schema", True, "must be an integer"),
     ("profile", "test", "not one of: production, debug"),
@@ -144,17 +144,17 @@ def test_bad_config(out: Out, call: Call, path: str, value: object, words: str) 
 )
 def test_files_that_are_no_config(out: Out, call: Call, content: bytes, words: str) -> None:
     out.config.write_bytes(content)
-    answer = call("show", "--config", out.config)
+    answer = call("show", "--unbound", "--config", out.config)
     assert answer.status == 2
     assert words in answer.one_line()
     assert "\x1b" not in answer.err
 
 
 def test_missing_config(tmp_path: Path, call: Call) -> None:
-    answer = call("show", "--config", tmp_path / "none.toml")
+    answer = call("show", "--unbound", "--config", tmp_path / "none.toml")
     assert answer.status == 2
     assert "give --config, or build the artifacts" in answer.one_line()
-    answer = call("show", "--config", tmp_path)
+    answer = call("show", "--unbound", "--config", tmp_path)
     assert answer.status == 2
     assert "Is a directory" in answer.one_line()
 

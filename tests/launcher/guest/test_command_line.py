@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.conftest import Answer
-from tests.launcher.launcher_kit import CMDLINE, Out
+from tests.launcher.launcher_kit import CMDLINE, UNBOUND, Out
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import load_config
+from tools.launcher.guest import binding
 from tools.launcher.guest.command_line import Files, Option, argv, build, shell
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.host.qemu_program import QemuProgram
@@ -91,6 +92,7 @@ def spec(out: Out, *, mode: Mode | None, qemu: QemuProgram = QEMU10) -> Spec:
         protection=mode,
         cbit=None if mode is None else 47,
         cmdline=CMDLINE,
+        binding=binding.UNBOUND,
     )
 
 
@@ -165,6 +167,7 @@ def test_qemu_reads_all_of_it_up_to_the_missing_device(
 ) -> None:
     words = [
         "show",
+        "--unbound",
         "--json",
         "--config",
         out.config,
@@ -207,17 +210,19 @@ def run_qemu(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_show_prints_one_option_a_line(out: Out, call: Call, standin: Path) -> None:
-    answer = call("show", "--config", out.config, "--qemu", standin, "--cbit", "47")
+    answer = call("show", "--unbound", "--config", out.config, "--qemu", standin, "--cbit", "47")
     lines = answer.out.splitlines()
     assert lines[0] == f"{standin} \\"
     assert all(line.startswith("  -") for line in lines[1:])
     assert f"  -kernel {out.folder}/vmlinuz \\" in lines
-    assert f"  -append '{CMDLINE}' \\" in lines
+    assert f"  -append '{UNBOUND}' \\" in lines
     assert answer.err == ""
 
 
 def test_show_json(out: Out, call: Call, standin: Path) -> None:
-    answer = call("show", "--json", "--unprotected", "--config", out.config, "--qemu", standin, "--accel", "tcg")
+    answer = call(
+        "show", "--unbound", "--json", "--unprotected", "--config", out.config, "--qemu", standin, "--accel", "tcg"
+    )
     document = json.loads(answer.out)
     assert set(document) == {
         "schema", "profile", "protection", "accel", "qemu", "argv", "options", "kernel_cmdline",
@@ -228,7 +233,7 @@ def test_show_json(out: Out, call: Call, standin: Path) -> None:
     assert document["accel"] == "tcg"
     assert document["qemu"] == {"path": str(standin), "version": [10, 0, 13]}
     assert [word for option in document["options"] for word in option] == document["argv"]
-    assert document["kernel_cmdline"] == CMDLINE
+    assert document["kernel_cmdline"] == UNBOUND
     assert len(bytes.fromhex(document["hashes_table"])) == 176
     assert document["artifacts"] == {
         role: {"file": a["file"], "sha256": a["sha256"], "size": a["size"]} for role, a in out.data["artifacts"].items()
@@ -237,7 +242,7 @@ def test_show_json(out: Out, call: Call, standin: Path) -> None:
 
 def test_show_needs_a_c_bit(out: Out, call: Call, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.launcher.host.facts.memory_encryption", lambda: None)
-    answer = call("show", "--config", out.config, "--qemu", standin)
+    answer = call("show", "--unbound", "--config", out.config, "--qemu", standin)
     assert answer.status == 2
     assert "--cbit N" in answer.one_line()
 
@@ -245,19 +250,19 @@ def test_show_needs_a_c_bit(out: Out, call: Call, standin: Path, monkeypatch: py
 def test_show_without_qemu(out: Out, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("tools.launcher.host.qemu_program._QEMU_EXTRA", ())
-    answer = call("show", "--config", out.config, "--cbit", "47")
+    answer = call("show", "--unbound", "--config", out.config, "--cbit", "47")
     assert answer.status == 0
     assert "showing what QEMU 10.0 would be given" in answer.one_line()
     assert answer.out.startswith("qemu-system-x86_64 \\\n")
 
 
 def test_options_that_change_the_digest_say_so(out: Out, call: Call, standin: Path) -> None:
-    words = ["show", "--config", out.config, "--qemu", standin, "--cbit", "47"]
+    words = ["show", "--unbound", "--config", out.config, "--qemu", standin, "--cbit", "47"]
     answer = call(*words, "--append", "sev_agent.log=1")
     assert "the launch digest changes" in answer.one_line()
-    assert f"-append '{CMDLINE} sev_agent.log=1'" in answer.out
+    assert f"-append '{CMDLINE} sev_agent.log=1 sev_agent.unbound'" in answer.out
     for other in (["--memory", "1G"], ["--cpus", "4"], ["--mode", "sev"]):
-        assert f"-append '{CMDLINE}' \\" in call(*words, *other).out
+        assert f"-append '{UNBOUND}' \\" in call(*words, *other).out
 
 
 def test_shell_quotes() -> None:

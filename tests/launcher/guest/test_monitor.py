@@ -32,12 +32,13 @@ CALLER = """
     from tools.launcher.base.errors import LauncherError
     from tools.launcher.channel.protocol import Process
     from tools.launcher.guest import bring_up, monitor
+    from tools.launcher.guest.binding import UNBOUND
     from tools.launcher.guest.spec import Accel, Wanted, resolve
     from tools.launcher.host import facts
     from tools.launcher.host.qemu_program import find_qemu
 
     folder, config, qemu, root, *argv = sys.argv[1:]
-    wanted = Wanted(config=Path(config), unprotected=True)
+    wanted = Wanted(config=Path(config), unprotected=True, binding=UNBOUND)
     spec = resolve(wanted, wanted.configure(), qemu=find_qemu(qemu), cbit=None)
     guest = functools.partial(
         bring_up.brought_up, spec, root=Path(root), facts=facts.gather(), note=print, accel=Accel.TCG, timeout=20.0

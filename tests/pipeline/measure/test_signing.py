@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sevsnpmeasure import guest
 from sevsnpmeasure.sev_mode import SevMode
 
 from tests.checkout import copy_all
+from tests.sev.workload.corpus import documents
 from tools.launcher.config.owner import Wish, read
 from tools.launcher.config.runtime_config import load_config
 from tools.pipeline.measure import id_keys
@@ -46,9 +48,9 @@ class Checkout:
     root: Path
     keys: Path
 
-    def idblock(self, *words: str) -> Done:
+    def idblock(self, *words: str, binding: Sequence[str] = ("--unbound",)) -> Done:
         done = subprocess.run(
-            [sys.executable, "-m", "tools.pipeline.front", "idblock", *words],
+            [sys.executable, "-m", "tools.pipeline.front", "idblock", *binding, *words],
             cwd=self.root,
             env={"PATH": os.environ["PATH"], "HOME": str(self.root)},
             stdin=subprocess.DEVNULL,
@@ -87,9 +89,11 @@ def checkout(repository: Path, artifacts: Path, tmp_path: Path) -> Checkout:
     return Checkout(root=root, keys=keys)
 
 
-def launch_digest(checkout: Checkout, *, vcpus: int, signature: int) -> bytes:
+def launch_digest(
+    checkout: Checkout, *, vcpus: int = 1, signature: int = 0x800F12, word: str = "sev_agent.unbound"
+) -> bytes:
     out = checkout.root / "out"
-    cmdline = load_config(out / "runtime.toml").cmdline
+    cmdline = f"{load_config(out / 'runtime.toml').cmdline} {word}"
     files = [str(out / name) for name in ("OVMF.fd", "vmlinuz", "initramfs.cpio.zst")]
     return bytes(guest.calc_launch_digest(SevMode.SEV_SNP, vcpus, signature, *files, cmdline, 0x1))
 
@@ -111,6 +115,27 @@ def test_the_block_of_the_built_artifacts(checkout: Checkout) -> None:
     folder = checkout.root / "build/idblock/production"
     for name, data in (("id-block", block), ("id-auth", auth)):
         assert (folder / f"{name}.b64").read_text() == base64.b64encode(data).decode() + "\n"
+
+
+def test_what_runs_decides_what_is_signed(checkout: Checkout, repository: Path) -> None:
+    (checkout.root / "workload.json").write_bytes(next(iter(documents(repository)))[2])
+    digest = hashlib.sha256((checkout.root / "workload.json").read_bytes()).hexdigest()
+    done = checkout.idblock(*checkout.key, binding=["--workload", "workload.json"])
+    assert done.status == 0, done.err
+    signed = checkout.written()[0][:48]
+    assert signed == launch_digest(checkout, word=f"sev_agent.workload={digest}")
+    assert signed != launch_digest(checkout)
+    assert f"workload {digest}" in done.err
+    (checkout.root / "workload.json").write_bytes(b"{}")
+    for binding, says in (
+        ([], "the launch digest depends on what runs; give either --workload FILE or --unbound"),
+        (["--unbound", "--workload", "workload.json"], "give either --workload FILE or --unbound"),
+        (["--workload", "workload.json"], "--workload workload.json: version: is missing"),
+        (["--workload", "none.json"], "--workload none.json: No such file or directory"),
+    ):
+        done = checkout.idblock(*checkout.key, binding=binding)
+        assert done.status == 2
+        assert says in done.error()
 
 
 def test_options_decide_what_is_signed(checkout: Checkout) -> None:

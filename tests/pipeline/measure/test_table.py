@@ -45,7 +45,7 @@ def inputs(tmp_path: Path) -> Inputs:
         firmware_size=SIZE,
         kernel=tmp_path / "vmlinuz",
         initramfs=tmp_path / "initramfs.cpio.zst",
-        cmdline=CMDLINE,
+        cmdline=f"{CMDLINE} sev_agent.unbound",
     )
 
 
@@ -93,8 +93,9 @@ def test_the_shape(inputs: Inputs) -> None:
         "computed_with", "configured", "cpu_models", "depends_on", "modes", "profile", "schema", "version",
     ]  # fmt: skip
     assert found["computed_with"] == {"name": "sev-snp-measure", "version": "0.0.13"}
-    assert sorted(found["depends_on"]) == ["artifacts", "guest_features", "kernel_cmdline", "vmm"]
-    assert found["depends_on"]["kernel_cmdline"] == CMDLINE
+    assert sorted(found["depends_on"]) == ["artifacts", "base_cmdline", "guest_features", "kernel_cmdline", "vmm"]
+    assert found["depends_on"]["base_cmdline"] == CMDLINE
+    assert found["depends_on"]["kernel_cmdline"] == f"{CMDLINE} sev_agent.unbound"
     assert found["depends_on"]["guest_features"] == {"sev-es": "0x0", "snp": "0x1"}
     assert found["depends_on"]["artifacts"]["kernel"]["size"] == 6
     names = {model.name for model in CPU_MODELS}

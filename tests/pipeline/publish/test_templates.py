@@ -129,7 +129,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_says_what_the_recipes_say(bench: Bench) -> None:
     assert tomllib.loads(bench.runtime()) == {
-        "schema": 3,
+        "schema": 4,
         "version": "1.2",
         "profile": "production",
         "artifacts": {

@@ -64,13 +64,13 @@ def obstacles(checks: Sequence[Check]) -> list[str]:
     ]
 
 
-def show(checks: Sequence[Check], facts: dict[str, Any], *, as_json: bool) -> int:
-    """Print the lines and the verdict; returns the exit status: 0 verified, 1 not.
+def show(checks: Sequence[Check], facts: dict[str, Any], *, as_json: bool, word: str = "verified") -> int:
+    """Print the lines and the verdict; returns the exit status: 0 verified (called `word`), 1 not.
 
     `facts` are what was read, for --json. Text from report or certificate is escaped.
     """
     reasons = obstacles(checks)
-    verdict = "not verified" if reasons else "verified"
+    verdict = "not verified" if reasons else word
     if as_json:
         document = {
             "schema": 1,

@@ -3,18 +3,26 @@
 """What both forms of `sev-launch verify` are given, and the check that both make."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from tools.launcher.attest.checks import Check, passed
+from tools.launcher.attest.checks import Check, Result, passed, unchecked
 from tools.launcher.attest.expected import Entry, read_expected, select
 from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
 from tools.launcher.base.values import Values
+from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
-from tools.sev.formats import DIGESTS_NAME
+from tools.launcher.guest.binding import compose, read_document
+from tools.launcher.measure.digest_file import launch_digests
+from tools.sev.cpu_models import CPU_MODELS
+from tools.sev.formats import DIGESTS_NAME, DIGESTS_VCPUS
 from tools.sev.modes import Mode
+from tools.sev.workload.document import Document
+from tools.sev.workload.openings import openings
 
 _FILE_MAX = 1 << 20
 
@@ -24,8 +32,65 @@ def config_reader(options: Values) -> Callable[[], RuntimeConfig]:
     return lambda: load_config(options.config)
 
 
-def expected_digests(options: Values, mode: Mode) -> tuple[Entry, ...]:
-    """The launch digests of `mode` to compare with: --digest, or those of the file, filtered."""
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """The launch digests to compare with, and the line that says what such a guest runs."""
+
+    entries: tuple[Entry, ...]
+    workload: Check
+
+
+def expectation(options: Values, mode: Mode) -> Expectation:
+    """What is expected of a guest in `mode`: --workload, --unbound, or digests that say nothing of what runs."""
+    name = "workload"
+    if options.workload is not None:
+        document = read_document(options.workload)
+        opened = openings(document)
+        found: tuple[str, ...] = (f"SHA-256 {document.sha256}; the host may do nothing to it but end it",)
+        if opened:
+            found = (f"SHA-256 {document.sha256}, which leaves to the host:", *opened)
+        entries = select(
+            tuple(_computed(options, mode, document)), cpu=options.cpu, vcpus=options.cpus, where="what was computed"
+        )
+        return Expectation(entries=entries, workload=Check(name=name, result=Result.OK, findings=found))
+    entries = _given(options, mode)
+    if options.unbound:
+        found = ("none: the host chooses what runs in this guest, and may start more at any time",)
+        return Expectation(entries=entries, workload=Check(name=name, result=Result.OK, findings=found))
+    why = "a launch digest alone does not say what runs; give --workload FILE, or --unbound to accept any"
+    return Expectation(entries=entries, workload=unchecked(name, f"unknown: {why}"))
+
+
+def _computed(options: Values, mode: Mode, document: Document) -> Iterator[Entry]:
+    """The digests of a guest that is bound to the document, from the artifacts beside the config."""
+    config = load_config(options.config)
+    for artifact in config.artifacts:
+        artifacts.verify(config, artifact)
+    cmdline = compose(config, append=options.append or "", binding=document, verity=None, rootfs=None)
+    own = launch_digests(config, cmdline=cmdline)
+    if mode is Mode.SEV:
+        yield Entry(digest=bytes.fromhex(own.sev()))
+        return
+    for model in CPU_MODELS:
+        variants: list[tuple[str | None, Iterator[str]]] = [(None, own.snp(model.signature))]
+        if mode is Mode.SEV_ES:
+            variants = [
+                (f"legacy-vm-type={'on' if old else 'off'}", own.sev_es(model.signature, legacy_vm_type=old))
+                for old in (False, True)
+            ]
+        for variant, digests in variants:
+            for count, digest in enumerate(islice(digests, DIGESTS_VCPUS), start=1):
+                yield Entry(
+                    digest=bytes.fromhex(digest),
+                    cpu=model.name,
+                    qemu_models=model.qemu_models,
+                    vcpus=count,
+                    variant=variant,
+                )
+
+
+def _given(options: Values, mode: Mode) -> tuple[Entry, ...]:
+    """The launch digests of --digest, or those of the file, filtered."""
     if options.digest is not None:
         digits = 2 * mode.digest_size
         if re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", options.digest) is None:

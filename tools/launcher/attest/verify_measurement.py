@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from tools.launcher.attest import measurement
-from tools.launcher.attest.checks import Check, passed, show
+from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
-from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, sized_file
+from tools.launcher.attest.inputs import check_debug, config_reader, expectation, sized_file
 from tools.launcher.attest.measurement import Measurement, Platform
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
@@ -17,6 +17,10 @@ from tools.sev import policy as policies
 from tools.sev.modes import Mode
 
 _POLICY_MAX = (1 << 32) - 1
+_NO_INTEGRITY = "the host can replay and remap memory; no report can be asked for at run time"
+_LACKS = {Mode.SEV: f"registers are the host's to read and change; {_NO_INTEGRITY}", Mode.SEV_ES: _NO_INTEGRITY}
+# Never the word that an SNP report gets.
+_VERDICT = "launch measured"
 
 
 def verify_measurement(options: Values, ui: Ui) -> int:
@@ -29,7 +33,8 @@ def verify_measurement(options: Values, ui: Ui) -> int:
     mode, policy = _mode_and_policy(options)
     platform = Platform(api_major=options.api_major, api_minor=options.api_minor, build=options.build)
     given = _measurement(options.measurement)
-    entries = expected_digests(options, mode)
+    expected = expectation(options, mode)
+    entries = expected.entries
     found = [
         entry
         for entry in entries
@@ -38,7 +43,9 @@ def verify_measurement(options: Values, ui: Ui) -> int:
     debug = policies.allows_debug(policy, policies.LAYOUTS[mode])
     checks = [
         _line(found, entries, policy),
+        expected.workload,
         check_debug(debug, expected=debug, ui=ui),
+        unchecked(f"what {mode} lacks", _LACKS[mode], mandatory=False),
     ]
     facts = {
         "mode": str(mode),
@@ -46,7 +53,7 @@ def verify_measurement(options: Values, ui: Ui) -> int:
         "platform": {"api": f"{platform.api_major}.{platform.api_minor}", "build": platform.build},
         "measurement": {"hmac": given.mac.hex(), "mnonce": given.mnonce.hex()},
     }
-    return show(checks, facts, as_json=options.json)
+    return show(checks, facts, as_json=options.json, word=_VERDICT)
 
 
 def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int) -> Check:

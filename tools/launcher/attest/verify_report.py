@@ -12,7 +12,7 @@ from typing import Any
 from tools.launcher.attest.certificates import File, Given, Role, check_signer
 from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
-from tools.launcher.attest.inputs import check_debug, config_reader, expected_digests, read_file
+from tools.launcher.attest.inputs import check_debug, config_reader, expectation, read_file
 from tools.launcher.attest.report import (
     HOST_REQUESTED,
     POLICY_DEBUG,
@@ -37,8 +37,10 @@ def verify_report(options: Values, ui: Ui) -> int:
     if options.report_data is not None and options.report_data_file is not None:
         raise UserError("--report-data and --report-data-file exclude each other")
     given = _given(options)
+    expected = expectation(options, Mode.SNP)
     checks = [
-        _digest(report, expected_digests(options, Mode.SNP)),
+        _digest(report, expected.entries),
+        expected.workload,
         _equal_policy(report, policy),
         check_debug(report.debug, expected=bool(policy & POLICY_DEBUG), ui=ui),
         _vmpl(report, options.vmpl or 0),

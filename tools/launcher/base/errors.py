@@ -59,10 +59,10 @@ class WorkloadError(LauncherError):
 
 
 class Interrupted(LauncherError):  # noqa: N818  an outcome, not a fault
-    """A signal ended the launcher before the workload ran. Exit status 128 + its number."""
+    """A signal ended the launcher, and with it the guest. Exit status 128 + its number."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number} before the workload ran")
+    def __init__(self, signal_number: int, what: str = "before the workload ran") -> None:
+        super().__init__(f"stopped by signal {signal_number} {what}")
         self.exit_status = 128 + signal_number
 
 

@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One connection to the agent as a state machine without I/O: bytes in, messages out, bytes to send.
 
-HELLO and CONTAINER make the guest; spawn() starts a process in it, as often as the caller likes. Order, process
-ids and windows are enforced on what the guest sends, frame by frame.
+HELLO and CONTAINER (in a bound guest WORKLOAD and PREPARE) make the guest; spawn() starts a process in it, as often as
+the caller likes. Order, process ids and windows are enforced on what the guest sends, frame by frame.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from tools.launcher.channel import protocol
-from tools.launcher.channel.protocol import Exited, Failure, Output, ProtocolError, Stream
+from tools.launcher.channel.protocol import Exited, Failure, Output, ProtocolError, Refused, Run, Stream
+from tools.sev.workload.document import Doors
 
 
 class Stage(IntEnum):
@@ -49,14 +50,28 @@ class Container:
     verity: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A container that a workload document describes, and what the host adds; `files` by their numbers in it.
+
+    `verity`: READY must say so.
+    """
+
+    document: bytes
+    hostname: bytes = b""
+    files: Mapping[int, bytes] = field(default_factory=dict)
+    verity: bool = False
+
+
 class Process:
     """A process in the guest. `ending` says how it ended; `stdin_credit` are bytes that it takes now.
 
-    `stdin_closed`: by the process; `stdin_open` is no longer so for the host's reasons, too.
+    `doors`: what a workload document opens of it; None in an unbound guest.
     """
 
-    def __init__(self, number: int, *, stdin_credit: int, stdin_open: bool) -> None:
+    def __init__(self, number: int, *, stdin_credit: int, stdin_open: bool, doors: Doors | None = None) -> None:
         self.number = number
+        self.doors = doors
         self.life = Life.SPAWNED
         self.stdin_credit = stdin_credit
         self.stdin_open = stdin_open
@@ -65,11 +80,15 @@ class Process:
         self.ending: Exited | Failure | None = None
         self.output_credit = {Stream.STDOUT: protocol.DEFAULT_WINDOW, Stream.STDERR: protocol.DEFAULT_WINDOW}
 
+    def takes_signal(self, number: int) -> bool:
+        """Whether it may be sent this signal."""
+        return self.doors is None or number in self.doors.signals
+
 
 class Link:
     """State of the connection. `outgoing` is what must be written next; the owner empties it."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container | Bound) -> None:
         self.stage = Stage.CONNECTED
         self.outgoing = bytearray()
         self.hello: protocol.Hello | None = None
@@ -77,12 +96,7 @@ class Link:
         self.processes: dict[int, Process] = {}
         self.container = container
         # Encoded at once: a container beyond the protocol's limits fails before a guest is started.
-        self._request = protocol.container(
-            kind=container.root_kind,
-            length=container.root_length,
-            writable_limit=container.writable_limit,
-            hostname=container.hostname,
-        )
+        self._request = _request(container)
         self._decoder = protocol.Decoder()
 
     def feed(self, data: bytes) -> Iterator[protocol.Message]:
@@ -97,15 +111,22 @@ class Link:
             if self.stage is Stage.ENDED:
                 break
 
-    def spawn(self, what: protocol.Process) -> Process:
+    def spawn(self, what: protocol.Process | Run) -> Process:
         """Ask for a process, from READY on; ValueError when a limit of the protocol is exceeded."""
         if self.stage is not Stage.READY or self.hello is None:
             raise ValueError("there is no container to run a process in")
+        if isinstance(what, Run) is not isinstance(self.container, Bound):
+            raise ValueError("the workload document says what runs, or nothing does")
+        doors = what.doors if isinstance(what, Run) else None
         # Ids only ever grow on a connection.
         process = Process(
-            len(self.processes) + 1, stdin_credit=self.hello.stdin_window, stdin_open=not what.stdin_at_end
+            len(self.processes) + 1,
+            stdin_credit=self.hello.stdin_window,
+            stdin_open=not what.stdin_at_end and (doors is None or doors.stdin),
+            doors=doors,
         )
-        self.outgoing += protocol.spawn(process.number, what)
+        number = process.number
+        self.outgoing += protocol.run(number, what) if isinstance(what, Run) else protocol.spawn(number, what)
         self.processes[process.number] = process
         return process
 
@@ -131,8 +152,8 @@ class Link:
             self.outgoing += protocol.window_frame(process.number, stream, size)
 
     def send_signal(self, process: Process, number: int) -> None:
-        """Forward a signal; the agent keeps it until the process exists."""
-        if process.life < Life.ENDED:
+        """Forward a signal that the process takes; the agent keeps it until the process exists."""
+        if process.life < Life.ENDED and process.takes_signal(number):
             self.outgoing += protocol.signal_frame(process.number, number)
 
     def shut_down(self) -> None:
@@ -154,10 +175,9 @@ class Link:
 
     def _on_hello(self, message: protocol.Hello) -> None:
         self._expect(Stage.CONNECTED, "HELLO")
-        if not message.lowest <= protocol.VERSION <= message.highest:
-            raise ProtocolError(
-                f"the agent speaks versions {message.lowest} to {message.highest}, not {protocol.VERSION}"
-            )
+        if message.bound is not isinstance(self.container, Bound):
+            said = "a workload document decides" if message.bound else "the host decides"
+            raise ProtocolError(f"the agent says that {said} what runs, the command line says otherwise")
         self.hello = message
         self.stage = Stage.GREETED
         self.outgoing += protocol.host_hello() + self._request
@@ -165,7 +185,7 @@ class Link:
     def _on_ready(self, message: protocol.Ready) -> None:
         self._expect(Stage.GREETED, "READY")
         if self.container.verity and not message.verity:
-            raise NoVerityError("the agent opened the root file system without dm-verity although --verity was given")
+            raise NoVerityError("the agent opened the root file system without dm-verity, which was demanded")
         self.stage = Stage.READY
 
     def _on_started(self, message: protocol.Started) -> None:
@@ -204,6 +224,23 @@ class Link:
         self.failure = message
         self.stage = Stage.ENDED
 
+    def _on_refused(self, message: Refused) -> None:
+        # Nothing is sent here that the document does not open.
+        raise ProtocolError(f"the agent refused message {message.kind:#04x}: {message.message}")
+
+
+def _request(container: Container | Bound) -> bytes:
+    """What follows the host's HELLO."""
+    if isinstance(container, Bound):
+        files = [protocol.supplied_file(number, content) for number, content in sorted(container.files.items())]
+        return b"".join([protocol.workload(container.document), *files, protocol.prepare(container.hostname)])
+    return protocol.container(
+        kind=container.root_kind,
+        length=container.root_length,
+        writable_limit=container.writable_limit,
+        hostname=container.hostname,
+    )
+
 
 # SLF001: the table stands outside the class because its values do not exist before the class does.
 _HANDLERS: dict[type, Callable[..., None]] = {
@@ -214,4 +251,5 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     protocol.Window: Link._on_window,  # noqa: SLF001
     Exited: Link._on_exited,  # noqa: SLF001
     Failure: Link._on_failure,  # noqa: SLF001
+    Refused: Link._on_refused,  # noqa: SLF001
 }

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Agent protocol, version 1, host side of the wire format (docs/protocol.md).
+"""Agent protocol, version 2, host side of the wire format (docs/protocol.md).
 
 Pure encoding and decoding. What the guest sends is hostile: every length is bounded before a byte is
 kept, every field is checked, and the only exception that leaves is ProtocolError.
@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from tools.sev.workload.document import Doors
+
 HEADER = struct.Struct("<BBHII")
 PAYLOAD_MAX = 65_536
-SPAWN_MAX = 1 << 20
+CONTINUED_MAX = 1 << 20
 ENTRIES_MAX = 4096
 GROUPS_MAX = 1024
 MESSAGE_MAX = 1024
 EMPTY_MAX = 1024
 WINDOW_MAX = (1 << 31) - 1
 MAGIC = b"SEVA"
-VERSION = 1
+VERSION = 2
 DEFAULT_WINDOW = 256 << 10
 FLAG_MORE = 1
 
@@ -40,12 +42,17 @@ class Kind(IntEnum):
     SIGNAL = 0x14
     RESIZE = 0x15
     SHUTDOWN = 0x16
+    WORKLOAD = 0x17
+    FILE = 0x18
+    PREPARE = 0x19
+    RUN = 0x1A
     WINDOW = 0x20
     READY = 0x31
     STARTED = 0x32
     STDOUT = 0x33
     STDERR = 0x34
     EXITED = 0x35
+    REFUSED = 0x36
     ERROR = 0x3F
 
 
@@ -75,6 +82,7 @@ class ErrorCode(IntEnum):
     NOT_EXECUTABLE = 6
     SPAWN = 7
     INTERNAL = 8
+    REFUSED = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,7 @@ class Hello:
     capabilities: int
     stdin_window: int
     debug: bool
+    bound: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +148,16 @@ class Failure:
     message: str
 
 
-Message = Hello | Ready | Started | Output | Window | Exited | Failure
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A message of ours had no effect, because the workload document does not open it; `kind` as it was sent."""
+
+    process: int
+    kind: int
+    message: str
+
+
+Message = Hello | Ready | Started | Output | Window | Exited | Failure | Refused
 
 
 def frame(kind: Kind, *, process: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -179,6 +197,52 @@ class Process:
     stdin_at_end: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What RUN carries: which process of the workload document, 0 or the number of an exec entry, and what is added.
+
+    `doors` is what the document opens of it.
+    """
+
+    doors: Doors
+    entry: int = 0
+    env: Sequence[bytes] = ()
+    stdin_at_end: bool = False
+
+
+def _continued(kind: Kind, payload: bytes, *, process: int = 0) -> bytes:
+    """A message in as many frames as it takes; ValueError when it is too long for any number of them."""
+    if len(payload) > CONTINUED_MAX:
+        raise ValueError(f"arguments, environment or file exceed {CONTINUED_MAX} bytes")
+    parts = [payload[at : at + PAYLOAD_MAX] for at in range(0, len(payload) or 1, PAYLOAD_MAX)]
+    flags = [*(FLAG_MORE for _ in parts[1:]), 0]
+    return b"".join(frame(kind, process=process, payload=p, flags=f) for p, f in zip(parts, flags, strict=True))
+
+
+def workload(document: bytes) -> bytes:
+    """WORKLOAD: the document's bytes."""
+    return _continued(Kind.WORKLOAD, document)
+
+
+def supplied_file(number: int, content: bytes) -> bytes:
+    """FILE: one of the files that the document lets the host supply."""
+    return _continued(Kind.FILE, struct.pack("<II", number, len(content)) + content)
+
+
+def prepare(hostname: bytes) -> bytes:
+    """PREPARE: the container that the document describes; a host name where it leaves that open."""
+    return frame(Kind.PREPARE, payload=_bytes(hostname))
+
+
+def run(process: int, what: Run) -> bytes:
+    """RUN in as many frames as it takes; ValueError when a limit of the protocol is exceeded."""
+    if len(what.env) > ENTRIES_MAX:
+        raise ValueError(f"more than {ENTRIES_MAX} environment entries")
+    entries = b"".join(_bytes(entry) for entry in what.env)
+    head = struct.pack("<B3xII", 2 if what.stdin_at_end else 0, what.entry, len(what.env))
+    return _continued(Kind.RUN, head + entries + struct.pack("<HH", 0, 0), process=process)
+
+
 def spawn(process: int, what: Process) -> bytes:
     """SPAWN in as many frames as it takes; ValueError when a limit of the protocol is exceeded."""
     if not 1 <= len(what.argv) <= ENTRIES_MAX or not what.argv[0]:
@@ -194,15 +258,7 @@ def spawn(process: int, what: Process) -> bytes:
         parts.append(struct.pack("<I", len(entries)))
         parts += [_bytes(entry) for entry in entries]
     parts.append(struct.pack("<HH", 0, 0))
-    payload = b"".join(parts)
-    if len(payload) > SPAWN_MAX:
-        raise ValueError(f"arguments and environment exceed {SPAWN_MAX} bytes")
-    frames = []
-    for start in range(0, len(payload), PAYLOAD_MAX):
-        more = FLAG_MORE if start + PAYLOAD_MAX < len(payload) else 0
-        part = payload[start : start + PAYLOAD_MAX]
-        frames.append(frame(Kind.SPAWN, process=process, payload=part, flags=more))
-    return b"".join(frames)
+    return _continued(Kind.SPAWN, b"".join(parts), process=process)
 
 
 def signal_frame(process: int, number: int) -> bytes:
@@ -257,16 +313,20 @@ def _need(condition: bool, what: str) -> None:
 def _hello(process: int, payload: bytes) -> Hello:
     _need(process == 0, "HELLO for a process")
     _need(payload[:4] == MAGIC, "HELLO without its magic")
-    lowest, highest, capabilities, window, profile = _fixed("<HHIIB", payload[4:], "HELLO")
+    lowest, highest = _fixed("<HH", payload[4:8], "HELLO")
     _need(1 <= lowest <= highest, f"HELLO with versions {lowest} to {highest}")
+    # Another version's HELLO may have another length.
+    _need(lowest <= VERSION <= highest, f"the agent speaks versions {lowest} to {highest}, not {VERSION}")
+    capabilities, window, profile, binding = _fixed("<IIBB", payload[8:], "HELLO")
     _need(window <= WINDOW_MAX, f"HELLO with a window of {window}")
-    _need(profile in (0, 1), f"HELLO with profile {profile}")
+    _need(profile in (0, 1) and binding in (0, 1), f"HELLO with profile {profile}, binding {binding}")
     return Hello(
         lowest=lowest,
         highest=highest,
         capabilities=capabilities,
         stdin_window=window,
         debug=profile == 1,
+        bound=binding == 1,
     )
 
 
@@ -310,10 +370,21 @@ def _exited(process: int, payload: bytes) -> Exited:
 
 def _error(process: int, payload: bytes) -> Failure:
     _need(len(payload) >= 6, f"ERROR of {len(payload)} bytes")
-    code, length = struct.unpack_from("<HI", payload)
-    _need(length == len(payload) - 6 and length <= MESSAGE_MAX, "ERROR with a wrong length")
+    (code,) = struct.unpack_from("<H", payload)
     _need(code in set(ErrorCode), f"ERROR with code {code}")
-    return Failure(process=process, code=code, message=payload[6:].decode("utf-8", "replace"))
+    return Failure(process=process, code=code, message=_text(payload[2:], "ERROR"))
+
+
+def _refused(process: int, payload: bytes) -> Refused:
+    _need(len(payload) >= 8 and not any(payload[1:4]), "REFUSED with values that mean nothing")
+    return Refused(process=process, kind=payload[0], message=_text(payload[4:], "REFUSED"))
+
+
+def _text(data: bytes, name: str) -> str:
+    """A counted text at the end of a payload."""
+    (length,) = struct.unpack_from("<I", data)
+    _need(length == len(data) - 4 and length <= MESSAGE_MAX, f"{name} with a wrong length")
+    return data[4:].decode("utf-8", "replace")
 
 
 _DECODERS: dict[int, Callable[[int, bytes], Message]] = {
@@ -324,5 +395,6 @@ _DECODERS: dict[int, Callable[[int, bytes], Message]] = {
     int(Kind.STDERR): _stderr,
     int(Kind.WINDOW): _window,
     int(Kind.EXITED): _exited,
+    int(Kind.REFUSED): _refused,
     int(Kind.ERROR): _error,
 }

@@ -33,6 +33,7 @@ _SHUTDOWN_GRACE = 5.0
 _FLUSH_GRACE = 2.0
 # What poll() reports unasked.
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
+_CLOSED = "and the workload, which takes no signals, with its guest"
 Handler = Callable[[], None]
 
 
@@ -137,7 +138,7 @@ class Session:
         """Return once the root file system is in place; GuestError after `timeout` seconds."""
         self._in_time(lambda: self.link.stage >= Stage.READY, timeout, timeout)
 
-    def start(self, what: protocol.Process, streams: Streams) -> Relay:
+    def start(self, what: protocol.Process | protocol.Run, streams: Streams) -> Relay:
         """Ask for a process; ValueError when a limit of the protocol is exceeded."""
         relay = Relay(self.link.spawn(what), streams)
         self.relays.append(relay)
@@ -146,7 +147,7 @@ class Session:
         self._early_signals.clear()
         return relay
 
-    def run(self, what: protocol.Process, streams: Streams, timeout: float) -> int:
+    def run(self, what: protocol.Process | protocol.Run, streams: Streams, timeout: float) -> int:
         """Start one process, relay until it ends, shut the guest down: the process's exit status.
 
         `timeout` seconds for the root file system and the start.
@@ -343,6 +344,9 @@ class Session:
         if sink.broken and stream is Stream.STDOUT and not relay.pipe_signal_sent:
             # What a local process would have got for writing to a pipe that nobody reads.
             relay.pipe_signal_sent = True
+            if not relay.process.takes_signal(signal.SIGPIPE):
+                lost = LauncherError(f"stdout: {sink.error}; output was lost")
+                raise Interrupted(signal.SIGPIPE, _CLOSED) if sink.error is None else lost
             self.link.send_signal(relay.process, signal.SIGPIPE)
 
     def _on_stdin(self, relay: Relay) -> None:
@@ -364,6 +368,8 @@ class Session:
             if first is None:
                 self._early_signals.append(number)
                 continue
+            if terminating and not first.takes_signal(number):
+                raise Interrupted(number, _CLOSED)
             self.link.send_signal(first, number)
             if terminating:
                 self._insist()

@@ -10,10 +10,10 @@ from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
 from tools.launcher.bundle.make import Bundle, make
 from tools.launcher.bundle.sources import Wanted
-from tools.launcher.cli.arguments import JSON, QUIET, default_config
-from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.layers.plain import LIMIT
 from tools.launcher.layers.rules import ID_MAX
+from tools.launcher.options.arguments import JSON, QUIET, default_config
+from tools.launcher.options.parser import Group, Option, Syntax
 from tools.sev.formats import MKFS_NAME
 
 _UNITS = {"M": 20, "G": 30}

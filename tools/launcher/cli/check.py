@@ -7,11 +7,11 @@ from collections.abc import Callable
 from tools.launcher.base.errors import CheckError, UserError
 from tools.launcher.base.ui import Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
-from tools.launcher.cli.arguments import CONFIG, JSON, QUIET, default_config
-from tools.launcher.cli.parser import Group, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig, load_config
 from tools.launcher.measure import digest_file
+from tools.launcher.options.arguments import CONFIG, JSON, QUIET, default_config
+from tools.launcher.options.parser import Group, Syntax
 
 SYNTAX = Syntax(
     Group("options", CONFIG, JSON, QUIET),

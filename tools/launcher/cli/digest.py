@@ -3,31 +3,42 @@
 """`sev-launch digest`: the launch digest of what `run` would start with the same options."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
-from tools.launcher.cli.arguments import CONFIG, JSON, QUIET, VERITY, cmdline_text, default_config, whole
-from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
-from tools.launcher.guest import kernel_cmdline
+from tools.launcher.guest.binding import Binding, compose
 from tools.launcher.measure.cpu_signature import parse_signature, signature_of
-from tools.launcher.measure.digest_file import launch_digests
+from tools.launcher.measure.digest_file import launch_digests, unbound_cmdline
 from tools.launcher.measure.launch_digest import LaunchDigests
+from tools.launcher.options.arguments import (
+    CONFIG,
+    JSON,
+    QUIET,
+    ROOTFS,
+    ROOTFS_LIMIT,
+    VERITY,
+    cmdline_text,
+    default_config,
+    whole,
+)
+from tools.launcher.options.parser import Group, Option, Syntax
+from tools.launcher.options.program import EXCLUSIVE, PROGRAM, chosen
 from tools.sev.limits import VCPUS_MAX
 from tools.sev.modes import Mode
+from tools.sev.workload.document import Document
 
 _EXAMPLES = f"""examples:
-  {NAME} digest
-      the digest that an attestation report must carry for `{NAME} run` without options
-  {NAME} digest --rootfs app.erofs --verity HASH --cpus 4
-      … for `{NAME} run --rootfs app.erofs --verity HASH --cpus 4`
-  {NAME} digest --mode all --json
+  {NAME} digest --workload workload.json
+      the digest that an attestation report of a guest bound to this document must carry
+  {NAME} digest --rootfs app.erofs --verity HASH --cpus 4 -- /app
+      … for `{NAME} run --rootfs app.erofs --verity HASH --cpus 4 -- /app`
+  {NAME} digest --unbound --mode all --json
       every mode, SEV-ES under both VM types, with all that the digests depend on
-  {NAME} digest --cpu-signature 0xa00f11
+  {NAME} digest --workload workload.json --cpu-signature 0xa00f11
       for -cpu host on a machine whose CPUID Fn0000_0001_EAX is that"""
 
 
@@ -37,6 +48,7 @@ class _Request:
 
     config: RuntimeConfig
     cmdline: str
+    bound: bool
     cpu: str | None
     signature: int | None
     vcpus: int
@@ -67,19 +79,24 @@ SYNTAX = Syntax(
             convert=parse_signature,
         ),
         Option("--append", "TEXT", text="as for run", convert=cmdline_text),
-        Option("--rootfs", "PATH", text="the EROFS image of --verity", convert=Path),
+        ROOTFS,
+        ROOTFS_LIMIT,
         VERITY,
         JSON,
         QUIET,
     ),
-    exclusive=(("--cpu", "--cpu-signature"),),
+    PROGRAM,
+    exclusive=(("--cpu", "--cpu-signature"), *EXCLUSIVE),
+    workload=True,
+    usage=("[options] --rootfs PATH -- COMMAND [ARGUMENT …]", "[options] --workload FILE", "[options] --unbound"),
     examples=_EXAMPLES,
 )
 
 
 def run(given: Values, ui: Ui) -> int:
     """Print the digests of what is asked for."""
-    request = _request(given)
+    with chosen(given, ui, memory=None) as (binding, _):
+        request = _request(given, binding)
     config = request.config
     for artifact in config.artifacts:
         if artifact is not config.firmware:  # which is read, and verified, below
@@ -94,7 +111,7 @@ def run(given: Values, ui: Ui) -> int:
     return 0
 
 
-def _request(given: Values) -> _Request:
+def _request(given: Values, binding: Binding | None) -> _Request:
     if given.verity is not None and given.rootfs is None:
         raise UserError("--verity belongs to --rootfs")
     config = load_config(given.config or default_config())
@@ -106,7 +123,8 @@ def _request(given: Values) -> _Request:
         signature = signature_of(cpu)
     return _Request(
         config=config,
-        cmdline=kernel_cmdline.compose(config, append=given.append or "", verity=given.verity, rootfs=given.rootfs),
+        cmdline=compose(config, append=given.append or "", binding=binding, verity=given.verity, rootfs=given.rootfs),
+        bound=isinstance(binding, Document),
         cpu=cpu,
         signature=signature,
         vcpus=given.cpus or config.machine.vcpus,
@@ -135,6 +153,8 @@ def _answers(request: _Request, own: LaunchDigests) -> list[_Answer]:
 def _note_changes(request: _Request, answers: list[_Answer], ui: Ui) -> None:
     """Say where the answer is not what runtime.toml says, and by what."""
     config = request.config
+    if request.bound:
+        return  # it knows of no workload
     differs = any(
         answer.digest != config.launch_digests[answer.mode]
         for answer in answers
@@ -144,7 +164,7 @@ def _note_changes(request: _Request, answers: list[_Answer], ui: Ui) -> None:
     moved = [
         what
         for what, other in (
-            ("kernel command line", request.cmdline != config.cmdline),
+            ("kernel command line", request.cmdline != unbound_cmdline(config)),
             ("number of vCPUs", vcpu_matters and request.vcpus != config.machine.vcpus),
             ("CPU", vcpu_matters and request.cpu != config.machine.cpu),
         )

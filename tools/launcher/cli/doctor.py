@@ -12,13 +12,10 @@ from tools.launcher.base.values import Values
 from tools.launcher.channel.link import Container
 from tools.launcher.channel.protocol import RootKind
 from tools.launcher.channel.streams import Signals
-from tools.launcher.cli import guest_options
-from tools.launcher.cli.arguments import JSON
-from tools.launcher.cli.guest_options import HOST
-from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.accelerators import TIMEOUTS, trial_time
+from tools.launcher.guest.binding import UNBOUND, compose
 from tools.launcher.guest.command_line import NAMED_KERNEL_SINCE
 from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.guest.spec import Accel, Spec, Wanted, reasons_against
@@ -28,6 +25,10 @@ from tools.launcher.host import facts as host
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts, obstacles
 from tools.launcher.host.qemu_program import SEV_SINCE, QemuProgram, version_text
+from tools.launcher.options import guest_options
+from tools.launcher.options.arguments import JSON
+from tools.launcher.options.guest_options import HOST
+from tools.launcher.options.parser import Group, Option, Syntax
 from tools.sev.footer import Footer
 from tools.sev.modes import Mode
 
@@ -222,7 +223,13 @@ def _boot(trial: _Trial, *, accel: Accel, timeout: float) -> tuple[float, str | 
     trial.ui.note(f"starting a guest on {accel.upper()}, for up to {timeout:g} s")
     config = trial.config
     spec = Spec(
-        config=config, qemu=trial.qemu, firmware=trial.firmware, protection=None, cbit=None, cmdline=config.cmdline
+        config=config,
+        qemu=trial.qemu,
+        firmware=trial.firmware,
+        protection=None,
+        cbit=None,
+        cmdline=compose(config, append="", binding=UNBOUND, verity=None, rootfs=None),
+        binding=UNBOUND,
     )
     nothing = Container(root_kind=RootKind.TAR, root_length=0)
     begun = time.monotonic()

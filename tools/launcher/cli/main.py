@@ -53,7 +53,7 @@ def _dispatch(words: list[str], own: list[str], ui: Ui) -> int:
         return 0
     name = registry.check_name(words)
     command = _module(name)
-    from tools.launcher.cli.parser import help_text, parse  # noqa: PLC0415 (start-up: --help alone does without)
+    from tools.launcher.options.parser import help_text, parse  # noqa: PLC0415 (start-up: --help alone does without)
 
     if any(word in _HELP for word in own[1:]):
         write_stdout(help_text(name, registry.COMMANDS[name], command.SYNTAX))

@@ -5,7 +5,7 @@
 from tools.launcher.base.errors import UserError, suggestion
 from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
-from tools.launcher.cli.parser import Group, Option, Syntax
+from tools.launcher.options.parser import Group, Option, Syntax
 from tools.sev import policy
 from tools.sev.policy import Layout, Value
 

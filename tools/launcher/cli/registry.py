@@ -11,6 +11,7 @@ COMMANDS = {
     "check": "check config, artifacts and firmware, without asking the host for anything",
     "doctor": "say what this host can do; status 0 when the guest can run on it, 1 when not",
     "digest": "print the launch digest that the processor will report for what `run` starts with the same options",
+    "workload": "print the document that says what runs and what the host may do, or check one",
     "policy": "say what a guest policy's bits mean, or make the bits from names",
     "bundle": "put an image's layers onto one disk under dm-verity, with the same bytes on every machine",
     "verify": "check an attestation report or a launch measurement against what is expected",
@@ -21,7 +22,7 @@ _EXAMPLES = f"""\
 examples:
   {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
       run a command in an SEV-SNP guest whose root is that tar, and end with its status
-  {NAME} run --unprotected --rootfs ./rootfs -- /bin/sh < script
+  {NAME} run --unprotected --rootfs ./rootfs --open stdin -- /bin/sh < script
       the same guest without encryption, on any machine: for trying things out
   {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
       SEV-ES; the guest starts only from an EROFS image with this dm-verity root hash

@@ -2,144 +2,155 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch run`: start the guest, relay one command, end with its status."""
 
+import dataclasses
 import os
-import re
-from collections.abc import Sequence
+import stat
+from pathlib import Path
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, UNPROTECTED, Ui
 from tools.launcher.base.values import Values
 from tools.launcher.channel import protocol
 from tools.launcher.channel.streams import STANDARD
-from tools.launcher.cli import guest_options
-from tools.launcher.cli.guest_options import HOST, MACHINE, OWNER
-from tools.launcher.cli.parser import Group, Option, Syntax
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
 from tools.launcher.host import facts as host
 from tools.launcher.host.qemu_program import QemuProgram
+from tools.launcher.options import guest_options
+from tools.launcher.options.guest_options import HOST, MACHINE, OWNER
+from tools.launcher.options.parser import Group, Option, Syntax
+from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen, environment_of, host_environment
 from tools.sev.modes import ProfileKind
-
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
-
-
-def _workdir(text: str) -> str:
-    if not text.startswith("/") or len(os.fsencode(text)) > 4096:
-        raise ValueError(f"{text[:80]!r} is no absolute path")
-    return text
-
-
-def _hostname(text: str) -> str:
-    if _HOSTNAME.fullmatch(text) is None:
-        raise ValueError(f"{text[:80]!r} is no host name (1 to 64 of A–Z a–z 0–9 . -)")
-    return text
-
+from tools.sev.workload.document import Document
 
 SYNTAX = Syntax(
     HOST,
     MACHINE,
     OWNER,
+    PROGRAM,
     Group(
-        "command in the guest",
-        Option("--env", "K=V", text="environment entry; K alone takes it from here", many=True),
-        Option("--workdir", "DIR", text="absolute; default: /", convert=_workdir, default="/"),
-        Option(
-            "--user",
-            "UID[:GID]",
-            text="numbers; default: 0:0; GID without one: UID",
-            convert=guest_options.ids,
-            default=(0, 0),
-        ),
-        Option("--hostname", "NAME", text="default: sev-guest", convert=_hostname, default=""),
+        "from the host, where the workload document opens it",
+        Option("--file", "TARGET=FILE", text="a file that the document lets the host supply", many=True),
     ),
-    usage=("[options] --rootfs PATH -- COMMAND [ARGUMENT …]",),
+    usage=("[options] --rootfs PATH -- COMMAND [ARGUMENT …]", "[options] --rootfs PATH --workload FILE"),
     examples=f"""\
 examples:
   {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
-  {NAME} run --unprotected --rootfs ./rootfs -- /bin/sh < script
+  {NAME} run --unprotected --rootfs ./rootfs --open stdin -- /bin/sh < script
   {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
 
 exit status: that of the command; 128+N when signal N ended it; 126 it cannot be run, 127 not found;
 125 the guest failed; 2 a mistake in options, config, artifacts or host""",
+    exclusive=EXCLUSIVE,
     workload=True,
 )
 
 
 def run(values: Values, ui: Ui) -> int:
     """Boot, relay, return the command's status."""
-    process = _process(values)
+    if values.workload is None and not values.argv:
+        raise UserError("no command to run", hint=f"put it behind --, as in `{NAME} run … -- sh -c 'id -u'`")
+    if values.rootfs is None:
+        raise UserError("no root file system", hint="give --rootfs: a directory, a tar or an EROFS image")
+    check(values)
+    if values.unbound:
+        _check(spawned(values))
     asked = guest_options.wanted(values)
     config = asked.configure()
     guest_options.check_console(config, values)
     facts = host.gather()
-    spec = _spec(asked, config, facts, guest_options.qemu(values))
-    _announce(asked, spec, ui, confined=values.confined)
-    assert asked.rootfs is not None
-    with brought_up(
-        spec,
-        root=asked.rootfs,
-        facts=facts,
-        note=ui.note,
-        hostname=values.hostname,
-        accel=guest_options.accelerator(values),
-        timeout=values.timeout,
-        console=None if values.console_log is None else values.console_log.absolute(),
-        rootfs_limit_mib=values.rootfs_limit,
-    ) as (session, limit):
-        return session.run(process, STANDARD, limit)
+    qemu = guest_options.qemu(values)
+    _refuse(asked, config, facts, qemu)
+    with chosen(values, ui, memory=config.machine.memory_mib) as (binding, image):
+        asked = dataclasses.replace(asked, binding=binding)
+        spec = _spec(asked, config, facts, qemu)
+        what: protocol.Process | protocol.Run
+        if isinstance(binding, Document):
+            what = protocol.Run(doors=binding.process.host, env=host_environment(values, binding))
+            hostname, files = _from_the_host(values, binding)
+        else:
+            what, hostname, files = spawned(values), values.hostname, {}
+        _check(what)
+        _announce(asked, spec, ui, confined=values.confined)
+        with brought_up(
+            spec,
+            root=image or values.rootfs,
+            facts=facts,
+            note=ui.note,
+            hostname=hostname,
+            files=files,
+            accel=guest_options.accelerator(values),
+            timeout=values.timeout,
+            console=None if values.console_log is None else values.console_log.absolute(),
+            rootfs_limit_mib=values.rootfs_limit,
+        ) as (session, limit):
+            return session.run(what, STANDARD, limit)
 
 
-def _process(values: Values) -> protocol.Process:
-    """The command, with all that can be said against it before anything is started."""
-    if not values.argv:
-        raise UserError("no command to run", hint=f"put it behind --, as in `{NAME} run … -- sh -c 'id -u'`")
-    if values.rootfs is None:
-        raise UserError("no root file system", hint="give --rootfs: a directory, a tar or an EROFS image")
-    uid, gid = values.user
-    process = protocol.Process(
+def spawned(values: Values) -> protocol.Process:
+    """The command of an unbound guest."""
+    uid, gid = values.user or (0, 0)
+    return protocol.Process(
         argv=[os.fsencode(word) for word in values.argv],
-        env=[os.fsencode(entry) for entry in _environment(values.env, uid=uid)],
-        cwd=os.fsencode(values.workdir),
+        env=[os.fsencode(entry) for entry in environment_of(values)],
+        cwd=os.fsencode(values.workdir or "/"),
         uid=uid,
         gid=gid,
     )
+
+
+def _check(what: protocol.Process | protocol.Run) -> None:
+    """UserError when a limit of the protocol is exceeded."""
     try:
-        protocol.spawn(1, process)
-    except ValueError as error:  # a limit of the protocol
-        raise UserError(str(error)) from None
-    return process
-
-
-def _environment(entries: Sequence[str], *, uid: int) -> tuple[str, ...]:
-    """PATH and HOME, then what was asked for; a later entry wins."""
-    result = {"PATH": _PATH, "HOME": "/root" if uid == 0 else "/"}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not name:
-            raise UserError(f"--env {entry!r} has no name")
-        if equals:
-            result[name] = value
-        elif name in os.environ:
-            result[name] = os.environ[name]
+        if isinstance(what, protocol.Run):
+            protocol.run(1, what)
         else:
-            raise UserError(f"--env {name}: not in the environment here", hint=f"say --env {name}=VALUE")
-    return tuple(f"{name}={value}" for name, value in result.items())
+            protocol.spawn(1, what)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _from_the_host(values: Values, document: Document) -> tuple[str, dict[int, bytes]]:
+    """Host name and files that the host gives to a document that opens them."""
+    if values.workload is not None and values.hostname and not document.host_names_it:
+        raise UserError("--hostname: the workload document does not let the host choose it")
+    files: dict[int, bytes] = {}
+    for text in values.file:
+        target, _, name = text.partition("=")
+        number = next((n for n, file in enumerate(document.files) if file.target == target), None)
+        if number is None or number in files:
+            what = "is no file that the workload document lets the host supply" if number is None else "stands twice"
+            raise UserError(f"{target[:200]!r} {what}", where="--file")
+        try:
+            with Path(name).open("rb") as stream:
+                files[number] = stream.read(document.files[number].length + 1)
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
+            raise UserError(what, where=f"--file {text[:200]}") from None
+        if len(files[number]) > document.files[number].length:
+            most = document.files[number].length
+            raise UserError(f"larger than the {most} bytes of the workload document", where=f"--file {text[:200]}")
+    return (values.hostname if values.workload is not None else ""), files
+
+
+def _refuse(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, qemu: QemuProgram) -> None:
+    """UserError when this host cannot start such a guest."""
+    mode = config.sev.mode
+    if asked.unprotected:
+        return
+    reasons = reasons_against(facts, mode, qemu, artifacts.read_firmware(config))
+    if reasons:
+        raise UserError(
+            f"this host cannot run a guest in mode {mode}",
+            hint=f"`{NAME} doctor` tells more; --unprotected runs it without any protection",
+            details=tuple(reasons),
+        )
 
 
 def _spec(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, qemu: QemuProgram) -> Spec:
-    """Check what can be checked before anything is started."""
-    mode = config.sev.mode
-    if not asked.unprotected:
-        reasons = reasons_against(facts, mode, qemu, artifacts.read_firmware(config))
-        if reasons:
-            raise UserError(
-                f"this host cannot run a guest in mode {mode}",
-                hint=f"`{NAME} doctor` tells more; --unprotected runs it without any protection",
-                details=tuple(reasons),
-            )
+    """Check what else can be checked before anything is started."""
     cbit = facts.encryption.cbit if facts.encryption is not None else None
     return resolve(asked, config, qemu=qemu, cbit=cbit)
 
@@ -154,5 +165,19 @@ def _announce(asked: Wanted, spec: Spec, ui: Ui, *, confined: bool) -> None:
     for sentence in unconfined:
         ui.warn(sentence)
     guest_options.note_digest(asked, spec.config, ui)
+    if isinstance(asked.binding, Document):
+        if not asked.binding.process.host.stdin and _somebody_writes():
+            ui.note("standard input is closed to the workload; --open stdin opens it, in another launch digest")
+    elif not asked.unprotected:
+        ui.warn("unbound guest: this host chooses what runs in it, and its launch digest says nothing about that")
     if not asked.unprotected and spec.config.profile is ProfileKind.DEBUG:
         ui.warn("debug profile: the guest writes its kernel log where this host reads it")
+
+
+def _somebody_writes() -> bool:
+    """Whether standard input is a file or a pipe, and so meant for the workload."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)

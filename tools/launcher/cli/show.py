@@ -2,16 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch show`: the QEMU command line that `run` would use."""
 
+import dataclasses
 import os
 import re
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
-from tools.launcher.cli import guest_options
-from tools.launcher.cli.arguments import JSON, whole
-from tools.launcher.cli.guest_options import HOST, MACHINE, OWNER
-from tools.launcher.cli.parser import Group, Option, Syntax
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest import command_line
 from tools.launcher.guest.command_line import Option as QemuOption
 from tools.launcher.guest.spec import Accel, Spec, Wanted, resolve
@@ -19,6 +17,11 @@ from tools.launcher.guest.staging import shown
 from tools.launcher.host import facts as host
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.qemu_program import QemuProgram
+from tools.launcher.options import guest_options
+from tools.launcher.options.arguments import JSON, whole
+from tools.launcher.options.guest_options import HOST, MACHINE, OWNER
+from tools.launcher.options.parser import Group, Option, Syntax
+from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen
 
 # The ID block's authentication information has 4096 bytes: 5464 characters that no person reads.
 _LONG = re.compile(r"(?<==)[A-Za-z0-9+/]{200,}={0,2}")
@@ -26,19 +29,29 @@ SYNTAX = Syntax(
     HOST,
     MACHINE,
     OWNER,
+    PROGRAM,
     Group(
         "output",
         JSON,
         Option("--cbit", "N", text="C-bit position, for a host that is not this one", convert=whole(1, 63)),
     ),
+    exclusive=EXCLUSIVE,
+    workload=True,
+    usage=("[options] --rootfs PATH -- COMMAND [ARGUMENT …]", "[options] --workload FILE", "[options] --unbound"),
     examples="on a terminal long base64 is shortened; redirected, or with --json, it is whole",
 )
 
 
 def run(values: Values, ui: Ui) -> int:
     """Print it; nothing is started."""
+    check(values)
     asked = guest_options.wanted(values)
     config = asked.configure()
+    with chosen(values, ui, memory=config.machine.memory_mib) as (binding, _):
+        return _show(dataclasses.replace(asked, binding=binding), config, values, ui)
+
+
+def _show(asked: Wanted, config: RuntimeConfig, values: Values, ui: Ui) -> int:
     guest_options.check_console(config, values)
     try:
         qemu = guest_options.qemu(values)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import write_stdout
-from tools.launcher.cli.arguments import own_file
+from tools.launcher.options.arguments import own_file
 
 
 def unpack(folder: str) -> None:

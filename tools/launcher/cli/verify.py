@@ -16,23 +16,24 @@ from tools.launcher.attest.verify_report import verify_report
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.cli.arguments import CONFIG, JSON, default_config, whole
-from tools.launcher.cli.parser import Group, Option, Syntax
+from tools.launcher.options.arguments import CONFIG, JSON, cmdline_text, default_config, whole
+from tools.launcher.options.parser import Group, Option, Syntax
 from tools.sev.formats import DIGESTS_NAME
 from tools.sev.limits import VCPUS_MAX
 from tools.sev.modes import Mode
 
 _MIN_TCB = re.compile(r"(fmc|bootloader|tee|snp|microcode)=([0-9]{1,3})")
 _EXAMPLES = f"""examples:
-  {NAME} verify report.bin --report-data @nonce --min-tcb bootloader=4,tee=0,snp=24,microcode=219 \\
-         --vcek vcek.der --chain cert_chain.pem
+  {NAME} verify report.bin --workload workload.json --report-data @nonce \\
+         --min-tcb bootloader=4,tee=0,snp=24,microcode=219 --vcek vcek.der --chain cert_chain.pem
       an SEV-SNP attestation report, 1184 bytes, as configfs-tsm gives it in the guest
-  {NAME} verify --measurement launch.b64 --tik tik.bin --mode sev-es --api-major 1 --api-minor 55 --build 21
+  {NAME} verify --measurement launch.b64 --workload workload.json --tik tik.bin \\
+         --mode sev-es --api-major 1 --api-minor 55 --build 21
       the launch measurement of an SEV or SEV-ES guest (QEMU: query-sev-launch-measure, query-sev)
 
 exit status: 0 verified; 1 something does not hold, or was not checked that must be; 2 a mistake in options or
-files. "verified" takes, for a report: launch digest, policy, debugging off, VMPL, report data, minimum TCB,
-signature, certificate, chain, root and dates. docs/attestation.md tells the whole way."""
+files. "verified" takes, for a report: launch digest, workload, policy, debugging off, VMPL, report data, minimum
+TCB, signature, certificate, chain, root and dates. docs/attestation.md tells the whole way."""
 
 
 def _policy(text: str) -> int:
@@ -117,6 +118,9 @@ SYNTAX = Syntax(
     Group(
         "what is expected",
         CONFIG,
+        Option("--workload", "FILE", text="the document that the guest must be bound to", convert=Path),
+        Option("--unbound", text="a guest in which the host chooses what runs is accepted"),
+        Option("--append", "TEXT", text="with --workload: as for run", convert=cmdline_text),
         Option("--digests", "FILE", text=f"default: {DIGESTS_NAME} beside the config", convert=Path),
         Option("--digest", "HEX", text="one launch digest, instead of --digests"),
         Option("--cpu", "MODEL", text="only digests for this CPU model"),
@@ -128,7 +132,7 @@ SYNTAX = Syntax(
     _MEASUREMENT,
     usage=("REPORT [options]", "--measurement BASE64|FILE --tik FILE [options]"),
     positional=Option("report", "REPORT", text="SEV-SNP attestation report", convert=Path),
-    exclusive=(("--vcek", "--vlek"),),
+    exclusive=(("--vcek", "--vlek"), ("--workload", "--unbound"), ("--workload", "--digests")),
     examples=_EXAMPLES,
 )
 
@@ -146,4 +150,8 @@ def run(options: Values, ui: Ui) -> int:
             raise UserError(f"{option.name} belongs to {what}")
     if options.digest is not None and (options.digests or options.cpu or options.cpus):
         raise UserError("--digest stands for itself: leave out --digests, --cpu and --cpus")
+    if options.digest is not None and options.workload is not None:
+        raise UserError("--workload computes the launch digest: leave out --digest")
+    if options.append is not None and options.workload is None:
+        raise UserError("--append belongs to --workload")
     return verify_report(options, ui) if options.measurement is None else verify_measurement(options, ui)

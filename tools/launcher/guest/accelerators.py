@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.channel.link import Container
+from tools.launcher.channel.link import Bound, Container
 from tools.launcher.channel.session import NoHelloError, Session
 from tools.launcher.channel.streams import Signals
 from tools.launcher.guest.rootfs import Note
@@ -34,7 +34,7 @@ def started(
     *,
     accel: Accel | None,
     facts: HostFacts,
-    container: Container,
+    container: Container | Bound,
     signals: Signals,
     timeout: float | None,
     note: Note,

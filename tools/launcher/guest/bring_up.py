@@ -10,15 +10,16 @@ QEMU belongs to the process that is in the block, and dies with it. That is the 
 or a monitor that survives the caller: monitor.create(folder, partial(brought_up, spec, …), process).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.launcher.channel.link import Container
+from tools.launcher.channel.link import Bound, Container
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Signals
 from tools.launcher.guest import accelerators, rootfs
-from tools.launcher.guest.rootfs import Note
+from tools.launcher.guest.binding import Unbound
+from tools.launcher.guest.rootfs import Note, Rootfs
 from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import Staging
@@ -29,10 +30,11 @@ from tools.launcher.host.facts import HostFacts
 def brought_up(
     spec: Spec,
     *,
-    root: Path,
+    root: Path | Rootfs,
     facts: HostFacts,
     note: Note,
     hostname: str = "",
+    files: Mapping[int, bytes] | None = None,
     accel: Accel | None = None,
     timeout: float | None = None,
     console: Path | None = None,
@@ -40,17 +42,23 @@ def brought_up(
 ) -> Iterator[tuple[Session, float]]:
     """The session, and the seconds that the guest has for its root file system; at the end nothing is left.
 
-    `timeout` in seconds, None: by the accelerator; `accel` None: whichever works. `rootfs_limit_mib`: of what is
-    packed, piped or decompressed here, None: as much as the guest's RAM. A signal that comes before the
-    guest runs raises Interrupted.
+    `root` may have been prepared before. `files`: what a workload document lets the host supply, by their numbers in
+    it; `hostname` too must be open to the host there. `timeout` in seconds, None: by the accelerator; `accel` None:
+    whichever works. `rootfs_limit_mib`: of what is packed, piped or decompressed here, None: as much as the guest's
+    RAM. A signal that comes before the guest runs raises Interrupted.
     """
     with Signals() as signals, RunDir() as folder:
-        memory = spec.config.machine.memory_mib
-        image = rootfs.prepare(root, into=folder.path, memory_mib=memory, note=note, limit_mib=rootfs_limit_mib)
+        image = root
+        if isinstance(image, Path):
+            memory = spec.config.machine.memory_mib
+            image = rootfs.prepare(image, into=folder.path, memory_mib=memory, note=note, limit_mib=rootfs_limit_mib)
         staging = Staging(spec, folder.path, rootfs=image, console=console)
-        container = Container(
-            root_kind=image.kind, root_length=image.length, hostname=hostname.encode("ascii"), verity=spec.verity
-        )
+        name = hostname.encode("ascii")
+        container: Bound | Container
+        if isinstance(spec.binding, Unbound):
+            container = Container(root_kind=image.kind, root_length=image.length, hostname=name, verity=spec.verity)
+        else:
+            container = Bound(document=spec.binding.data, hostname=name, files=files or {}, verity=spec.verity)
         with accelerators.started(
             staging, accel=accel, facts=facts, container=container, signals=signals, timeout=timeout, note=note
         ) as result:

@@ -39,7 +39,7 @@ class _Monitored:
 
     session: Session
     server: socket.socket
-    workload: protocol.Process
+    workload: protocol.Process | protocol.Run
     relay: Relay | None = None
     stopped: bool = False
 
@@ -79,6 +79,8 @@ class _Monitored:
         number = asked["number"]
         if self.relay is None or type(number) is not int or not 1 <= number <= 64:
             raise ValueError("no signal from 1 to 64 to a running workload")
+        if not self.relay.process.takes_signal(number):
+            raise ValueError(f"the workload document does not let signal {number} through")
         self.session.link.send_signal(self.relay.process, number)
 
     def _do_stop(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class _Monitored:
         return {"state": "stopped", "pid": os.getpid()}
 
 
-def create(folder: Path, guest: Guest, workload: protocol.Process) -> int:
+def create(folder: Path, guest: Guest, workload: protocol.Process | protocol.Run) -> int:
     """Have a monitor bring up `guest` and keep it; returns the monitor's process id once it is ready.
 
     `folder` is an empty private folder, where socket and status will lie. Raises UserError or GuestError with what
@@ -135,7 +137,7 @@ def ask(folder: Path, do: str, **values: object) -> dict[str, Any]:
     return reply
 
 
-def _monitor(folder: Path, guest: Guest, workload: protocol.Process, report: int) -> int:
+def _monitor(folder: Path, guest: Guest, workload: protocol.Process | protocol.Run, report: int) -> int:
     """The monitor's whole life; returns its exit status."""
     record: dict[str, Any] = {"schema": 1, "error": None}
     try:
@@ -152,7 +154,7 @@ def _monitor(folder: Path, guest: Guest, workload: protocol.Process, report: int
     return status
 
 
-def _serve(folder: Path, guest: Guest, workload: protocol.Process, report: int) -> int:
+def _serve(folder: Path, guest: Guest, workload: protocol.Process | protocol.Run, report: int) -> int:
     with guest() as (session, limit):
         session.wait_ready(limit)
         with listen(folder, SOCKET) as server:

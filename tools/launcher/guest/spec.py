@@ -10,13 +10,15 @@ from pathlib import Path
 from tools.launcher.config import artifacts, owner
 from tools.launcher.config.owner import NOTHING, Owner, Wish
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
-from tools.launcher.guest import kernel_cmdline
+from tools.launcher.guest import binding as bindings
+from tools.launcher.guest.binding import Binding, Unbound
 from tools.launcher.host.facts import HostFacts, obstacles
 from tools.launcher.host.qemu_program import QemuProgram, obstacle
 from tools.launcher.measure import digest_file
 from tools.sev.footer import Footer
 from tools.sev.hashes_table import hashes_table
 from tools.sev.modes import Mode
+from tools.sev.workload.document import Verity
 
 
 class Accel(StrEnum):
@@ -28,9 +30,13 @@ class Accel(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a caller asks for; None means: as the config says. `config` is the path of a runtime.toml."""
+    """What a caller asks for; None means: as the config says. `config` is the path of a runtime.toml.
+
+    `binding` must be said before anything can start; None is for who only looks at the config.
+    """
 
     config: Path
+    binding: Binding | None = None
     mode: Mode | None = None
     unprotected: bool = False
     cpus: int | None = None
@@ -53,7 +59,16 @@ class Wanted:
 
     def kernel_cmdline(self, config: RuntimeConfig) -> str:
         """The command line that is launched."""
-        return kernel_cmdline.compose(config, append=self.append, verity=self.verity, rootfs=self.rootfs)
+        return bindings.compose(
+            config, append=self.append, binding=self.binding, verity=self.verity, rootfs=self.rootfs
+        )
+
+    @property
+    def demands_verity(self) -> bool:
+        """Whether the root must be behind dm-verity."""
+        if self.binding is None or isinstance(self.binding, Unbound):
+            return self.verity is not None
+        return isinstance(self.binding.root, Verity)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +85,7 @@ class Spec:
     protection: Mode | None
     cbit: int | None
     cmdline: str
+    binding: Binding
     owner: Owner = NOTHING
     verity: bool = False
 
@@ -101,6 +117,7 @@ def resolve(wanted: Wanted, config: RuntimeConfig, *, qemu: QemuProgram, cbit: i
     """
     firmware = artifacts.read_firmware(config)
     cmdline = wanted.kernel_cmdline(config)
+    assert wanted.binding is not None
     protection = None if wanted.unprotected else config.sev.mode
     return Spec(
         config=config,
@@ -109,8 +126,9 @@ def resolve(wanted: Wanted, config: RuntimeConfig, *, qemu: QemuProgram, cbit: i
         protection=protection,
         cbit=None if protection is None else cbit,
         cmdline=cmdline,
+        binding=wanted.binding,
         owner=owner.read(wanted.owner, config, expected_digest=_expected_digest(wanted, config, cmdline)),
-        verity=wanted.verity is not None,
+        verity=wanted.demands_verity,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tools.launcher.base.errors import GuestError
-from tools.launcher.channel.link import Container, Link
+from tools.launcher.channel.link import Bound, Container, Link
 from tools.launcher.channel.protocol import Hello
 from tools.launcher.channel.session import Session, listen
 from tools.launcher.channel.streams import Signals
@@ -20,7 +20,7 @@ from tools.sev.modes import Mode, ProfileKind
 
 @contextmanager
 def booted(
-    staging: Staging, *, accel: Accel, container: Container, signals: Signals, timeout: float
+    staging: Staging, *, accel: Accel, container: Container | Bound, signals: Signals, timeout: float
 ) -> Iterator[Session]:
     """Start QEMU and wait for the agent, `timeout` seconds; at the end of the block nothing of it is left.
 

@@ -15,6 +15,7 @@ from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
 from tools.launcher.measure.cpu_signature import signature_of
 from tools.launcher.measure.launch_digest import LaunchDigests, sha384_of
+from tools.sev import agent_abi
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.errors import FormatError
 from tools.sev.formats import DIGESTS_NAME, DIGESTS_SCHEMA, DIGESTS_VCPUS
@@ -44,7 +45,7 @@ def launch_digests(config: RuntimeConfig, *, cmdline: str) -> LaunchDigests:
 
 def check(config: RuntimeConfig) -> None:
     """UserError where the summary or the file says something else than what is computed here."""
-    own = launch_digests(config, cmdline=config.cmdline)
+    own = launch_digests(config, cmdline=unbound_cmdline(config))
     summary = configured(config, own)
     for mode, computed in summary.items():
         said = config.launch_digests[mode]
@@ -65,8 +66,13 @@ def check(config: RuntimeConfig) -> None:
     _compare(found, _expected(config, own, summary), where=str(path), key="")
 
 
+def unbound_cmdline(config: RuntimeConfig) -> str:
+    """What the digests in config and file are of: an unbound guest without further options."""
+    return agent_abi.with_binding(config.cmdline, agent_abi.UNBOUND)
+
+
 def configured(config: RuntimeConfig, own: LaunchDigests) -> dict[Mode, str]:
-    """The digest of the config as it stands, were it started in each mode."""
+    """The digest of the config's machine, were it started in each mode."""
     signature = signature_of(config.machine.cpu)
     return {
         mode: own.digest(
@@ -104,7 +110,8 @@ def _expected(config: RuntimeConfig, own: LaunchDigests, summary: dict[Mode, str
                 "initramfs": _artifact(config.initramfs),
                 "kernel": _artifact(config.kernel),
             },
-            "kernel_cmdline": config.cmdline,
+            "base_cmdline": config.cmdline,
+            "kernel_cmdline": unbound_cmdline(config),
             "guest_features": {"sev-es": f"{SEV_ES_FEATURES:#x}", "snp": f"{SNP_FEATURES:#x}"},
         },
         "configured": {

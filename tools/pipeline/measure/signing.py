@@ -13,11 +13,12 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.measure.digest import Inputs, Launch
 from tools.pipeline.recipes.guest import Guest
 from tools.pipeline.recipes.profiles import Profile
-from tools.sev import cpu_models, id_block, policy
+from tools.sev import agent_abi, cpu_models, id_block, policy
 from tools.sev.errors import FormatError
 from tools.sev.formats import RUNTIME_NAME
 from tools.sev.id_block import Author, IdBlock, Identity
 from tools.sev.limits import VCPUS_MAX
+from tools.sev.workload import reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Wish:
     cpu: str
     vcpus: str
     digest: str
+    workload: str
+    unbound: bool
     out: str
 
 
@@ -39,15 +42,15 @@ class Wish:
 class Built:
     """What is signed: a profile, built into the output folder `out`; `root` is the checkout's.
 
-    `snp_digest` computes the launch digest (48 bytes) of measured files by role for a CPU model and a number of
-    vCPUs.
+    `snp_digest` computes the launch digest (48 bytes) of measured files by role under a kernel command line, for a CPU
+    model and a number of vCPUs.
     """
 
     root: Path
     out: Path
     guest: Guest
     profile: Profile
-    snp_digest: Callable[[Profile, Mapping[str, Path], str, int], bytes]
+    snp_digest: Callable[[Profile, Mapping[str, Path], str, str, int], bytes]
 
 
 def make(built: Built, wish: Wish, *, folder: Path) -> None:
@@ -66,7 +69,11 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
         raise UserError("no key", where="--key", hint="give a PEM file with the P-384 private key that signs")
     key = id_keys.load(built.root / wish.key)
     author_key = id_keys.load(built.root / wish.author_key) if wish.author_key else None
-    launch_digest = _given_digest(wish.digest) if wish.digest else expected_snp_digest(built, cpu, vcpus)
+    if wish.digest:
+        launch_digest, what = _given_digest(wish.digest), ""
+    else:
+        word, what = _binding(built, wish)
+        launch_digest = expected_snp_digest(built, word, cpu, vcpus)
     bits = guest.snp_policy
     block = IdBlock(digest=launch_digest, identity=identity, policy=bits).packed
     author = None
@@ -79,7 +86,7 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
         files.write_if_changed(folder / f"{name}.bin", data)
         # One line, as QEMU's sev-snp-guest takes it for the property of the same name.
         files.write_if_changed(folder / f"{name}.b64", base64.b64encode(data) + b"\n")
-    where = "given with --digest" if wish.digest else f"{built.profile.name} profile, {cpu}, vCPUs: {vcpus}"
+    where = "given with --digest" if wish.digest else f"{built.profile.name} profile, {what}, {cpu}, vCPUs: {vcpus}"
     ui.line(f"   launch digest      {launch_digest.hex()}  ({where})")
     ui.line(f"   policy             {bits:#x}  ({policy.spell(bits, policy.SNP)})")
     ui.line(f"   family id          {identity.family_id.hex()}")
@@ -91,26 +98,47 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
     ui.line(f"   written            {folder}/id-block.bin, id-auth.bin and both as .b64")
 
 
-def expected_snp_digest(built: Built, cpu: str, vcpus: int) -> bytes:
+def _binding(built: Built, wish: Wish) -> tuple[str, str]:
+    """The word on the command line that says who decides what runs, and the same for people."""
+    if bool(wish.workload) is wish.unbound:
+        raise UserError(
+            "the launch digest depends on what runs",
+            where="--workload" if wish.unbound else None,
+            hint="give either --workload FILE or --unbound (docs/workload.md)",
+        )
+    if wish.unbound:
+        return agent_abi.UNBOUND, "unbound"
+    try:
+        document = reader.parse((built.root / wish.workload).read_bytes(), where=f"--workload {wish.workload}")
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be read", where=f"--workload {wish.workload}") from None
+    except FormatError as error:
+        raise UserError.of(error) from None
+    return agent_abi.workload_word(document.sha256), f"workload {document.sha256}"
+
+
+def expected_snp_digest(built: Built, word: str, cpu: str, vcpus: int) -> bytes:
     """The launch digest, 48 bytes, that the secure processor computes for the profile's built artifacts.
 
+    `word`, at the end of the kernel command line, says who decides what runs.
     Raises UserError when they are not built, or from other recipes, or when the CPU model is unknown.
     """
     try:
         cpu_models.find(cpu, where="--cpu")
     except FormatError as error:
         raise UserError.of(error) from None
-    return built.snp_digest(built.profile, _checked_artifacts(built), cpu, vcpus)
+    cmdline = agent_abi.with_binding(built.profile.cmdline, word)
+    return built.snp_digest(built.profile, _checked_artifacts(built), cmdline, cpu, vcpus)
 
 
-def compute_snp_digest(profile: Profile, files: Mapping[str, Path], cpu: str, vcpus: int) -> bytes:
+def compute_snp_digest(profile: Profile, files: Mapping[str, Path], cmdline: str, cpu: str, vcpus: int) -> bytes:
     """Built.snp_digest in this process. Raises BuildError for firmware that cannot be measured."""
     inputs = Inputs(
         firmware=files["firmware"],
         firmware_size=profile.firmware.size.bytes,
         kernel=files["kernel"],
         initramfs=files.get("initramfs"),
-        cmdline=profile.cmdline,
+        cmdline=cmdline,
     )
     try:
         digests = Launch(inputs).snp(cpu_models.find(cpu).signature, up_to=vcpus)

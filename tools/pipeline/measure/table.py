@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.pipeline.measure.digest import Inputs, Launch
-from tools.sev import cpu_models
+from tools.sev import agent_abi, cpu_models
 from tools.sev.cpu_models import CPU_MODELS, CpuModel
 from tools.sev.formats import DIGESTS_SCHEMA, DIGESTS_VCPUS
 from tools.sev.modes import Mode, ProfileKind
@@ -36,8 +36,9 @@ _VMM = {
 
 @dataclass(frozen=True, kw_only=True)
 class Guest:
-    """The guest whose digests are wanted.
+    """The guest whose digests are wanted: one that leaves it to the host what runs.
 
+    `cmdline` is what all guests of the profile have in common; what follows says who decides.
     `artifacts` are file names by role, without initramfs where the kernel brings it; `firmware_size` is in
     bytes and what the firmware must have.
     """
@@ -58,6 +59,7 @@ def document(guest: Guest, files: Mapping[str, Path]) -> dict[str, Any]:
     FormatError for an unknown CPU model (where: CPU_KEY) and for firmware without what a measured launch needs,
     OSError for an artifact that cannot be read.
     """
+    cmdline = agent_abi.with_binding(guest.cmdline, agent_abi.UNBOUND)
     # First, because it takes no time.
     own = cpu_models.find(guest.cpu, where=CPU_KEY)
     launch = Launch(
@@ -66,7 +68,7 @@ def document(guest: Guest, files: Mapping[str, Path]) -> dict[str, Any]:
             firmware_size=guest.firmware_size,
             kernel=files["kernel"],
             initramfs=files.get("initramfs"),
-            cmdline=guest.cmdline,
+            cmdline=cmdline,
         )
     )
     return {
@@ -78,7 +80,8 @@ def document(guest: Guest, files: Mapping[str, Path]) -> dict[str, Any]:
             "artifacts": {
                 role: _artifact(guest.artifacts[role], files[role]) if role in files else None for role in ROLES
             },
-            "kernel_cmdline": guest.cmdline,
+            "base_cmdline": guest.cmdline,
+            "kernel_cmdline": cmdline,
             "guest_features": {"sev-es": f"{SEV_ES_FEATURES:#x}", "snp": f"{SNP_FEATURES:#x}"},
             "vmm": _VMM,
         },

@@ -28,6 +28,8 @@ _PARAMS = [
     _param("svn", "guest security version number; default: recipes/guest.toml"),
     _param("cpu", "QEMU CPU model; default: recipes/guest.toml"),
     _param("vcpus", "number of vCPUs; default: recipes/guest.toml"),
+    _param("workload", "workload document whose guest is meant (docs/workload.md)"),
+    {"name": "unbound", "long": "unbound", "type": bool, "default": False, "help": "the guest that the host commands"},
     _param("digest", "launch digest in hex, instead of that of the built artifacts"),
     _param("out", "folder to write to; default: build/idblock/PROFILE"),
 ]
@@ -43,7 +45,7 @@ def idblock(project: Project) -> Task:
     }
 
 
-def _sign(project: Project, *, profile: str, **options: str) -> None:
+def _sign(project: Project, *, profile: str, unbound: bool, **options: str) -> None:
     names = [profile.name for profile in project.recipes.profiles]
     if profile not in names:
         raise UserError(f"{profile[:80]!r} is none of: {', '.join(names)}", where="--profile")
@@ -55,4 +57,4 @@ def _sign(project: Project, *, profile: str, **options: str) -> None:
         profile=chosen,
         snp_digest=signing.compute_snp_digest,
     )
-    signing.make(built, Wish(**options), folder=project.build / "idblock" / profile)
+    signing.make(built, Wish(unbound=unbound, **options), folder=project.build / "idblock" / profile)

@@ -8,9 +8,11 @@ use crate::failure::Failure;
 
 pub const HEADER_BYTES: usize = 12;
 pub const MAX_PAYLOAD: usize = 65_536;
-/// All parts of a continued SPAWN together.
+/// All parts of a continued message together.
 pub const MAX_CONTINUED: usize = 1 << 20;
 const FLAG_MORE: u8 = 1;
+/// What may come in parts.
+const CONTINUED: [u8; 4] = [kind::SPAWN, kind::WORKLOAD, kind::FILE, kind::RUN];
 
 /// One message, its continuation already resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +61,13 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Failure> {
     Ok(Some(Header { kind: *kind, more: *flags & FLAG_MORE != 0, id, length }))
 }
 
-/// Cuts a byte stream into frames. Holds at most what was pushed since the last complete frame, plus one SPAWN in parts.
+/// Cuts a byte stream into frames. Holds at most what was pushed since the last complete frame, plus one message in parts.
 #[derive(Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
     start: usize,
-    parts: Option<(u32, Vec<u8>)>,
+    /// Kind, process id and payload so far.
+    parts: Option<(u8, u32, Vec<u8>)>,
 }
 
 impl Decoder {
@@ -91,25 +94,25 @@ impl Decoder {
         }
     }
 
-    /// Collects the parts of a SPAWN; everything else passes.
+    /// Collects the parts of a message that may have some; everything else passes.
     fn join(&mut self, header: &Header, payload: Vec<u8>) -> Result<Option<Frame>, Failure> {
         let (kind, id) = (header.kind, header.id);
-        if kind != kind::SPAWN {
+        if !CONTINUED.contains(&kind) {
             if header.more {
-                return Err(Failure::protocol("continuation of a message that is not SPAWN"));
+                return Err(Failure::protocol("continuation of a message that has no parts"));
             }
             return Ok(Some(Frame { kind, id, payload }));
         }
-        let (first, mut whole) = self.parts.take().unwrap_or((id, Vec::new()));
-        if first != id {
-            return Err(Failure::protocol("two SPAWNs in parts at once"));
+        let (first_kind, first_id, mut whole) = self.parts.take().unwrap_or((kind, id, Vec::new()));
+        if (first_kind, first_id) != (kind, id) {
+            return Err(Failure::protocol("two messages in parts at once"));
         }
         if whole.len() + payload.len() > MAX_CONTINUED {
-            return Err(Failure::protocol("SPAWN of more than 1 MiB"));
+            return Err(Failure::protocol("message of more than 1 MiB"));
         }
         whole.extend_from_slice(&payload);
         if header.more {
-            self.parts = Some((id, whole));
+            self.parts = Some((kind, id, whole));
             return Ok(None);
         }
         Ok(Some(Frame { kind, id, payload: whole }))
@@ -186,6 +189,9 @@ mod tests {
         let mut mixed = raw(kind::SPAWN, 1, 3, b"ab");
         mixed.extend(raw(kind::SPAWN, 0, 4, b"cd"));
         assert!(all(&mixed, 100).is_err());
+        let mut kinds = raw(kind::SPAWN, 1, 3, b"ab");
+        kinds.extend(raw(kind::RUN, 0, 3, b"cd"));
+        assert!(all(&kinds, 100).is_err());
         let part = raw(kind::SPAWN, 1, 3, &vec![0; MAX_PAYLOAD]);
         assert!(all(&part.repeat(16), 4096).is_ok());
         assert!(all(&part.repeat(17), 4096).is_err());

@@ -5,11 +5,12 @@
 
 use std::ffi::CString;
 
-use crate::channel::frame::{self, Frame};
+use crate::channel::frame::Frame;
 use crate::failure::{Code, Failure};
+use crate::process::command::{unbound_capabilities, Command};
 
 pub const MAGIC: &[u8; 4] = b"SEVA";
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Capability bit 0: several processes in the container.
 pub const CAPABILITIES: u32 = 1;
 /// No window may ever exceed this.
@@ -17,7 +18,6 @@ pub const MAX_WINDOW: u32 = i32::MAX as u32;
 const MAX_ENTRIES: u32 = 4_096;
 const MAX_GROUPS: u16 = 1_024;
 const MAX_PATH: usize = 4_096;
-const MAX_ERROR_TEXT: usize = 1_024;
 
 /// Message types.
 pub mod kind {
@@ -29,12 +29,17 @@ pub mod kind {
     pub const SIGNAL: u8 = 0x14;
     pub const RESIZE: u8 = 0x15;
     pub const SHUTDOWN: u8 = 0x16;
+    pub const WORKLOAD: u8 = 0x17;
+    pub const FILE: u8 = 0x18;
+    pub const PREPARE: u8 = 0x19;
+    pub const RUN: u8 = 0x1A;
     pub const WINDOW: u8 = 0x20;
     pub const READY: u8 = 0x31;
     pub const STARTED: u8 = 0x32;
     pub const STDOUT: u8 = 0x33;
     pub const STDERR: u8 = 0x34;
     pub const EXITED: u8 = 0x35;
+    pub const REFUSED: u8 = 0x36;
     pub const ERROR: u8 = 0x3F;
 }
 
@@ -55,14 +60,19 @@ pub struct Container {
     pub hostname: Vec<u8>,
 }
 
+/// A process of an unbound guest, as the host wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawn {
     pub stdin_at_end: bool,
-    pub uid: u32,
-    pub gid: u32,
-    pub groups: Vec<u32>,
-    pub cwd: CString,
-    pub argv: Vec<CString>,
+    pub command: Command,
+}
+
+/// A process of the workload document: which one, and what the host may add to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// 0 is the workload, N the N-th entry of `exec`.
+    pub entry: u32,
+    pub stdin_at_end: bool,
     pub environment: Vec<CString>,
 }
 
@@ -76,6 +86,14 @@ pub enum Message {
     Container(Container),
     /// The inner failure means ERROR for this id, not the end of the connection.
     Spawn(u32, Result<Spawn, Failure>),
+    /// The same.
+    Run(u32, Result<Run, Failure>),
+    /// The document's bytes, whatever they are.
+    Workload(Vec<u8>),
+    /// A file of the document's list, by its number, and its content.
+    File(u32, Vec<u8>),
+    /// The host name, empty for the document's.
+    Prepare(Vec<u8>),
     Stdin(u32, Vec<u8>),
     StdinEof(u32),
     Signal(u32, i32),
@@ -152,23 +170,26 @@ fn bad(message: impl Into<String>) -> Failure {
 /// Decodes a frame from the host. A failure is fatal for the connection.
 pub fn decode(frame: Frame) -> Result<Message, Failure> {
     let Frame { kind, id, payload } = frame;
-    let on_connection = matches!(kind, kind::HELLO | kind::CONTAINER | kind::SHUTDOWN);
+    let on_connection = matches!(
+        kind,
+        kind::HELLO | kind::CONTAINER | kind::SHUTDOWN | kind::WORKLOAD | kind::FILE | kind::PREPARE
+    );
     if on_connection != (id == 0) {
         return Err(Failure::protocol(format!("message 0x{kind:02x} with process id {id}")));
     }
-    if kind == kind::STDIN {
-        return Ok(Message::Stdin(id, payload));
-    }
-    if kind == kind::SPAWN {
-        return match spawn(&payload) {
-            Err(failure) if failure.code == Code::Protocol => Err(failure),
-            result => Ok(Message::Spawn(id, result)),
-        };
+    match kind {
+        kind::STDIN => return Ok(Message::Stdin(id, payload)),
+        kind::WORKLOAD => return Ok(Message::Workload(payload)),
+        kind::SPAWN => return survivable(spawn(&payload)).map(|result| Message::Spawn(id, result)),
+        kind::RUN => return survivable(run(&payload)).map(|result| Message::Run(id, result)),
+        _ => {}
     }
     let mut fields = Fields(&payload);
     let message = match kind {
         kind::HELLO => hello(&mut fields)?,
         kind::CONTAINER => container(&mut fields)?,
+        kind::FILE => Message::File(fields.u32()?, fields.bytes()?.to_vec()),
+        kind::PREPARE => Message::Prepare(hostname(&mut fields)?),
         kind::STDIN_EOF => Message::StdinEof(id),
         kind::SIGNAL => match fields.u32()? {
             number @ 1..=64 => Message::Signal(id, i32::try_from(number).unwrap_or(0)),
@@ -210,13 +231,26 @@ fn container(fields: &mut Fields) -> Result<Message, Failure> {
         other => return Err(Failure::new(Code::Unsupported, format!("root kind {other}"))),
     };
     let (image_bytes, writable_bytes) = (fields.u64()?, fields.u64()?);
+    let hostname = hostname(fields)?;
+    Ok(Message::Container(Container { root, image_bytes, writable_bytes, hostname }))
+}
+
+fn hostname(fields: &mut Fields) -> Result<Vec<u8>, Failure> {
     let hostname = fields.bytes()?.to_vec();
     if hostname.len() > 64
         || !hostname.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte))
     {
         return Err(bad("host name"));
     }
-    Ok(Message::Container(Container { root, image_bytes, writable_bytes, hostname }))
+    Ok(hostname)
+}
+
+/// A payload that can be decoded but asks for what cannot be concerns its process only.
+fn survivable<T>(result: Result<T, Failure>) -> Result<Result<T, Failure>, Failure> {
+    match result {
+        Err(failure) if failure.code == Code::Protocol => Err(failure),
+        result => Ok(result),
+    }
 }
 
 fn spawn(payload: &[u8]) -> Result<Spawn, Failure> {
@@ -250,74 +284,31 @@ fn spawn(payload: &[u8]) -> Result<Spawn, Failure> {
     if argv.first().is_none_or(|program| program.is_empty()) {
         return Err(bad("argv[0] is missing or empty"));
     }
-    if !environment
-        .iter()
-        .all(|entry| entry.as_bytes().iter().position(|byte| *byte == b'=').is_some_and(|at| at > 0))
-    {
+    check_names(&environment)?;
+    let capabilities = unbound_capabilities();
+    let command = Command { argv, environment, cwd, uid, gid, groups, capabilities, ..Command::default() };
+    Ok(Spawn { stdin_at_end: flags & 2 != 0, command })
+}
+
+fn run(payload: &[u8]) -> Result<Run, Failure> {
+    let mut fields = Fields(payload);
+    let [flags, zeros @ ..] = fields.array::<4>()?;
+    let entry = fields.u32()?;
+    let environment = fields.texts("the environment")?;
+    fields.take(4)?; // rows and columns
+    fields.end()?;
+    if flags & !2 != 0 || zeros != [0; 3] {
+        return Err(bad("flags of RUN"));
+    }
+    check_names(&environment)?;
+    Ok(Run { entry, stdin_at_end: flags & 2 != 0, environment })
+}
+
+fn check_names(environment: &[CString]) -> Result<(), Failure> {
+    let named =
+        |entry: &CString| entry.as_bytes().iter().position(|byte| *byte == b'=').is_some_and(|at| at > 0);
+    if !environment.iter().all(named) {
         return Err(bad("environment entry without a name"));
     }
-    Ok(Spawn { stdin_at_end: flags & 2 != 0, uid, gid, groups, cwd, argv, environment })
-}
-
-/// The agent's HELLO.
-pub fn encode_hello(out: &mut Vec<u8>, stdin_window: u32, debug: bool) {
-    let mut payload = MAGIC.to_vec();
-    payload.extend_from_slice(&VERSION.to_le_bytes());
-    payload.extend_from_slice(&VERSION.to_le_bytes());
-    payload.extend_from_slice(&CAPABILITIES.to_le_bytes());
-    payload.extend_from_slice(&stdin_window.to_le_bytes());
-    payload.push(u8::from(debug));
-    frame::encode(out, kind::HELLO, 0, &payload);
-}
-
-pub fn encode_ready(out: &mut Vec<u8>, verity: bool) {
-    frame::encode(out, kind::READY, 0, &[u8::from(verity), 0, 0, 0]);
-}
-
-pub fn encode_started(out: &mut Vec<u8>, id: u32, pid: i32) {
-    frame::encode(out, kind::STARTED, id, &pid.to_le_bytes());
-}
-
-/// More room for stdin; 0 bytes say that the process closed it.
-pub fn encode_stdin_window(out: &mut Vec<u8>, id: u32, bytes: u32) {
-    let mut payload = vec![0; 4];
-    payload.extend_from_slice(&bytes.to_le_bytes());
-    frame::encode(out, kind::WINDOW, id, &payload);
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
-    pub by_signal: bool,
-    pub core: bool,
-    /// Exit status or signal number.
-    pub code: u8,
-}
-
-impl Exit {
-    /// Reads a wait status as `waitpid` returns it for an ended process.
-    pub fn from_wait_status(status: i32) -> Self {
-        let [low, high, ..] = status.to_le_bytes();
-        match low & 0x7f {
-            0 => Self { by_signal: false, core: false, code: high },
-            signal => Self { by_signal: true, core: low & 0x80 != 0, code: signal },
-        }
-    }
-}
-
-pub fn encode_exited(out: &mut Vec<u8>, id: u32, exit: Exit) {
-    let payload = [u8::from(exit.by_signal), u8::from(exit.core), 0, 0, exit.code, 0, 0, 0];
-    frame::encode(out, kind::EXITED, id, &payload);
-}
-
-pub fn encode_error(out: &mut Vec<u8>, id: u32, failure: &Failure) {
-    let mut end = failure.message.len().min(MAX_ERROR_TEXT);
-    while !failure.message.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = failure.message.as_bytes().get(..end).unwrap_or_default();
-    let mut payload = (failure.code as u16).to_le_bytes().to_vec();
-    payload.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
-    payload.extend_from_slice(text);
-    frame::encode(out, kind::ERROR, id, &payload);
+    Ok(())
 }

@@ -6,3 +6,4 @@
 pub mod frame;
 pub mod message;
 pub mod port;
+pub mod reply;

@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use crate::channel::message::Container as Request;
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
 use crate::root::mounts;
 use crate::root::rootfs;
-use crate::root::verity::Verity;
+use crate::root::rootfs::Source;
 use crate::sys;
+use crate::workload::document::Mount;
 
 /// Relative to the agent's cgroup root; holds every process of the container.
 const CGROUP: &str = "/sys/fs/cgroup/container";
@@ -27,6 +27,21 @@ const REPORT_FD: i32 = 3;
 pub const NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
 
+/// What the container is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub root: Source,
+    /// Bytes of the writable tmpfs, 0 for half of the RAM.
+    pub writable_bytes: u64,
+    /// Empty for the default.
+    pub hostname: Vec<u8>,
+    pub mounts: Vec<Mount>,
+    /// Where, and what, of the files that the host supplied.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Whether the processor's report interface is there.
+    pub reports: bool,
+}
+
 /// The running container as the agent sees it.
 pub struct Container {
     pub reaper: i32,
@@ -34,12 +49,12 @@ pub struct Container {
 }
 
 /// Starts the reaper. It reports on the returned pipe: u16 code (0: the root is ready) and a text, then closes it.
-pub fn start(request: &Request, verity: Option<&Verity>) -> Result<(Container, OwnedFd), Failure> {
+pub fn start(request: &Request) -> Result<(Container, OwnedFd), Failure> {
     let (report, child_report) = sys::pipe().context(Code::Internal, "pipe")?;
     // For the agent this only decides where its future children are born.
     sys::unshare(libc::CLONE_NEWPID).context(Code::Internal, "PID namespace")?;
     let Some(reaper) = sys::fork().context(Code::Internal, "fork")? else {
-        become_reaper(request, verity, &child_report);
+        become_reaper(request, &child_report);
     };
     let pidfd = sys::pidfd_open(reaper).context(Code::Internal, "pidfd")?;
     log!("container reaper is process {reaper}");
@@ -47,13 +62,13 @@ pub fn start(request: &Request, verity: Option<&Verity>) -> Result<(Container, O
 }
 
 /// The child's side; never returns.
-fn become_reaper(request: &Request, verity: Option<&Verity>, report: &OwnedFd) -> ! {
+fn become_reaper(request: &Request, report: &OwnedFd) -> ! {
     // Nothing of the agent, above all not the channel to the host, stays open in here.
     if sys::dup_onto(report, REPORT_FD).is_err() || sys::close_from(REPORT_FD as u32 + 1).is_err() {
         sys::exit_now(1);
     }
     let mut report = sys::take_fd(REPORT_FD);
-    let result = set_up(request, verity);
+    let result = set_up(request);
     let _ = report.write_all(&encode_report(result.as_ref().err()));
     if result.is_err() {
         sys::exit_now(1);
@@ -67,7 +82,7 @@ fn become_reaper(request: &Request, verity: Option<&Verity>, report: &OwnedFd) -
     }
 }
 
-fn set_up(request: &Request, verity: Option<&Verity>) -> Result<(), Failure> {
+fn set_up(request: &Request) -> Result<(), Failure> {
     let internal = Code::Internal;
     // A process of the container, even with uid 0, must not get at this one through /proc/1.
     sys::set_undumpable().context(internal, "prctl")?;
@@ -76,11 +91,13 @@ fn set_up(request: &Request, verity: Option<&Verity>) -> Result<(), Failure> {
     let hostname = if request.hostname.is_empty() { DEFAULT_HOSTNAME } else { &request.hostname };
     sys::set_hostname(hostname).context(internal, "host name")?;
     mounts::make_private().context(internal, "private mounts")?;
-    rootfs::build(request, verity)?;
+    rootfs::build(&request.root, request.writable_bytes)?;
     std::env::set_current_dir(rootfs::NEW_ROOT).context(Code::Rootfs, rootfs::NEW_ROOT)?;
     mounts::detach_agent().context(internal, "detach")?;
     mounts::enter_working_directory().context(Code::Rootfs, "enter the root")?;
-    mounts::container()
+    mounts::container(request.reports)?;
+    mounts::of_document(&request.mounts)?;
+    mounts::supplied(&request.files)
 }
 
 /// Moves the calling process into the container's cgroup. A kernel without cgroups has nothing to move in.

@@ -9,11 +9,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::channel::frame;
-use crate::channel::message::{self, kind, Exit};
+use crate::channel::message::{self, kind};
+use crate::channel::reply::{self, Exit};
 use crate::failure::Failure;
 use crate::process::container;
 use crate::process::spawn::Spawned;
 use crate::sys;
+use crate::workload::document::Doors;
 
 /// Initial stdin window, and so the most stdin that the agent ever holds for one process.
 pub const STDIN_WINDOW: u32 = 256 * 1_024;
@@ -41,6 +43,8 @@ struct Output {
     kind: u8,
     /// Bytes that the agent may still send.
     window: u32,
+    /// Whether the host gets it; otherwise it is read and thrown away.
+    relayed: bool,
     /// After the end of the process: bytes of its own that are still in the pipe.
     owed: u64,
 }
@@ -63,6 +67,7 @@ pub enum Progress {
 pub struct Process {
     pub id: u32,
     pub pid: i32,
+    pub doors: Doors,
     report: Option<File>,
     input: Input,
     outputs: [Output; 2],
@@ -70,13 +75,16 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn new(id: u32, spawned: Spawned, stdin_at_end: bool, output_window: u32) -> Self {
+    pub fn new(id: u32, spawned: Spawned, doors: Doors, stdin_at_end: bool, output_window: u32) -> Self {
         let Spawned { pid, report, stdin, stdout, stderr } = spawned;
+        let stdin_at_end = stdin_at_end || !doors.stdin;
+        let relayed = doors.output;
         let pipe = (!stdin_at_end).then_some(stdin);
-        let output = |pipe, kind| Output { pipe: Some(pipe), kind, window: output_window, owed: 0 };
+        let output = |pipe, kind| Output { pipe: Some(pipe), kind, window: output_window, relayed, owed: 0 };
         Self {
             id,
             pid,
+            doors,
             report: Some(report),
             input: Input {
                 pipe,
@@ -155,7 +163,8 @@ impl Process {
             list.push((Source::Stdin, pipe.as_raw_fd(), events));
         }
         for (index, output) in self.outputs.iter().enumerate() {
-            if let (Some(pipe), true) = (&output.pipe, output_room && output.window > 0) {
+            if let (Some(pipe), true) = (&output.pipe, !output.relayed || (output_room && output.window > 0))
+            {
                 list.push((Source::Output(index), pipe.as_raw_fd(), libc::POLLIN));
             }
         }
@@ -185,10 +194,10 @@ impl Process {
     fn read_report(&mut self, out: &mut Vec<u8>) -> Progress {
         let Some(mut pipe) = self.report.take() else { return Progress::Running };
         if let Ok(Some(Err(failure))) = container::read_report(&mut pipe) {
-            message::encode_error(out, self.id, &failure);
+            reply::encode_error(out, self.id, &failure);
             return Progress::Finished;
         }
-        message::encode_started(out, self.id, self.pid);
+        reply::encode_started(out, self.id, self.pid);
         Progress::Running
     }
 
@@ -200,7 +209,7 @@ impl Process {
                 input.pending.drain(..count);
                 input.consumed += u32::try_from(count).unwrap_or(0);
                 if input.consumed >= GRANT_BYTES && !input.at_end {
-                    message::encode_stdin_window(out, self.id, input.consumed);
+                    reply::encode_stdin_window(out, self.id, input.consumed);
                     input.window += input.consumed;
                     input.consumed = 0;
                 }
@@ -214,7 +223,7 @@ impl Process {
                 input.pipe = None;
                 input.pending = Vec::new();
                 if !input.at_end {
-                    message::encode_stdin_window(out, self.id, 0);
+                    reply::encode_stdin_window(out, self.id, 0);
                 }
             }
         }
@@ -229,7 +238,7 @@ impl Process {
         if self.report.is_some() || self.outputs.iter().any(|output| output.pipe.is_some()) {
             return Progress::Running;
         }
-        message::encode_exited(out, self.id, exit);
+        reply::encode_exited(out, self.id, exit);
         Progress::Finished
     }
 }
@@ -238,13 +247,16 @@ impl Output {
     /// Moves one piece from the pipe into a message.
     fn forward(&mut self, id: u32, out: &mut Vec<u8>) {
         let Some(pipe) = &mut self.pipe else { return };
-        let limit = usize::try_from(self.window).unwrap_or(0).min(OUTPUT_BYTES);
+        let window = if self.relayed { usize::try_from(self.window).unwrap_or(0) } else { OUTPUT_BYTES };
+        let limit = window.min(OUTPUT_BYTES);
         let mut buffer = vec![0; limit];
         match pipe.read(&mut buffer) {
             Ok(0) if limit > 0 => self.pipe = None,
             Ok(count) => {
-                frame::encode(out, self.kind, id, buffer.get(..count).unwrap_or_default());
-                self.window -= u32::try_from(count).unwrap_or(0);
+                if self.relayed {
+                    frame::encode(out, self.kind, id, buffer.get(..count).unwrap_or_default());
+                    self.window -= u32::try_from(count).unwrap_or(0);
+                }
                 self.owed = self.owed.saturating_sub(count as u64);
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

@@ -3,6 +3,8 @@
 
 //! The container and the processes in it.
 
+pub mod command;
 pub mod container;
+pub mod filter;
 pub mod live;
 pub mod spawn;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::failure::{Code, Context, Failure};
 use crate::sys;
+use crate::workload::document::Mount as Wanted;
 
 const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 const READ_ONLY: u64 = SAFE | libc::MS_RDONLY;
@@ -44,11 +45,12 @@ const AGENT: [Mount; 6] = [
 /// What `detach_agent` takes out of the container's copy of the mount namespace; mounts below go with them.
 const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
-const CONTAINER: [Mount; 8] = [
+/// How the workload asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
+const REPORTS: Mount = optional("configfs", "/sys/kernel/config", SAFE);
+
+const CONTAINER: [Mount; 7] = [
     mount("proc", "/proc", SAFE, None),
     mount("sysfs", "/sys", READ_ONLY, None),
-    // How the workload asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
-    optional("configfs", "/sys/kernel/config", SAFE),
     optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
     // The counters that show bounce buffers at work. Only the debug profile's kernel has this file system.
     optional("debugfs", "/sys/kernel/debug", READ_ONLY),
@@ -138,8 +140,11 @@ pub fn enter_working_directory() -> io::Result<()> {
 }
 
 /// The container's own mounts. Runs inside its root, so that links in the image cannot lead anywhere else.
-pub fn container() -> Result<(), Failure> {
+pub fn container(reports: bool) -> Result<(), Failure> {
     apply(&CONTAINER).context(Code::Rootfs, "container")?;
+    if reports {
+        apply(&[REPORTS]).context(Code::Rootfs, "container")?;
+    }
     for (path, major, minor) in DEVICES {
         sys::make_node(Path::new(path), libc::S_IFCHR | 0o600, major, minor)
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o666)))
@@ -169,6 +174,46 @@ pub fn container() -> Result<(), Failure> {
         result.context(Code::Rootfs, format_args!("mask {path}"))?;
     }
     Ok(())
+}
+
+/// What the workload document mounts. Inside the root, too.
+pub fn of_document(mounts: &[Wanted]) -> Result<(), Failure> {
+    for Wanted { target, bytes, mode, executable } in mounts {
+        let flags = if *executable { libc::MS_NOSUID | libc::MS_NODEV } else { SAFE };
+        let data = format!("size={bytes},mode={mode}");
+        ensure_folder(target, 0o755)
+            .and_then(|()| sys::mount("tmpfs", target, Some("tmpfs"), flags, Some(&data)))
+            .context(Code::Rootfs, target)?;
+    }
+    Ok(())
+}
+
+/// Puts files onto their targets, which are regular files afterwards, read-only for everybody.
+pub fn supplied(files: &[(String, Vec<u8>)]) -> Result<(), Failure> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    // Where they lie until they are where they belong: no target is in /dev.
+    let shelf = "/dev/shm";
+    sys::mount("tmpfs", shelf, Some("tmpfs"), SAFE, Some("mode=0755")).context(Code::Rootfs, "files")?;
+    for (number, (target, content)) in files.iter().enumerate() {
+        place(&format!("{shelf}/{number}"), target, content).context(Code::Rootfs, target)?;
+    }
+    // The files stay where they are bound to.
+    sys::detach(shelf).context(Code::Rootfs, "files")
+}
+
+fn place(file: &str, target: &str, content: &[u8]) -> io::Result<()> {
+    fs::write(file, content)?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o444))?;
+    if !fs::exists(target)? {
+        fs::write(target, "")?;
+    }
+    if !fs::metadata(target)?.is_file() {
+        return Err(io::Error::other("no regular file"));
+    }
+    sys::mount(file, target, None, libc::MS_BIND, None)?;
+    sys::mount(file, target, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
 }
 
 fn bind_read_only(path: &str) -> io::Result<()> {

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::channel::message::{Container, RootKind};
 use crate::failure::{Code, Context, Failure};
 use crate::root::extract;
 use crate::root::mounts::ensure_folder;
 use crate::root::verity::Verity;
 use crate::sys;
+use crate::workload::sha256::{self, Hashed};
 
 /// Outside /run, which is detached before the root is entered.
 pub const NEW_ROOT: &str = "/newroot";
@@ -26,34 +26,47 @@ const READ_BYTES: usize = 256 * 1_024;
 /// The disk is there when PID 1 starts; hot-plugging it is not supported, a slow probe is.
 const DISK_WAIT: Duration = Duration::from_secs(5);
 
+/// What is on the disk, and by what it is recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `bytes` 0: the whole disk; `sha256`: of so many bytes, if it must be that one.
+    Tar { bytes: u64, sha256: Option<[u8; sha256::BYTES]> },
+    /// `bytes`: what the disk must have at least.
+    Erofs { bytes: u64, verity: Option<Verity> },
+}
+
+impl Source {
+    pub fn is_behind_verity(&self) -> bool {
+        matches!(self, Self::Erofs { verity: Some(_), .. })
+    }
+}
+
 struct Disk {
     path: String,
     bytes: u64,
 }
 
 /// Mounts the root at `NEW_ROOT`. Runs in the container's mount namespace, before the agent's mounts are detached.
-pub fn build(request: &Container, verity: Option<&Verity>) -> Result<(), Failure> {
-    if verity.is_some() && request.root != RootKind::Erofs {
-        return Err(Failure::new(Code::Rootfs, "the measured command line demands EROFS behind dm-verity"));
-    }
+pub fn build(source: &Source, writable_bytes: u64) -> Result<(), Failure> {
     let disk = find_disk().context(Code::Rootfs, "disk with serial rootfs")?;
-    if request.image_bytes > disk.bytes {
+    let (Source::Tar { bytes, .. } | Source::Erofs { bytes, .. }) = source;
+    if *bytes > disk.bytes {
         return Err(Failure::new(Code::BadValue, "image is longer than the disk"));
     }
     ensure_folder(NEW_ROOT, 0o755).context(Code::Rootfs, NEW_ROOT)?;
-    match request.root {
-        RootKind::Tar => {
-            let bytes = if request.image_bytes == 0 { disk.bytes } else { request.image_bytes };
-            mount_tmpfs(NEW_ROOT, request.writable_bytes, libc::MS_NODEV)
+    match source {
+        Source::Tar { bytes, sha256 } => {
+            let bytes = if *bytes == 0 { disk.bytes } else { *bytes };
+            mount_tmpfs(NEW_ROOT, writable_bytes, libc::MS_NODEV)
                 .context(Code::Rootfs, "tmpfs for the root")?;
-            extract_apart(&disk.path, bytes)
+            extract_apart(&disk.path, bytes, sha256.as_ref())
         }
-        RootKind::Erofs => {
+        Source::Erofs { verity, .. } => {
             let device = match verity {
                 Some(verity) => verity.open(&disk.path, disk.bytes)?,
                 None => disk.path,
             };
-            overlay(&device, request.writable_bytes).context(Code::Rootfs, "EROFS root")
+            overlay(&device, writable_bytes).context(Code::Rootfs, "EROFS root")
         }
     }
 }
@@ -112,14 +125,17 @@ fn overlay(device: &str, writable_bytes: u64) -> io::Result<()> {
 }
 
 /// Unpacks the archive in a child that sees nothing but the new root and the open disk.
-fn extract_apart(device: &str, bytes: u64) -> Result<(), Failure> {
+fn extract_apart(device: &str, bytes: u64, expected: Option<&[u8; sha256::BYTES]>) -> Result<(), Failure> {
     let disk = File::open(device).context(Code::Rootfs, device)?;
     let (report, child_report) = sys::pipe().context(Code::Internal, "pipe")?;
     if sys::fork().context(Code::Internal, "fork")?.is_none() {
-        let source = BufReader::with_capacity(READ_BYTES, disk.take(bytes));
+        let source = disk.take(bytes);
         let result = enter_jail()
             .map_err(|error| error.to_string())
-            .and_then(|()| extract::extract(source, Path::new("/")))
+            .and_then(|()| match expected {
+                None => extract::extract(BufReader::with_capacity(READ_BYTES, source), Path::new("/")),
+                Some(digest) => extract_hashed(source, bytes, digest),
+            })
             .err()
             .unwrap_or_default();
         // No text is success; a child that dies writes none, so success needs its own byte.
@@ -135,6 +151,21 @@ fn extract_apart(device: &str, bytes: u64) -> Result<(), Failure> {
         Some((_, text)) => Err(Failure::new(Code::Rootfs, String::from_utf8_lossy(text))),
         None => Err(Failure::new(Code::Rootfs, "tar: the unpacking process died")),
     }
+}
+
+/// What is unpacked is what is hashed: the disk may give other bytes when it is read again.
+fn extract_hashed(source: impl Read, bytes: u64, expected: &[u8; sha256::BYTES]) -> Result<(), String> {
+    let mut source = BufReader::with_capacity(READ_BYTES, Hashed::new(source));
+    let unpacked = extract::extract(&mut source, Path::new("/"));
+    // The whole image counts, also what the reader did not want. Of other bytes nothing else is worth saying.
+    let (digest, length) = source.into_inner().finish().map_err(|error| format!("tar: {error}"))?;
+    if length != bytes || digest != *expected {
+        let (found, wanted) = (sha256::to_hex(&digest), sha256::to_hex(expected));
+        return Err(format!(
+            "tar: SHA-256 of {length} bytes is {found}, the workload document says {wanted}"
+        ));
+    }
+    unpacked
 }
 
 fn enter_jail() -> io::Result<()> {

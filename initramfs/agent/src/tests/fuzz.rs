@@ -4,7 +4,7 @@
 //! Deterministic mutation fuzzing of everything that parses bytes from the host: no input may panic, run away, or hold
 //! more memory than the limits say. Overflow checks are on.
 
-use super::message::{spawn_payload, Payload};
+use super::message::{run_payload, spawn_payload, Payload};
 use super::tar::{end, header, member, record, seal};
 use crate::channel::frame::{encode, Decoder, HEADER_BYTES};
 use crate::channel::message::{self, kind, Message};
@@ -13,7 +13,7 @@ use crate::root::pax::Overrides;
 use crate::root::tar::{Archive, BLOCK};
 
 /// xorshift64*, Vigna 2016: fixed seeds, the same inputs on each run.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -28,7 +28,7 @@ impl Random {
     }
 
     /// One to four small damages of the kinds that parsers trip over.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+    pub fn mutate(&mut self, bytes: &mut Vec<u8>) {
         const NASTY: [u8; 10] = [0, 1, 0x7f, 0x80, 0xff, b' ', b'=', b'9', b'/', b'\n'];
         for _ in 0..=self.below(4) {
             let at = self.below(bytes.len());
@@ -54,10 +54,14 @@ impl Random {
 
 fn host_messages() -> Vec<(u8, u32, Vec<u8>)> {
     vec![
-        (kind::HELLO, 0, Payload::default().raw(b"SEVA").u16(1).u16(0).u32(262_144).0),
+        (kind::HELLO, 0, Payload::default().raw(b"SEVA").u16(2).u16(0).u32(262_144).0),
         (kind::CONTAINER, 0, Payload::default().raw(&[2]).raw(&[0; 16]).bytes(b"guest-1").0),
         (kind::SPAWN, 1, spawn_payload(0, 0, &[1, 2], b"/", &[b"sh", b"-c", b"id"], &[b"PATH=/bin", b"A="])),
         (kind::SPAWN, 2, spawn_payload(2, 1000, &[], b"/tmp", &[b"/bin/true"], &[])),
+        (kind::WORKLOAD, 0, b"{}".to_vec()),
+        (kind::FILE, 0, Payload::default().u32(0).bytes(b"content").0),
+        (kind::PREPARE, 0, Payload::default().bytes(b"guest-1").0),
+        (kind::RUN, 3, run_payload(2, 1, &[b"LANG=C"])),
         (kind::STDIN, 1, b"some input".to_vec()),
         (kind::STDIN_EOF, 1, Vec::new()),
         (kind::SIGNAL, 1, vec![15, 0, 0, 0]),
@@ -149,7 +153,7 @@ fn random_bytes_as_frames() {
         let mut bytes: Vec<u8> = (0..length).map(|_| random.next().to_le_bytes()[0]).collect();
         // Half of them with a plausible header, so that payload code is reached.
         if bytes.len() > HEADER_BYTES && random.below(2) == 0 {
-            let kinds = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20];
+            let kinds = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x20];
             bytes[0] = kinds[random.below(kinds.len())];
             bytes[1..4].fill(0);
             let payload = u32::try_from(bytes.len() - HEADER_BYTES).unwrap();
@@ -241,8 +245,9 @@ fn mutated_pax_records() {
 fn mutated_command_lines() {
     let mut random = Random(0x5EED_0006);
     let hash = "0f".repeat(32);
-    let valid =
-        format!("quiet sev_agent.profile=debug sev_agent.log=1 sev_agent.verity={hash}:abcd:1234 panic=-1\n");
+    let valid = format!(
+        "quiet sev_agent.profile=debug sev_agent.log=1 sev_agent.verity={hash}:abcd:1234 sev_agent.unbound\n"
+    );
     assert!(cmdline::parse(valid.as_bytes()).unwrap().verity.is_some());
     let (mut good, mut bad) = (0, 0);
     for _ in 0..150_000 {

@@ -7,7 +7,9 @@ use std::ffi::CString;
 
 use crate::channel::frame::{Frame, HEADER_BYTES};
 use crate::channel::message::*;
+use crate::channel::reply::*;
 use crate::failure::{Code, Failure};
+use crate::process::command::{unbound_capabilities, Command};
 
 /// Builds payloads field by field, as the specification lists them.
 #[derive(Clone, Default)]
@@ -59,17 +61,17 @@ fn code_of(payload: &[u8]) -> Code {
 
 #[test]
 fn hello_is_checked_byte_by_byte() {
-    let good = Payload::default().raw(b"SEVA").u16(1).u16(0).u32(65_536).0;
-    assert_eq!(host(kind::HELLO, 0, &good), Ok(Message::Hello { version: 1, output_window: 65_536 }));
+    let good = Payload::default().raw(b"SEVA").u16(2).u16(0).u32(65_536).0;
+    assert_eq!(host(kind::HELLO, 0, &good), Ok(Message::Hello { version: 2, output_window: 65_536 }));
     assert!(host(kind::HELLO, 1, &good).is_err());
     for at in 0..8 {
         let mut bad = good.clone();
-        bad[at] ^= 2;
+        bad[at] ^= 1;
         assert!(host(kind::HELLO, 0, &bad).is_err(), "byte {at}");
     }
     assert!(host(kind::HELLO, 0, &good[..11]).is_err());
     assert!(host(kind::HELLO, 0, &Payload(good).raw(b"x").0).is_err());
-    assert!(host(kind::HELLO, 0, &Payload::default().raw(b"SEVA").u16(1).u16(0).u32(1 << 31).0).is_err());
+    assert!(host(kind::HELLO, 0, &Payload::default().raw(b"SEVA").u16(2).u16(0).u32(1 << 31).0).is_err());
 }
 
 #[test]
@@ -97,12 +99,16 @@ fn spawn_fields() {
         spawn,
         Spawn {
             stdin_at_end: true,
-            uid: 1000,
-            gid: 100,
-            groups: vec![5, 6],
-            cwd: text("/tmp"),
-            argv: vec![text("sh"), text("-c"), text("")],
-            environment: vec![text("A=b=c"), text("B=")],
+            command: Command {
+                uid: 1000,
+                gid: 100,
+                groups: vec![5, 6],
+                cwd: text("/tmp"),
+                argv: vec![text("sh"), text("-c"), text("")],
+                environment: vec![text("A=b=c"), text("B=")],
+                capabilities: unbound_capabilities(),
+                ..Command::default()
+            },
         }
     );
 }
@@ -190,8 +196,8 @@ fn encoders_write_the_documented_layout() {
         write(&mut out);
         (out[0], out[4], out[HEADER_BYTES..].to_vec())
     };
-    let hello = [b"SEVA".to_vec(), vec![1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 0, 1]].concat();
-    assert_eq!(encoded(&|out| encode_hello(out, 262_144, true)), (0x01, 0, hello));
+    let hello = [b"SEVA".to_vec(), vec![2, 0, 2, 0, 1, 0, 0, 0, 0, 0, 4, 0, 1, 1]].concat();
+    assert_eq!(encoded(&|out| encode_hello(out, 262_144, true, true)), (0x01, 0, hello));
     assert_eq!(encoded(&|out| encode_ready(out, true)), (0x31, 0, vec![1, 0, 0, 0]));
     assert_eq!(encoded(&|out| encode_started(out, 9, 258)), (0x32, 9, vec![2, 1, 0, 0]));
     assert_eq!(encoded(&|out| encode_stdin_window(out, 9, 7)), (0x20, 9, vec![0, 0, 0, 0, 7, 0, 0, 0]));
@@ -199,6 +205,8 @@ fn encoders_write_the_documented_layout() {
     assert_eq!(encoded(&|out| encode_exited(out, 9, exit)), (0x35, 9, vec![0, 0, 0, 0, 7, 0, 0, 0]));
     let dumped = Exit::from_wait_status(0x80 | 11);
     assert_eq!(encoded(&|out| encode_exited(out, 9, dumped)), (0x35, 9, vec![1, 1, 0, 0, 11, 0, 0, 0]));
+    let refused = vec![0x14, 0, 0, 0, 2, 0, 0, 0, b'n', b'o'];
+    assert_eq!(encoded(&|out| encode_refused(out, 9, kind::SIGNAL, "no")), (0x36, 9, refused));
     let failure = Failure::new(Code::Rootfs, "no");
     assert_eq!(encoded(&|out| encode_error(out, 0, &failure)), (0x3F, 0, vec![4, 0, 2, 0, 0, 0, b'n', b'o']));
 }
@@ -210,4 +218,42 @@ fn error_texts_are_cut_between_characters() {
     let text = &out[HEADER_BYTES + 6..];
     assert_eq!(text.len(), 1_023);
     assert!(std::str::from_utf8(text).is_ok());
+}
+
+/// RUN of an entry, with the host's variables.
+pub fn run_payload(flags: u8, entry: u32, env: &[&[u8]]) -> Vec<u8> {
+    Payload::default().raw(&[flags, 0, 0, 0]).u32(entry).list(env).u16(24).u16(80).0
+}
+
+#[test]
+fn run_fields() {
+    let payload = run_payload(2, 3, &[b"A=b=c"]);
+    let environment = vec![CString::new("A=b=c").unwrap()];
+    let expected = Run { entry: 3, stdin_at_end: true, environment };
+    assert_eq!(host(kind::RUN, 1, &payload), Ok(Message::Run(1, Ok(expected))));
+    for end in 0..payload.len() {
+        assert_eq!(host(kind::RUN, 1, &payload[..end]).unwrap_err().code, Code::Protocol, "cut at {end}");
+    }
+    assert!(host(kind::RUN, 0, &payload).is_err());
+    let mut zero = payload.clone();
+    zero[1] = 1;
+    for bad in [run_payload(1, 0, &[]), run_payload(0, 0, &[b"=x"]), run_payload(0, 0, &[b"x"]), zero] {
+        let Ok(Message::Run(1, Err(failure))) = host(kind::RUN, 1, &bad) else { panic!() };
+        assert_eq!(failure.code, Code::BadValue);
+    }
+}
+
+#[test]
+fn messages_of_bound_guests() {
+    assert_eq!(host(kind::WORKLOAD, 0, b"{}"), Ok(Message::Workload(b"{}".to_vec())));
+    let file = Payload::default().u32(7).bytes(b"abc").0;
+    assert_eq!(host(kind::FILE, 0, &file), Ok(Message::File(7, b"abc".to_vec())));
+    let prepare = Payload::default().bytes(b"box").0;
+    assert_eq!(host(kind::PREPARE, 0, &prepare), Ok(Message::Prepare(b"box".to_vec())));
+    assert_eq!(host(kind::PREPARE, 0, &Payload::default().bytes(b"a b").0).unwrap_err().code, Code::BadValue);
+    for kind in [kind::WORKLOAD, kind::FILE, kind::PREPARE] {
+        assert!(host(kind, 1, &file).is_err());
+    }
+    assert!(host(kind::FILE, 0, &file[..9]).is_err());
+    assert!(host(kind::FILE, 0, &Payload(file).raw(b"x").0).is_err());
 }

@@ -9,3 +9,4 @@ mod fuzz;
 mod message;
 mod process;
 mod tar;
+mod workload;

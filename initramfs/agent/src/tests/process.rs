@@ -9,10 +9,12 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::channel::frame::{Decoder, Frame};
-use crate::channel::message::{kind, Exit, MAX_WINDOW};
+use crate::channel::message::{kind, MAX_WINDOW};
+use crate::channel::reply::Exit;
 use crate::process::live::{Process, Progress, Source, STDIN_WINDOW};
 use crate::process::spawn::Spawned;
 use crate::sys;
+use crate::workload::document::Doors;
 
 /// A process without a process: the far ends of its pipes are in the test's hands.
 struct Far {
@@ -23,6 +25,10 @@ struct Far {
 }
 
 fn make(window: u32) -> Far {
+    behind(Doors::all(), window)
+}
+
+fn behind(doors: Doors, window: u32) -> Far {
     let pipe = || -> (OwnedFd, OwnedFd) { sys::pipe().unwrap() };
     let (report, far_report) = pipe();
     let (far_stdin, stdin) = pipe();
@@ -40,7 +46,7 @@ fn make(window: u32) -> Far {
         stderr: stderr.into(),
     };
     let mut far = Far {
-        process: Process::new(5, spawned, false, window),
+        process: Process::new(5, spawned, doors, false, window),
         stdin: Some(far_stdin.into()),
         stdout: Some(far_stdout.into()),
         out: Vec::new(),
@@ -196,4 +202,27 @@ fn sources_without_room_are_left_alone() {
     far.turn();
     let kinds: Vec<Source> = far.process.sources(false).iter().map(|(source, _, _)| *source).collect();
     assert_eq!(kinds, [Source::Stdin]);
+}
+
+#[test]
+fn a_closed_stdin_is_at_its_end() {
+    let mut far = behind(Doors { stdin: false, ..Doors::all() }, 10);
+    assert_eq!(far.stdin.as_mut().unwrap().read(&mut [0; 1]).unwrap(), 0);
+    // The control: an open one would wait for the host.
+    let mut open = make(10);
+    sys::set_nonblocking(open.stdin.as_ref().unwrap()).unwrap();
+    assert!(open.stdin.as_mut().unwrap().read(&mut [0; 1]).is_err());
+}
+
+#[test]
+fn closed_output_is_thrown_away() {
+    let mut far = behind(Doors { output: false, ..Doors::all() }, 4);
+    for _ in 0..40 {
+        far.stdout.as_mut().unwrap().write_all(&[b'x'; 4_096]).unwrap();
+        assert!(far.turn().is_empty());
+    }
+    far.stdout = None;
+    far.process.reaped(DONE);
+    far.turn();
+    assert_eq!(far.finish(0), [kind::EXITED]);
 }

@@ -6,13 +6,40 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.launcher.cli.parser import Option
+from tools.launcher.options.parser import Option
 from tools.sev.formats import RUNTIME_NAME
+
+_ID_MAX = (1 << 32) - 2
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,7})([MG])", text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"{text!r} is no size as in 512M or 2G")
+    return int(match[1]) << (10 if match[2] == "G" else 0)
+
+
+def ids(text: str) -> tuple[int, int]:
+    """Converter for uid and gid in numbers."""
+    match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", text)
+    if match is None or any(int(part) > _ID_MAX for part in match.groups() if part is not None):
+        raise ValueError(f"{text!r} is no UID or UID:GID in numbers")
+    return int(match[1]), int(match[2] if match[2] is not None else match[1])
+
 
 CONFIG = Option("--config", "FILE", text="default: runtime.toml beside this program", convert=Path)
 JSON = Option("--json", text="as one JSON document")
 QUIET = Option("--quiet", text="only warnings and errors")
-VERITY = Option("--verity", "HASH", text="dm-verity root hash of the EROFS image; changes the launch digest")
+VERITY = Option("--verity", "HASH", text="dm-verity root hash of the EROFS image; in the launch digest")
+ROOTFS = Option(
+    "--rootfs", "PATH", text="directory, tar (plain, gz, xz, bz2), EROFS image, or a pipe with one", convert=Path
+)
+ROOTFS_LIMIT = Option(
+    "--rootfs-limit",
+    "SIZE",
+    text="most that a root may take here when it is packed, piped or decompressed; default: the guest's RAM",
+    convert=_size,
+)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -35,7 +62,7 @@ def cmdline_text(text: str) -> str:
 
 def own_file() -> Path | None:
     """The one file that this program was packed into; None when it runs from a checkout."""
-    # There __file__ runs through the file: /…/out/sev-launch/tools/launcher/cli/arguments.py
+    # There __file__ runs through the file: /…/out/sev-launch/tools/launcher/options/arguments.py
     return next((parent for parent in Path(__file__).parents if parent.is_file()), None)
 
 

@@ -8,17 +8,27 @@ from pathlib import Path
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.cli.arguments import CONFIG, QUIET, VERITY, cmdline_text, default_config, whole
-from tools.launcher.cli.parser import Group, Option
 from tools.launcher.config.owner import Wish
 from tools.launcher.config.runtime_config import RuntimeConfig
+from tools.launcher.guest.binding import Unbound
 from tools.launcher.guest.spec import Accel, Wanted
 from tools.launcher.host.qemu_program import QemuProgram, find_qemu
+from tools.launcher.options.arguments import (
+    CONFIG,
+    QUIET,
+    ROOTFS,
+    ROOTFS_LIMIT,
+    VERITY,
+    cmdline_text,
+    default_config,
+    ids,
+    whole,
+)
+from tools.launcher.options.parser import Group, Option
 from tools.sev.limits import VCPUS_MAX, memory_mib
 from tools.sev.modes import Console, Mode
 
 _TIMEOUT_MAX = 86_400.0
-_ID_MAX = (1 << 32) - 2
 _PRINTS_IT = f"`{NAME} digest` with the same options prints it"
 
 
@@ -26,21 +36,6 @@ def _seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) is None or not 0 < float(text) <= _TIMEOUT_MAX:
         raise ValueError(f"{text!r} is no number of seconds from 0.001 to 86400")
     return float(text)
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,7})([MG])", text)
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"{text!r} is no size as in 512M or 2G")
-    return int(match[1]) << (10 if match[2] == "G" else 0)
-
-
-def ids(text: str) -> tuple[int, int]:
-    """Converter for uid and gid in numbers."""
-    match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", text)
-    if match is None or any(int(part) > _ID_MAX for part in match.groups() if part is not None):
-        raise ValueError(f"{text!r} is no UID or UID:GID in numbers")
-    return int(match[1]), int(match[2] if match[2] is not None else match[1])
 
 
 HOST = Group(
@@ -66,15 +61,8 @@ HOST = Group(
 )
 MACHINE = Group(
     "machine and root file system",
-    Option(
-        "--rootfs", "PATH", text="directory, tar (plain, gz, xz, bz2), EROFS image, or a pipe with one", convert=Path
-    ),
-    Option(
-        "--rootfs-limit",
-        "SIZE",
-        text="most that a root may take here when it is packed, piped or decompressed; default: the guest's RAM",
-        convert=_size,
-    ),
+    ROOTFS,
+    ROOTFS_LIMIT,
     VERITY,
     Option("--cpus", "N", text="vCPUs; changes the launch digest of SEV-ES and SEV-SNP", convert=whole(1, VCPUS_MAX)),
     Option("--memory", "SIZE", text="RAM, as in 512M or 2G", convert=memory_mib),
@@ -134,7 +122,7 @@ def check_console(config: RuntimeConfig, values: Values) -> None:
 
 def note_digest(asked: Wanted, config: RuntimeConfig, ui: Ui) -> None:
     """Say which options move the launch digest."""
-    if asked.kernel_cmdline(config) != config.cmdline:
+    if asked.append or (isinstance(asked.binding, Unbound) and asked.verity is not None):
         ui.note(f"the kernel command line differs from the config's: the launch digest changes by it; {_PRINTS_IT}")
     if asked.unprotected:
         return

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! Workload documents: the corpus that every reader is tested with, damaged ones, and what a bound guest refuses.
+
+use std::ffi::CString;
+
+use super::fuzz::Random;
+use crate::channel::message::Run;
+use crate::failure::{Code, Failure};
+use crate::root::rootfs::Source;
+use crate::workload::bound::Bound;
+use crate::workload::document;
+use crate::workload::sha256;
+
+const CORPUS: &str = include_str!("documents.txt");
+
+fn lines() -> impl Iterator<Item = &'static str> {
+    CORPUS.split('\n').filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn whole() -> String {
+    lines().next().unwrap()[2..].to_owned()
+}
+
+fn bound(document: &str) -> Bound {
+    Bound::accept(&sha256::digest(document.as_bytes()), document.as_bytes()).unwrap()
+}
+
+fn request(entry: u32, environment: &[&str]) -> Run {
+    let environment = environment.iter().map(|entry| CString::new(*entry).unwrap()).collect();
+    Run { entry, stdin_at_end: false, environment }
+}
+
+fn code<T>(result: Result<T, Failure>) -> Option<Code> {
+    result.err().map(|failure| failure.code)
+}
+
+#[test]
+fn the_corpus() {
+    let whole = whole();
+    assert!(document::parse(whole.as_bytes()).is_ok());
+    let (mut accepted, mut refused) = (0, 0);
+    for line in lines().skip(1) {
+        let (old, new) = line[2..].split_once(" =>").unwrap();
+        assert_eq!(whole.matches(old).count(), 1, "{line}");
+        let text = whole.replace(old, new.strip_prefix(' ').unwrap_or(new));
+        let result = document::parse(text.as_bytes());
+        assert_eq!(result.is_ok(), line.starts_with('+'), "{line}: {:?}", result.err());
+        accepted += usize::from(result.is_ok());
+        refused += usize::from(result.is_err());
+    }
+    assert!(accepted > 20 && refused > 80, "{accepted} {refused}");
+}
+
+#[test]
+fn mutated_documents() {
+    let mut random = Random(0x5EED_0007);
+    let valid = whole().into_bytes();
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..60_000 {
+        let mut bytes = valid.clone();
+        random.mutate(&mut bytes);
+        match document::parse(&bytes) {
+            Ok(_) => good += 1,
+            Err(_) => bad += 1,
+        }
+    }
+    assert!(good > 100 && bad > 1_000, "{good} {bad}");
+}
+
+#[test]
+fn other_bytes_are_not_looked_at() {
+    let whole = whole();
+    let digest = sha256::digest(whole.as_bytes());
+    assert!(Bound::accept(&digest, whole.as_bytes()).is_ok());
+    for other in [String::new(), format!("{whole} "), whole.replace("chown", "fowner"), "[".repeat(1 << 20)] {
+        assert_eq!(code(Bound::accept(&digest, other.as_bytes())), Some(Code::Refused));
+    }
+    // The right digest of what is no document.
+    let twice = whole.replace("\"gid\":1001", "\"gid\":1001,\"gid\":1001");
+    assert_eq!(
+        code(Bound::accept(&sha256::digest(twice.as_bytes()), twice.as_bytes())),
+        Some(Code::BadValue)
+    );
+}
+
+#[test]
+fn the_workload_starts_once_and_an_entry_as_often_as_it_says() {
+    let mut guest = bound(&whole());
+    assert_eq!(code(guest.run(&request(2, &[]))), Some(Code::Refused));
+    let process = guest.run(&request(0, &[])).unwrap();
+    assert_eq!(process.command.uid, 1000);
+    assert_eq!(process.command.capabilities, 0b10_0001);
+    assert!(process.command.no_new_privileges && process.command.filtered);
+    assert_eq!(code(guest.run(&request(0, &[]))), Some(Code::Refused));
+    for _ in 0..3 {
+        assert_eq!(guest.run(&request(1, &[])).unwrap().command.capabilities, 0);
+    }
+    assert_eq!(code(guest.run(&request(1, &[]))), Some(Code::Refused));
+    assert_eq!(code(guest.run(&request(u32::MAX, &[]))), Some(Code::Refused));
+}
+
+#[test]
+fn the_host_sets_what_is_open_to_it() {
+    for bad in [
+        &["LANG=a b"][..],
+        &["LANG=123456789012345678901234567890123"],
+        &["LANG=C", "LANG=C"],
+        &["LANGUAGE=C"],
+        &["PATH=/evil"],
+        &["LD_PRELOAD=/evil.so"],
+    ] {
+        let mut guest = bound(&whole());
+        assert_eq!(code(guest.run(&request(0, bad))), Some(Code::Refused), "{bad:?}");
+        // A refusal does not use the start up.
+        let process = guest.run(&request(0, &["LANG=C.UTF-8"])).unwrap();
+        let environment: Vec<&[u8]> = process.command.environment.iter().map(CString::as_bytes).collect();
+        assert_eq!(environment, [&b"PATH=/bin"[..], b"A=b=c", b"LANG=C.UTF-8"]);
+    }
+    assert_eq!(code(bound(&whole()).run(&request(1, &["LANG=C"]))), Some(Code::Refused));
+}
+
+#[test]
+fn grammars() {
+    for (allow, good, bad) in [
+        ("digits", "0123", "12a"),
+        ("hex", "09af", "0F"),
+        ("word", "aZ0._-", "a b"),
+        ("path", "/a/b..c", "/a/../b"),
+        ("path", "/", "a"),
+        ("line", "any täxt; $(x)", "two\nlines"),
+        ("line", "", "\u{85}"),
+    ] {
+        let document = whole().replace("\"allow\":\"word\"", &format!("\"allow\":\"{allow}\""));
+        let with = |value: &str| bound(&document).run(&request(0, &[&format!("LANG={value}")]));
+        assert!(with(good).is_ok(), "{allow} {good}");
+        assert_eq!(code(with(bad)), Some(Code::Refused), "{allow} {bad}");
+    }
+}
+
+#[test]
+fn signals_are_those_of_the_list() {
+    let doors = bound(&whole()).run(&request(0, &[])).unwrap().doors;
+    let open: Vec<i32> = (-1..200).filter(|number| doors.takes_signal(*number)).collect();
+    assert_eq!(open, [1, 15]);
+    assert!((1..=64).all(|number| document::Doors::all().takes_signal(number)));
+}
+
+#[test]
+fn files_and_the_host_name() {
+    let mut guest = bound(&whole());
+    assert_eq!(code(guest.supply(1, Vec::new())), Some(Code::Refused));
+    assert_eq!(code(guest.supply(0, vec![0; 4_097])), Some(Code::Refused));
+    guest.supply(0, vec![7; 4_096]).unwrap();
+    assert_eq!(code(guest.supply(0, vec![8; 4_096])), Some(Code::Refused));
+    let request = guest.container(b"other".to_vec()).unwrap();
+    assert_eq!(request.hostname, b"other");
+    assert_eq!(request.files, [("/etc/resolv.conf".to_owned(), vec![7; 4_096])]);
+    assert!(request.reports && request.mounts.len() == 1);
+    assert!(matches!(request.root, Source::Tar { bytes: 10_240, sha256: Some(_) }));
+
+    let mut guest = bound(&whole().replace("\"hostname\":true", "\"hostname\":false"));
+    assert_eq!(code(guest.container(b"other".to_vec())), Some(Code::Refused));
+    let request = guest.container(Vec::new()).unwrap();
+    assert_eq!((request.hostname.as_slice(), request.files.len()), (&b"box-1"[..], 0));
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The sev-artifacts authors
+
+//! A guest whose workload document is there: what the host asks for, beside what the document opens.
+
+use std::collections::BTreeMap;
+
+use crate::channel::message::Run;
+use crate::failure::{Code, Failure};
+use crate::process::container::Request;
+use crate::root::rootfs::Source;
+use crate::workload::document::{self, Document, Process, Root};
+use crate::workload::sha256;
+
+pub struct Bound {
+    document: Document,
+    /// How often each process may still be started: the workload, then the entries of `exec`.
+    left: Vec<u64>,
+    /// By their numbers in the document.
+    files: BTreeMap<u32, Vec<u8>>,
+}
+
+/// What the document does not open; the event loop decides what follows.
+pub fn refused(why: impl Into<String>) -> Failure {
+    Failure::new(Code::Refused, why)
+}
+
+impl Bound {
+    /// Takes the document with the expected digest. Nothing in other bytes is looked at.
+    pub fn accept(expected: &[u8; sha256::BYTES], bytes: &[u8]) -> Result<Self, Failure> {
+        let found = sha256::digest(bytes);
+        if found != *expected {
+            let (found, expected) = (sha256::to_hex(&found), sha256::to_hex(expected));
+            return Err(refused(format!(
+                "the workload document's SHA-256 is {found}, the measured command line says {expected}"
+            )));
+        }
+        let document = document::parse(bytes)
+            .map_err(|why| Failure::new(Code::BadValue, format!("workload document: {why}")))?;
+        let left = [1].into_iter().chain(document.exec.iter().map(|entry| entry.count)).collect();
+        Ok(Self { document, left, files: BTreeMap::new() })
+    }
+
+    pub fn ends_on_refusal(&self) -> bool {
+        self.document.end_on_refusal
+    }
+
+    /// A file from the host.
+    pub fn supply(&mut self, number: u32, content: Vec<u8>) -> Result<(), Failure> {
+        let file = usize::try_from(number).ok().and_then(|number| self.document.files.get(number));
+        let file = file.ok_or_else(|| refused(format!("the workload document has no file {number}")))?;
+        if content.len() > file.bytes {
+            let (target, bytes) = (&file.target, file.bytes);
+            return Err(refused(format!("{target} may have {bytes} bytes, says the workload document")));
+        }
+        if self.files.contains_key(&number) {
+            return Err(refused(format!("{} was supplied before", file.target)));
+        }
+        self.files.insert(number, content);
+        Ok(())
+    }
+
+    /// The container of the document, with the host's name if it may give one. Takes the files with it.
+    pub fn container(&mut self, hostname: Vec<u8>) -> Result<Request, Failure> {
+        let document = &self.document;
+        if !hostname.is_empty() && !document.host_names_it {
+            return Err(refused("the workload document does not let the host choose the host name"));
+        }
+        let root = match &document.root {
+            Root::Tar { bytes, sha256 } => Source::Tar { bytes: *bytes, sha256: Some(*sha256) },
+            Root::Verity(verity) => Source::Erofs { bytes: 0, verity: Some(verity.clone()) },
+        };
+        let mut supplied = std::mem::take(&mut self.files);
+        let targets = (0..).zip(&document.files);
+        Ok(Request {
+            root,
+            writable_bytes: document.writable_bytes,
+            hostname: if hostname.is_empty() { document.hostname.clone().into_bytes() } else { hostname },
+            mounts: document.mounts.clone(),
+            files: targets
+                .filter_map(|(number, file)| Some((file.target.clone(), supplied.remove(&number)?)))
+                .collect(),
+            reports: document.reports,
+        })
+    }
+
+    /// The process that the host may start, once less from now on: also when it then cannot be started.
+    pub fn run(&mut self, request: &Run) -> Result<Process, Failure> {
+        let number = usize::try_from(request.entry).unwrap_or(usize::MAX);
+        let process = match number.checked_sub(1) {
+            None => Some(&self.document.process),
+            Some(number) => self.document.exec.get(number).map(|entry| &entry.process),
+        };
+        let (Some(process), Some(left)) = (process, self.left.get_mut(number)) else {
+            return Err(refused(format!("the workload document has no exec entry {number}")));
+        };
+        if *left == 0 {
+            return Err(refused(match number {
+                0 => "the workload was started before, and the workload document allows that once".to_owned(),
+                _ => format!("exec entry {number} was started as often as the workload document allows"),
+            }));
+        }
+        let mut process = process.clone();
+        let mut given: Vec<&[u8]> = Vec::new();
+        for entry in &request.environment {
+            let name = document::name_of(entry.as_bytes());
+            let value = entry.as_bytes().get(name.len() + 1..).unwrap_or_default();
+            let shown = name.get(..100).unwrap_or(name).escape_ascii();
+            let variable = process.doors.environment.iter().find(|variable| variable.name.as_bytes() == name);
+            let variable = variable
+                .ok_or_else(|| refused(format!("the workload document does not let the host set {shown}")))?;
+            if !variable.takes(value) {
+                return Err(refused(format!(
+                    "{shown} has a value that the workload document does not allow"
+                )));
+            }
+            if given.contains(&name) {
+                return Err(refused(format!("{shown} is set twice")));
+            }
+            given.push(name);
+        }
+        process.command.environment.extend(request.environment.iter().cloned());
+        *left -= 1;
+        Ok(process)
+    }
+}

@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in the guest, as options of run, show, digest and workload."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.launcher.base.errors import UserError
+from tools.launcher.base.ui import Ui
+from tools.launcher.base.values import Values
+from tools.launcher.channel.streams import FORWARDED, Signals
+from tools.launcher.config.runtime_config import load_config
+from tools.launcher.guest import binding as bindings
+from tools.launcher.guest import rootfs
+from tools.launcher.guest.binding import UNBOUND, Binding
+from tools.launcher.guest.rootfs import Rootfs
+from tools.launcher.guest.run_folder import RunDir
+from tools.launcher.options.arguments import default_config, ids
+from tools.launcher.options.parser import Group, Option
+from tools.sev.errors import FormatError
+from tools.sev.workload import reader
+from tools.sev.workload.document import Document, Doors, Process
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_SECRET = re.compile(r"(?i)pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key")
+_SIGPIPE = 13
+_STDIN, _SIGNALS, _REPORTS = "stdin", "signals", "reports"
+
+
+def _workdir(text: str) -> str:
+    if not text.startswith("/") or len(os.fsencode(text)) > 4096:
+        raise ValueError(f"{text[:80]!r} is no absolute path")
+    return text.rstrip("/") or "/"
+
+
+def _hostname(text: str) -> str:
+    if _HOSTNAME.fullmatch(text) is None:
+        raise ValueError(f"{text[:80]!r} is no host name (1 to 64 of A–Z a–z 0–9 . -)")
+    return text
+
+
+PROGRAM = Group(
+    "what runs in the guest; it is in the launch digest, but for --unbound",
+    Option("--workload", "FILE", text="the workload document (docs/workload.md) that says all of it", convert=Path),
+    Option("--unbound", text="leave it to the host what runs, whatever the launch digest is"),
+    Option(
+        "--open",
+        choices=(_STDIN, _SIGNALS, _REPORTS),
+        text="let the host write to stdin, or send signals; let the workload ask for attestation reports",
+        many=True,
+    ),
+    Option("--env", "K=V", text="environment entry; K alone takes it from here", many=True),
+    Option("--workdir", "DIR", text="absolute; default: /", convert=_workdir),
+    Option("--user", "UID[:GID]", text="numbers; default: 0:0; GID without one: UID", convert=ids),
+    Option("--hostname", "NAME", text="default: sev-guest", convert=_hostname, default=""),
+)
+EXCLUSIVE = (
+    ("--workload", "--unbound"),
+    ("--workload", "--open"),
+    ("--workload", "--workdir"),
+    ("--workload", "--user"),
+    ("--workload", "--verity"),
+    ("--unbound", "--open"),
+)
+
+
+def check(values: Values) -> None:
+    """UserError for options that contradict each other or mean nothing; takes no time."""
+    if values.workload is not None and values.argv:
+        raise UserError("the workload document says what runs: leave the command out")
+    if values.argv and values.rootfs is None and not values.unbound:
+        raise UserError("no root file system", hint="give --rootfs: a directory, a tar or an EROFS image")
+    environment_of(values)
+
+
+@contextmanager
+def chosen(values: Values, ui: Ui, *, memory: int | None) -> Iterator[tuple[Binding | None, Rootfs | None]]:
+    """Who decides what runs, as the options say it; the root's image where it was needed for that.
+
+    `memory`: RAM of the guest in MiB, None: the config's. None for the first: the options say nothing.
+    """
+    check(values)
+    if values.unbound or (values.workload is None and not values.argv):
+        yield UNBOUND if values.unbound else None, None
+        return
+    if values.rootfs is None:
+        yield bindings.read_document(values.workload), None
+        return
+    if memory is None:
+        memory = load_config(values.config or default_config()).machine.memory_mib
+    with Signals(), RunDir() as folder:
+        where = f"--rootfs {values.rootfs}"
+        image = rootfs.prepare(
+            values.rootfs, into=folder.path, memory_mib=memory, note=ui.note, limit_mib=values.rootfs_limit
+        )
+        if values.workload is not None:
+            document = bindings.read_document(values.workload)
+            bindings.check_root(document, image, where=where)
+        else:
+            document = _document(values, bindings.root_of(image, verity=values.verity, where=where))
+            _warn_of_secrets(document, ui)
+        yield document, image
+
+
+def _document(values: Values, root: object) -> Document:
+    """The document that the options make; UserError for what cannot be in one."""
+    uid, gid = values.user or (0, 0)
+    signals = tuple(sorted({*map(int, FORWARDED), _SIGPIPE})) if _SIGNALS in values.open else ()
+    process = Process(
+        argv=values.argv,
+        environment=environment_of(values),
+        cwd=values.workdir or "/",
+        uid=uid,
+        gid=gid,
+        host=Doors(stdin=_STDIN in values.open, signals=signals),
+    )
+    document = Document(
+        root=root,  # type: ignore[arg-type]  # what root_of() made
+        process=process,
+        hostname=values.hostname or "sev-guest",
+        reports=_REPORTS in values.open,
+    )
+    try:
+        return reader.parse(document.data, where="the workload document of these options")
+    except UnicodeEncodeError:
+        raise UserError("what is not UTF-8 cannot be in a workload document", hint="--unbound takes it") from None
+    except FormatError as error:
+        raise UserError.of(error) from None
+
+
+def _warn_of_secrets(document: Document, ui: Ui) -> None:
+    for entry in document.process.environment:
+        name = entry.partition("=")[0]
+        if _SECRET.search(name):
+            ui.warn(
+                f"--env {name}: if that is a secret, the host has it: the workload document passes through its hands, "
+                "and what can be guessed can be found from the launch digest"
+            )
+
+
+def environment_of(values: Values) -> tuple[str, ...]:
+    """PATH and HOME, then what was asked for; a later entry wins."""
+    uid = (values.user or (0, 0))[0]
+    base = {"PATH": _PATH, "HOME": "/root" if uid == 0 else "/"}
+    return tuple(f"{name}={value}" for name, value in {**base, **_given(values.env)}.items())
+
+
+def host_environment(values: Values, document: Document) -> list[bytes]:
+    """What --env sets beside a document that was given: variables that it opens."""
+    if values.workload is None:
+        return []
+    variables = {variable.name: variable for variable in document.process.host.environment}
+    given = _given(values.env)
+    for name, value in given.items():
+        if name not in variables:
+            raise UserError(f"--env {name}: the workload document does not let the host set it")
+        try:
+            reader.check_value(variables[name], value)
+        except ValueError as error:
+            raise UserError(f"--env {error}") from None
+    return [os.fsencode(f"{name}={value}") for name, value in given.items()]
+
+
+def _given(entries: Sequence[str]) -> dict[str, str]:
+    result = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not name:
+            raise UserError(f"--env {entry!r} has no name")
+        if equals:
+            result[name] = value
+        elif name in os.environ:
+            result[name] = os.environ[name]
+        else:
+            raise UserError(f"--env {name}: not in the environment here", hint=f"say --env {name}=VALUE")
+    return result
