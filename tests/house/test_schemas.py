@@ -25,6 +25,7 @@ from tools.pipeline.publish import manifest
 from tools.pipeline.repro import published
 from tools.pipeline.sources import pins
 from tools.sev import formats, toml
+from tools.sev.workload.document import VERSION
 
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
@@ -107,12 +108,16 @@ def test_they_are_schemas(repository: Path, name: str) -> None:
 
 
 def test_numbers_of_schemas(repository: Path) -> None:
-    numbers = {name: schema(repository, name)["properties"]["schema"]["const"] for name in ALL}
+    numbers = {
+        name: schema(repository, name)["properties"]["version" if name == "workload" else "schema"]["const"]
+        for name in ALL
+    }
     assert numbers == {
         "runtime": formats.RUNTIME_SCHEMA,
         "launch-digests": formats.DIGESTS_SCHEMA,
         "manifest": manifest.SCHEMA,
         "bundle": make.SCHEMA,
+        "workload": VERSION,
     }
 
 
