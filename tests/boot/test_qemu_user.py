@@ -32,7 +32,8 @@ def test_the_uid_of_qemu(
     qemu = reachable / "qemu"
     qemu.write_text(QEMU.format(usr=usr))
     qemu.chmod(0o755)
-    argv = Guest(launcher=guest.launcher, qemu=qemu, rootfs=rootfs).argv(["sh", "-c", "echo up; cat"], "--confined")
+    emulated = Guest(launcher=guest.launcher, qemu=qemu, rootfs=rootfs)
+    argv = emulated.argv(["sh", "-c", "echo up; cat"], "--confined", "--unbound")
     prefix: list[str] = []
     if root:
         # The tree lies where only root may go: seen by these processes alone, it lies elsewhere as well.
