@@ -220,7 +220,7 @@ def test_another_root_is_noticed_before_the_start(run: Run, tar: Path, tmp_path:
     done = run(options=options, bound=True)
     assert done.returncode == 2
     assert b"the workload document's root is" in done.stderr
-    path.write_bytes(Document(root=Verity(root_hash="ab" * 32, salt="", blocks=1), process=process).data)
+    path.write_bytes(Document(root=Verity(root_hash="ab" * 32, salt="", layers=(1,)), process=process).data)
     assert b"an EROFS image under dm-verity, this is another" in run(options=options, bound=True).stderr
 
 

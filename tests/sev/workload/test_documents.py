@@ -136,6 +136,6 @@ def test_values_of_variables_follow_their_grammar(allow: str, good: str, bad: st
 
 
 def test_verity_roots_are_documents_too() -> None:
-    document = dataclasses.replace(SMALL, root=Verity(root_hash="cd" * 32, salt="", blocks=9))
+    document = dataclasses.replace(SMALL, root=Verity(root_hash="cd" * 32, salt="", layers=(9, 1)))
     assert reader.parse(document.data, where="doc") == document
     assert document.sha256 != SMALL.sha256

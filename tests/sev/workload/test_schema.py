@@ -17,7 +17,7 @@ from tools.sev.errors import FormatError
 from tools.sev.workload import reader
 from tools.sev.workload.fields import Fields
 
-VERITY = {"form": "erofs-verity", "root_hash": "0f" * 32, "salt": "", "blocks": 3}
+VERITY = {"form": "erofs-verity", "root_hash": "0f" * 32, "salt": "", "layers": [3, 1]}
 
 
 @pytest.fixture

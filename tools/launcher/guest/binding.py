@@ -79,13 +79,17 @@ def root_of(image: Rootfs, *, verity: str | None, where: str) -> Tar | Verity:
     """What a workload document says of this root; `verity` is its dm-verity root hash."""
     if verity is not None:
         found = verity_image.read_verity(image.path, root_hash=verity)
-        return Verity(root_hash=found.root_hash, salt=found.salt, blocks=found.data_blocks)
+        return Verity(root_hash=found.root_hash, salt=found.salt, layers=(found.data_blocks,))
     if image.kind is RootKind.EROFS:
         raise UserError(
             "an EROFS image is bound by its dm-verity root hash",
             where=where,
             hint="give --verity HASH (docs/howto.md makes it), or --unbound",
         )
+    return _tar_of(image)
+
+
+def _tar_of(image: Rootfs) -> Tar:
     digest = hashlib.sha256()
     with image.path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -99,12 +103,10 @@ def check_root(document: Document, image: Rootfs, *, where: str) -> None:
     if isinstance(wanted, Tar) is not (image.kind is RootKind.TAR):
         kind = "a tar" if isinstance(wanted, Tar) else "an EROFS image under dm-verity"
         raise UserError(f"the workload document's root is {kind}, this is another", where=where)
-    found = root_of(image, verity=wanted.root_hash if isinstance(wanted, Verity) else None, where=where)
+    if isinstance(wanted, Verity):
+        verity_image.check_layers(image.path, wanted, where=where)
+        return
+    found = _tar_of(image)
     if found != wanted:
-        raise UserError(f"the workload document's root is {_shown(wanted)}, this is {_shown(found)}", where=where)
-
-
-def _shown(root: Tar | Verity) -> str:
-    if isinstance(root, Tar):
-        return f"{root.length} bytes with SHA-256 {root.sha256}"
-    return f"{root.blocks} blocks with salt {root.salt or '-'}"
+        said, this = (f"{tar.length} bytes with SHA-256 {tar.sha256}" for tar in (wanted, found))
+        raise UserError(f"the workload document's root is {said}, this is {this}", where=where)

@@ -6,6 +6,7 @@ EROFS: fs/erofs/erofs_fs.h (superblock at 1024). dm-verity: cryptsetup's on-disk
 (superblock of 512 bytes at the hash offset, here right after the file system).
 """
 
+import hashlib
 import os
 import re
 import struct
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
+from tools.sev.workload import document
 
 EROFS_OFFSET = 1024
 EROFS_MAGIC = 0xE0F5E1E2
 BLOCK = 4096
+_DIGEST = 32
 _SUPERBLOCK = struct.Struct("<8sII16s32sIIQH6x256s")
 _HINT = "make it with `veritysetup format --hash-offset=<size of the EROFS image> IMAGE IMAGE`"
 
@@ -67,6 +70,46 @@ def read_verity(image: Path, *, root_hash: str) -> Verity:
     except OSError as error:
         raise UserError(error.strerror or "cannot be read", where=f"--rootfs {where}") from None
     return _check(superblock, blocks=offset // BLOCK, root_hash=root_hash, where=where)
+
+
+def check_layers(image: Path, wanted: document.Verity, *, where: str) -> None:
+    """UserError unless the image is as long as layers and hash tree, and the tree's top has the document's root hash.
+
+    The agent checks every block that is read; this tells at once that another disk was taken.
+    """
+    above = _tree_blocks(wanted.blocks)
+    # The superblock stands between data and tree; of a single block there is no tree, it has the root hash itself.
+    top = wanted.blocks + 1 if above else 0
+    try:
+        with image.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(wanted.blocks * BLOCK)
+            superblock = stream.read(_SUPERBLOCK.size)
+            stream.seek(top * BLOCK)
+            block = stream.read(BLOCK)
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be read", where=where) from None
+    needed = (wanted.blocks + 1 + above) * BLOCK
+    if size < needed:
+        raise UserError(f"has {size} bytes; the workload document's root has {needed}", where=where)
+    found = _check(superblock, blocks=wanted.blocks, root_hash=wanted.root_hash, where=where)
+    if found.salt != wanted.salt:
+        raise UserError(
+            f"the workload document's root has the salt {wanted.salt or '-'}, this {found.salt or '-'}", where=where
+        )
+    root_hash = hashlib.sha256(bytes.fromhex(wanted.salt) + block).hexdigest()
+    if root_hash != wanted.root_hash:
+        what = f"has the root hash {root_hash}, the workload document's root is {wanted.root_hash}"
+        raise UserError(what, where=where)
+
+
+def _tree_blocks(blocks: int) -> int:
+    """Blocks of the hash tree over so many blocks of data."""
+    total = 0
+    while blocks > 1:
+        blocks = -(-blocks * _DIGEST // BLOCK)
+        total += blocks
+    return total
 
 
 def _check(superblock: bytes, *, blocks: int, root_hash: str, where: str) -> Verity:

@@ -11,6 +11,8 @@ from tools.sev.workload import canonical
 
 VERSION = 1
 UNLIMITED = "unlimited"
+LAYERS_MAX = 127
+"""What container engines allow, too."""
 FILE_MAX = 1_000_000
 """Bytes of a file that a host may supply."""
 CAPABILITIES = (
@@ -56,15 +58,23 @@ class Tar:
 
 @dataclass(frozen=True, kw_only=True)
 class Verity:
-    """An EROFS image under dm-verity; `blocks` of 4096 bytes, `salt` in hexadecimal, empty for none."""
+    """EROFS images one behind the other, and a dm-verity tree behind all of them; `salt` in hexadecimal, "" for none.
+
+    `layers`: blocks of 4096 bytes of each, the lowest first; in the guest each lies over those before it.
+    """
 
     root_hash: str
     salt: str
-    blocks: int
+    layers: tuple[int, ...]
+
+    @property
+    def blocks(self) -> int:
+        """Of all layers; the tree lies behind them."""
+        return sum(self.layers)
 
     def value(self) -> dict[str, Any]:
         """As the document has it."""
-        return {"form": "erofs-verity", "blocks": self.blocks, "root_hash": self.root_hash, "salt": self.salt}
+        return {"form": "erofs-verity", "layers": list(self.layers), "root_hash": self.root_hash, "salt": self.salt}
 
 
 @dataclass(frozen=True, kw_only=True)

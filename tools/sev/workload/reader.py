@@ -12,6 +12,7 @@ from tools.sev.workload.document import (
     CAPABILITIES,
     FILE_MAX,
     GRAMMARS,
+    LAYERS_MAX,
     RLIMITS,
     VERSION,
     Document,
@@ -90,10 +91,12 @@ def _root(fields: Fields) -> Tar | Verity:
         )
     else:
         root = Verity(
-            blocks=fields.integer("blocks", low=1, high=BLOCKS_MAX),
+            layers=fields.items("layers", LAYERS_MAX, lambda item: item.integer("item", low=1, high=BLOCKS_MAX)),
             root_hash=fields.text("root_hash", pattern=_HEX64, says="SHA-256 in 64 lower-case hexadecimal digits"),
             salt=fields.text("salt", pattern=r"([0-9a-f]{2}){0,256}", says="salt of 0 to 256 bytes in hexadecimal"),
         )
+        if not root.layers or root.blocks > BLOCKS_MAX:
+            raise fields.fault("layers", f"has none, or more than {BLOCKS_MAX} blocks in all")
     fields.close()
     return root
 

@@ -4,6 +4,7 @@
 //! The container's root file system: where it comes from, how it is checked and mounted.
 
 pub mod extract;
+pub mod mapper;
 pub mod mounts;
 pub mod pax;
 pub mod rootfs;

@@ -62,11 +62,11 @@ pub fn build(source: &Source, writable_bytes: u64) -> Result<(), Failure> {
             extract_apart(&disk.path, bytes, sha256.as_ref())
         }
         Source::Erofs { verity, .. } => {
-            let device = match verity {
+            let layers = match verity {
                 Some(verity) => verity.open(&disk.path, disk.bytes)?,
-                None => disk.path,
+                None => vec![disk.path],
             };
-            overlay(&device, writable_bytes).context(Code::Rootfs, "EROFS root")
+            overlay(&layers, writable_bytes).context(Code::Rootfs, "EROFS root")
         }
     }
 }
@@ -108,19 +108,33 @@ fn mount_tmpfs(target: &str, bytes: u64, flags: u64) -> io::Result<()> {
     sys::mount("tmpfs", target, Some("tmpfs"), flags, Some(&data))
 }
 
-fn overlay(device: &str, writable_bytes: u64) -> io::Result<()> {
+/// Stacks the EROFS images on `layers`, the lowest first, below a tmpfs.
+fn overlay(layers: &[String], writable_bytes: u64) -> io::Result<()> {
     ensure_folder(LOWER, 0o755)?;
     ensure_folder(WRITABLE, 0o755)?;
-    sys::mount(device, LOWER, Some("erofs"), libc::MS_RDONLY | libc::MS_NODEV, None)?;
+    let mut lower = Vec::new();
+    for (number, device) in layers.iter().enumerate() {
+        // Short: the options of one mount have a page, 4,096 bytes, and there may be 127 layers.
+        let target = format!("{LOWER}/{number}");
+        ensure_folder(&target, 0o755)?;
+        sys::mount(device, &target, Some("erofs"), libc::MS_RDONLY | libc::MS_NODEV, None)
+            .map_err(|error| io::Error::new(error.kind(), format!("layer {}: {error}", number + 1)))?;
+        lower.push(target);
+    }
     mount_tmpfs(WRITABLE, writable_bytes, libc::MS_NODEV)?;
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     ensure_folder(&upper, 0o755)?;
     ensure_folder(&work, 0o755)?;
     // The upper directory's own mode and owner become those of /.
-    let root = fs::metadata(LOWER)?;
+    lower.reverse();
+    let root = fs::metadata(lower.first().ok_or(io::ErrorKind::InvalidInput)?)?;
     lchown(&upper, Some(root.uid()), Some(root.gid()))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode() & 0o7777))?;
-    let data = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
+    // Whatever the kernel's defaults: a layer shows what it has at its place, never what lies elsewhere.
+    let data = format!(
+        "lowerdir={},upperdir={upper},workdir={work},redirect_dir=nofollow,metacopy=off",
+        lower.join(":")
+    );
     sys::mount("overlay", NEW_ROOT, Some("overlay"), libc::MS_NODEV, Some(&data))
 }
 

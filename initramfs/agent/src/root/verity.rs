@@ -1,38 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The sev-artifacts authors
 
-//! dm-verity: parameters from the measured command line, and the device-mapper calls that open the device.
+//! dm-verity: parameters from the measured command line or a workload document, and the layers below its root hash.
 
-use std::fs::OpenOptions;
-use std::io;
-
-use crate::failure::{Code, Context, Failure};
-use crate::sys;
+use crate::failure::{Code, Failure};
+use crate::root::mapper::{Mapper, Target};
 
 pub const BLOCK_BYTES: u64 = 4_096;
+/// Container engines allow as many; overlayfs takes 500.
+pub const MAX_LAYERS: usize = 127;
 const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES / 512;
 /// Keeps every product of a block count below 2^63.
-const MAX_BLOCKS: u64 = 1 << 48;
+pub const MAX_BLOCKS: u64 = 1 << 48;
 const MAX_SALT_BYTES: usize = 256;
 
-// include/uapi/linux/dm-ioctl.h
-const IOCTL_BYTES_U32: u32 = 312;
-const IOCTL_BYTES: usize = IOCTL_BYTES_U32 as usize;
-const TARGET_SPEC_BYTES: usize = 40;
-const FLAGS_OFFSET: usize = 28;
-const DEVICE_OFFSET: usize = 40;
-const NAME_OFFSET: usize = 48;
-const READ_ONLY: u32 = 1;
-const DEV_CREATE: u64 = 3;
-const DEV_SUSPEND: u64 = 6;
-const TABLE_LOAD: u64 = 9;
-const NAME: &[u8] = b"rootfs";
-
-/// `sev_agent.verity`: SHA-256, 4,096-byte blocks, hash type 1; the tree follows the data on the same device.
+/// SHA-256, 4,096-byte blocks, hash type 1; EROFS images one behind the other, then the tree, on the same device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verity {
     root_hash: String,
     salt: String,
+    /// Blocks of each layer, the lowest first.
+    layers: Vec<u64>,
     pub data_blocks: u64,
 }
 
@@ -41,14 +29,8 @@ fn is_lower_hex(text: &str) -> bool {
 }
 
 impl Verity {
-    /// Parses `ROOTHASH:SALT:BLOCKS`. What is accepted here goes into the device-mapper table unchanged.
-    pub fn parse(value: &str) -> Result<Self, &'static str> {
-        let mut parts = value.split(':');
-        let (Some(root_hash), Some(salt), Some(blocks), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err("not of the form ROOTHASH:SALT:BLOCKS");
-        };
+    /// `salt` is `-` for none. What is accepted here goes into device-mapper tables unchanged.
+    pub fn new(root_hash: &str, salt: &str, layers: Vec<u64>) -> Result<Self, &'static str> {
         if root_hash.len() != 64 || !is_lower_hex(root_hash) {
             return Err("root hash is not 64 lower-case hex digits");
         }
@@ -56,13 +38,31 @@ impl Verity {
         if salt != "-" && !(hex_salt && is_lower_hex(salt)) {
             return Err("salt is neither - nor 1 to 256 bytes in lower-case hex digits");
         }
+        if !(1..=MAX_LAYERS).contains(&layers.len()) {
+            return Err("not 1 to 127 layers");
+        }
+        let total = layers.iter().try_fold(0_u64, |sum, blocks| sum.checked_add(*blocks));
+        match total {
+            Some(data_blocks) if data_blocks <= MAX_BLOCKS && !layers.contains(&0) => {
+                Ok(Self { root_hash: root_hash.to_owned(), salt: salt.to_owned(), layers, data_blocks })
+            }
+            _ => Err("number of data blocks is not one of at most 2^48"),
+        }
+    }
+
+    /// Parses `ROOTHASH:SALT:BLOCKS`, one layer.
+    pub fn parse(value: &str) -> Result<Self, &'static str> {
+        let mut parts = value.split(':');
+        let (Some(root_hash), Some(salt), Some(blocks), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err("not of the form ROOTHASH:SALT:BLOCKS");
+        };
         let digits = !blocks.is_empty()
             && !blocks.starts_with('0')
             && blocks.bytes().all(|byte| byte.is_ascii_digit());
         match blocks.parse() {
-            Ok(data_blocks) if digits && data_blocks <= MAX_BLOCKS => {
-                Ok(Self { root_hash: root_hash.to_owned(), salt: salt.to_owned(), data_blocks })
-            }
+            Ok(blocks) if digits => Self::new(root_hash, salt, vec![blocks]),
             _ => Err("number of data blocks is not a decimal number of at most 2^48"),
         }
     }
@@ -72,7 +72,7 @@ impl Verity {
     /// Both ways of not getting a block end the guest: the disk is the host's, and a program that meets an error
     /// where a file was promised goes on without it (drivers/md/dm-verity-target.c, `verity_finish_io`).
     fn table(&self, device: &str) -> String {
-        let Self { root_hash, salt, data_blocks } = self;
+        let Self { root_hash, salt, data_blocks, .. } = self;
         // The block between data and tree is veritysetup's superblock.
         let tree = data_blocks + 1;
         format!(
@@ -81,62 +81,36 @@ impl Verity {
         )
     }
 
-    /// Opens `device` through dm-verity; the result is the verified device's path.
-    pub fn open(&self, device: &str, device_bytes: u64) -> Result<String, Failure> {
+    /// Where each layer begins and how long it is, in sectors.
+    fn stretches(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.layers.iter().scan(0, |next, blocks| {
+            let start = *next;
+            *next += blocks;
+            Some((start * SECTORS_PER_BLOCK, blocks * SECTORS_PER_BLOCK))
+        })
+    }
+
+    /// Opens `device` through dm-verity; the results are the verified layers' paths, the lowest first.
+    ///
+    /// All layers lie under one tree, so the one root hash says which they are and in what order.
+    pub fn open(&self, device: &str, device_bytes: u64) -> Result<Vec<String>, Failure> {
         if device_bytes / BLOCK_BYTES <= self.data_blocks {
             return Err(Failure::new(Code::Rootfs, "disk is smaller than the verity data and its hash tree"));
         }
-        let control = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/mapper/control")
-            .context(Code::Rootfs, "/dev/mapper/control")?;
-        let call = |number: u64, mut buffer: Vec<u8>| -> io::Result<Vec<u8>> {
-            // _IOWR(0xfd, number, struct dm_ioctl)
-            let request = (3 << 30) | ((IOCTL_BYTES as u64) << 16) | (0xfd << 8) | number;
-            sys::device_mapper(&control, request, &mut buffer).map(|()| buffer)
+        let mapper = Mapper::open()?;
+        let (sectors, table) = (self.data_blocks * SECTORS_PER_BLOCK, self.table(device));
+        let whole = mapper.create("rootfs", &Target { sectors, kind: "verity", parameters: &table })?;
+        if self.layers.len() == 1 {
+            return Ok(vec![whole]);
+        }
+        let layer = |(number, (start, sectors))| {
+            // Documentation/admin-guide/device-mapper/linear.rst
+            let table = format!("{whole} {start}");
+            let target = Target { sectors, kind: "linear", parameters: &table };
+            mapper.create(&format!("layer{number}"), &target)
         };
-        let created = call(DEV_CREATE, request(0, None)).context(Code::Rootfs, "dm-verity: create")?;
-        call(
-            TABLE_LOAD,
-            request(READ_ONLY, Some((self.data_blocks * SECTORS_PER_BLOCK, &self.table(device)))),
-        )
-        .context(Code::Rootfs, "dm-verity: table")?;
-        call(DEV_SUSPEND, request(0, None)).context(Code::Rootfs, "dm-verity: resume")?;
-        Ok(format!("/dev/dm-{}", minor_number(&created)))
+        self.stretches().enumerate().map(layer).collect()
     }
-}
-
-/// Minor number in the kernel's `dev` field (`huge_encode_dev`: bits 0 to 7 and 20 up).
-fn minor_number(buffer: &[u8]) -> u64 {
-    let field = buffer.get(DEVICE_OFFSET..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
-    let device = u64::from_le_bytes(field);
-    (device & 0xff) | ((device >> 12) & 0xf_ff00)
-}
-
-fn put(buffer: &mut [u8], offset: usize, bytes: &[u8]) {
-    for (slot, byte) in buffer.iter_mut().skip(offset).zip(bytes) {
-        *slot = *byte;
-    }
-}
-
-/// A `struct dm_ioctl`, with one target (length in sectors, parameters) when given.
-fn request(flags: u32, target: Option<(u64, &str)>) -> Vec<u8> {
-    let extra = target.map_or(0, |(_, table)| TARGET_SPEC_BYTES + table.len() + 1);
-    let mut buffer = vec![0; IOCTL_BYTES + extra.next_multiple_of(8)];
-    let total = u32::try_from(buffer.len()).unwrap_or(0);
-    put(&mut buffer, 0, &4_u32.to_le_bytes());
-    put(&mut buffer, 12, &total.to_le_bytes());
-    put(&mut buffer, 16, &IOCTL_BYTES_U32.to_le_bytes());
-    put(&mut buffer, FLAGS_OFFSET, &flags.to_le_bytes());
-    put(&mut buffer, NAME_OFFSET, NAME);
-    if let Some((sectors, table)) = target {
-        put(&mut buffer, 20, &1_u32.to_le_bytes());
-        put(&mut buffer, IOCTL_BYTES + 8, &sectors.to_le_bytes());
-        put(&mut buffer, IOCTL_BYTES + 24, b"verity");
-        put(&mut buffer, IOCTL_BYTES + TARGET_SPEC_BYTES, table.as_bytes());
-    }
-    buffer
 }
 
 #[cfg(test)]
@@ -185,25 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn request_layout_follows_the_kernel_header() {
-        let plain = request(0, None);
-        assert_eq!(plain.len(), 312);
-        assert_eq!(plain[12..16], 312_u32.to_le_bytes());
-        let load = request(READ_ONLY, Some((80, "a b")));
-        assert_eq!(load.len(), 312 + 48);
-        assert_eq!(load[20], 1);
-        assert_eq!(load[28], 1);
-        assert_eq!(load[320], 80);
-        assert_eq!(&load[336..343], b"verity\0");
-        assert_eq!(&load[352..356], b"a b\0");
+    fn layers_lie_one_behind_the_other() {
+        let verity = Verity::new(HASH, "-", vec![3, 1, 2]).unwrap();
+        assert!(verity.table("/dev/vda").contains(" 6 7 sha256 "));
+        let found: Vec<(u64, u64)> = verity.stretches().collect();
+        assert_eq!(found, [(0, 24), (24, 8), (32, 16)]);
     }
 
     #[test]
-    fn minor_numbers_are_decoded() {
-        let mut buffer = vec![0; 312];
-        put(&mut buffer, DEVICE_OFFSET, &0xfd03_u64.to_le_bytes());
-        assert_eq!(minor_number(&buffer), 3);
-        put(&mut buffer, DEVICE_OFFSET, &(0xfd03_u64 | (1 << 20)).to_le_bytes());
-        assert_eq!(minor_number(&buffer), 0x103);
+    fn layers_that_cannot_be_are_refused() {
+        assert!(Verity::new(HASH, "-", vec![1; MAX_LAYERS]).is_ok());
+        let whole = MAX_BLOCKS;
+        for layers in
+            [vec![], vec![1; MAX_LAYERS + 1], vec![1, 0], vec![whole, 1], vec![u64::MAX, 1], vec![whole + 1]]
+        {
+            assert!(Verity::new(HASH, "-", layers.clone()).is_err(), "{layers:?}");
+        }
     }
 }

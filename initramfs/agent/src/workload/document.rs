@@ -6,7 +6,7 @@
 use std::ffi::CString;
 
 use crate::process::command::{capability_mask, Command, Limit, CAPABILITIES, RLIMITS};
-use crate::root::verity::Verity;
+use crate::root::verity::{Verity, MAX_BLOCKS, MAX_LAYERS};
 use crate::workload::fields::{Fields, Read};
 use crate::workload::json::{self, Value};
 use crate::workload::sha256;
@@ -179,14 +179,15 @@ fn root(mut fields: Fields) -> Read<Root> {
         let sha256 = sha256::from_hex(&text).ok_or_else(|| fields.fault("sha256", "no SHA-256"))?;
         Root::Tar { bytes, sha256 }
     } else {
-        let (blocks, hash) = (fields.integer("blocks", 1, 1 << 48)?, fields.text("root_hash")?);
+        let layers = fields.list("layers", MAX_LAYERS, |item| item.integer("item", 1, MAX_BLOCKS))?;
+        let hash = fields.text("root_hash")?;
         let salt = match fields.text("salt")? {
             none if none.is_empty() => "-".to_owned(),
             dash if dash == "-" => return Err(fields.fault("salt", "no hexadecimal digits")),
             salt => salt,
         };
         // The same check as of the command line's.
-        Root::Verity(Verity::parse(&format!("{hash}:{salt}:{blocks}")).map_err(|why| format!("root: {why}"))?)
+        Root::Verity(Verity::new(&hash, &salt, layers).map_err(|why| format!("root: {why}"))?)
     };
     fields.close()?;
     Ok(root)
