@@ -12,3 +12,6 @@ DIGESTS_NAME = "launch-digests.json"
 DIGESTS_SCHEMA = 2
 DIGESTS_VCPUS = 64
 """Its tables go from 1 to this many vCPUs."""
+
+DISK, WORKLOAD = "disk.img", "workload.json"
+"""In a bundle: the layers with their hash tree, and the workload document."""

@@ -7,10 +7,11 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.launcher.conftest import Answer
 from tests.launcher.layers.layer_kit import Node, folder, tar_of
 
 LOWER = tar_of(
@@ -110,3 +111,39 @@ def write_tar(path: Path, files: Mapping[str, bytes], symlinks: Mapping[str, str
             info.type, info.linkname = tarfile.SYMTYPE, target
             archive.addfile(info)
     return path
+
+
+class Bundler:
+    """Runs the command; each bundle goes into a folder of its own. Without a runtime.toml, unless one is given."""
+
+    def __init__(self, call: Callable[..., Answer], mkfs: Path, place: Path) -> None:
+        self._call, self._mkfs, self.place = call, mkfs, place
+        self._count = 0
+
+    def try_(self, *words: Path | str) -> Answer:
+        self._count += 1
+        return self._call("bundle", "-o", self.folder, "--mkfs", self._mkfs, "--quiet", *words)
+
+    @property
+    def folder(self) -> Path:
+        return self.place / f"bundle-{self._count}"
+
+    @property
+    def workload(self) -> bytes:
+        """What the last one's workload.json says."""
+        return (self.folder / "workload.json").read_bytes()
+
+    def make(self, *words: Path | str) -> tuple[dict[str, Any], bytes]:
+        answer = self.try_(*words)
+        assert answer.status == 0, answer.err
+        document = json.loads((self.folder / "bundle.json").read_text())
+        assert document["verity"]["root_hash"] in answer.out
+        return document, (self.folder / "disk.img").read_bytes()
+
+    def refused(self, *words: Path | str) -> str:
+        """The one line; nothing is left behind, neither the folder nor what it was made in."""
+        before = sorted(self.place.iterdir())
+        answer = self.try_(*words)
+        assert (answer.status, answer.out) == (2, ""), answer
+        assert sorted(self.place.iterdir()) == before
+        return answer.one_line()

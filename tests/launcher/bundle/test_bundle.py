@@ -8,54 +8,14 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
 from jsonschema import Draft202012Validator
 
-from tests.launcher.bundle.image_kit import LOWER, UPPER, Layout, saved
+from tests.launcher.bundle.image_kit import LOWER, UPPER, Bundler, Layout, saved
 from tests.launcher.conftest import Answer
 from tests.launcher.layers.layer_kit import OWNER, Node, folder, lay_out, normal_of_tar, tar_of
 from tools.launcher.layers import image
 from tools.launcher.layers.below import Below
-
-
-class Bundler:
-    """Runs the command; each bundle goes into a folder of its own."""
-
-    def __init__(self, call: Callable[..., Answer], mkfs: Path, place: Path) -> None:
-        self._call, self._mkfs, self.place = call, mkfs, place
-        self._count = 0
-
-    def try_(self, source: Path, *words: str) -> Answer:
-        self._count += 1
-        return self._call("bundle", source, "-o", self.folder, "--mkfs", self._mkfs, *words)
-
-    @property
-    def folder(self) -> Path:
-        return self.place / f"bundle-{self._count}"
-
-    def make(self, source: Path, *words: str) -> tuple[dict[str, Any], bytes]:
-        answer = self.try_(source, *words)
-        assert answer.status == 0, answer.err
-        document = json.loads((self.folder / "bundle.json").read_text())
-        assert document["verity"]["root_hash"] in answer.out
-        return document, (self.folder / "disk.img").read_bytes()
-
-    def refused(self, source: Path, *words: str) -> str:
-        """The one line; nothing is left behind, neither the folder nor what it was made in."""
-        before = sorted(self.place.iterdir())
-        answer = self.try_(source, *words)
-        assert (answer.status, answer.out) == (2, ""), answer
-        assert sorted(self.place.iterdir()) == before
-        return answer.one_line()
-
-
-@pytest.fixture
-def bundler(call: Callable[..., Answer], artifacts: Path, tmp_path: Path) -> Bundler:
-    place = tmp_path / "bundles"
-    place.mkdir()
-    return Bundler(call, artifacts / "mkfs.erofs", place)
 
 
 def test_every_form_of_an_image_gives_the_same_disk(bundler: Bundler, tmp_path: Path) -> None:
@@ -67,19 +27,14 @@ def test_every_form_of_an_image_gives_the_same_disk(bundler: Bundler, tmp_path: 
         members.extractall(tmp_path / "unpacked", filter="data")
     first, disk = bundler.make(layout.folder(tmp_path / "layout"))
     assert first["image"] == json.loads(layout.files["index.json"])["manifests"][0]["digest"]
-    assert first["process"] == {
-        "argv": ["/bin/app", "--serve"],
-        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=b", "HOME=/home/app"],
-        "directory": "/srv",
-        "uid": 1000,
-        "gid": 1001,
-        "groups": [29, 44],
-    }
+    runs = bundler.workload
     for other in (whole, tmp_path / "layout.tar.gz"):
         assert bundler.make(other) == (first, disk)
+        assert bundler.workload == runs
     for other in (archive, tmp_path / "unpacked"):
         # docker save gives no digest of the whole.
         assert bundler.make(other) == ({**first, "image": ""}, disk)
+        assert bundler.workload == runs
 
 
 def test_the_disk_is_the_layers_images_and_their_tree(bundler: Bundler, artifacts: Path, tmp_path: Path) -> None:
@@ -104,12 +59,11 @@ def test_a_directory_and_a_tar_are_one_layer(bundler: Bundler, tmp_path: Path) -
     (tmp_path / "root.tar").write_bytes(tar_of(root))
     lay_out(root, tmp_path / "root")
     owner = [] if OWNER is None else ["--owner", "0:0"]
-    found = bundler.make(tmp_path / "root.tar")
-    assert found == bundler.make(tmp_path / "root", *owner)
-    assert found[0]["process"]["argv"] == []
-    other = bundler.make(tmp_path / "root", "--owner", "7:8")
+    found = bundler.make(tmp_path / "root.tar", "--", "/bin/app")
+    assert found == bundler.make(tmp_path / "root", *owner, "--", "/bin/app")
+    other = bundler.make(tmp_path / "root", "--owner", "7:8", "--", "/bin/app")
     assert other[1] != found[1]
-    assert bundler.make(tmp_path / "root.tar", "--owner", "7:8") == other
+    assert bundler.make(tmp_path / "root.tar", "--owner", "7:8", "--", "/bin/app") == other
     assert "leave --owner out" in bundler.refused(saved(tmp_path / "saved.tar"), "--owner", "7:8")
 
 
@@ -117,13 +71,13 @@ def test_what_it_says_of_itself_is_of_its_schema(bundler: Bundler, repository: P
     schema = json.loads((repository / "docs/schemas/bundle.schema.json").read_bytes())
     document, _ = bundler.make(saved(tmp_path / "saved.tar"))
     Draft202012Validator(schema).validate(document)
-    for broken in ({**document, "schema": 2}, {**document, "layers": []}, {**document, "more": 1}):
+    for broken in ({**document, "schema": 1}, {**document, "layers": []}, {**document, "more": 1}):
         assert not Draft202012Validator(schema).is_valid(broken)
 
 
 def test_127_layers_work(bundler: Bundler, tmp_path: Path) -> None:
     layers = [tar_of(folder({b"f%d" % number: Node()})) for number in range(127)]
-    document, _ = bundler.make(saved(tmp_path / "many.tar", layers, config={}))
+    document, _ = bundler.make(saved(tmp_path / "many.tar", layers, config={"Cmd": ["/f0"]}))
     assert len(document["layers"]) == 127
     line = bundler.refused(saved(tmp_path / "more.tar", [*layers, LOWER]))
     assert line.endswith("more.tar: has 128 layers, not 1 to 127")
@@ -168,13 +122,19 @@ def test_of_several_platforms_it_is_ours(bundler: Bundler, tmp_path: Path) -> No
 def test_the_command_line(bundler: Bundler, call: Callable[..., Answer], tmp_path: Path) -> None:
     source = saved(tmp_path / "saved.tar")
     answer = bundler.try_(source, "--json")
-    assert json.loads(answer.out) == json.loads((bundler.folder / "bundle.json").read_text())
+    said = json.loads(answer.out)
+    assert {key: said.pop(key) for key in ("workload", "digests")} == {
+        "workload": hashlib.sha256(bundler.workload).hexdigest(),
+        "digests": [],
+    }
+    assert said == json.loads((bundler.folder / "bundle.json").read_text())
     assert "exists already" in call("bundle", source, "-o", bundler.folder).one_line()
     assert "no SOURCE" in call("bundle", "-o", tmp_path / "x").one_line()
     assert "no folder to make" in call("bundle", source).one_line()
     assert "No such file" in bundler.refused(tmp_path / "missing")
     assert "is no image, directory or tar" in bundler.refused(Path("/dev/null"))
     assert "holds no images" in bundler.refused(_tar(tmp_path), "--image", "x")
+    assert "plain.tar: names no command to run; put one behind --" in bundler.refused(_tar(tmp_path))
     assert "is no owner" in bundler.refused(source, "--owner", "root")
     assert "is no size" in bundler.refused(source, "--max-size", "0G")
     missing = call("bundle", source, "-o", tmp_path / "x", "--mkfs", tmp_path / "none")
@@ -188,6 +148,6 @@ def _tar(tmp_path: Path) -> Path:
 
 def test_sizes_are_bounded(bundler: Bundler, tmp_path: Path) -> None:
     big = tar_of(folder({b"zeros": Node(data=bytes(2 << 20))}))
-    layout = Layout([big], config={}).folder(tmp_path / "layout")
+    layout = Layout([big], config={"Cmd": ["/zeros"]}).folder(tmp_path / "layout")
     assert "unpacks to more than 1048576 bytes" in bundler.refused(layout, "--max-size", "1M")
     bundler.make(layout, "--max-size", "3M")

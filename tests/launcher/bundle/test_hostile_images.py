@@ -19,7 +19,7 @@ def read(source: Path, tmp_path: Path) -> int:
     """Read the whole image; the number of its layers."""
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
-    wanted = Wanted(source=source, name=None, owner=None, limit=1 << 30)
+    wanted = Wanted(source=source, limit=1 << 30)
     with sources.opened(wanted, work=work, note=print) as found:
         return len(list(found.layers()))
 

@@ -3,7 +3,8 @@
 """What an image's config says is to run, as a plain value. OCI Image Format 1.1, "Image Configuration"."""
 
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tools.launcher.base.errors import UserError
@@ -21,11 +22,26 @@ _ID_MAX = (1 << 32) - 2
 class Config:
     """As the image has it; `user` is not looked up yet."""
 
-    argv: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     env: tuple[str, ...] = (PATH,)
     directory: str = "/"
     user: str = ""
     diff_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is wanted in place of what the image says, by `docker run`'s rules; None, or nothing: as the image has it.
+
+    `entrypoint` "" takes the image's away. Either of them takes its Cmd away, as `argv` does.
+    """
+
+    entrypoint: str | None = None
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    directory: str | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +55,6 @@ class Process:
     gid: int
     groups: tuple[int, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """For a file."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
 
 def read(document: Any, *, where: str) -> Config:
     """The part of a config that decides what runs; UserError for another architecture, or what is of no use."""
@@ -51,8 +63,6 @@ def read(document: Any, *, where: str) -> Config:
         if fields.get(key, wanted) != wanted:
             raise UserError(f"is an image for {key} {str(fields[key])[:40]!r}, not {wanted}", where=where)
     inner = _table(fields.get("config") or {}, "config", where=where)
-    entrypoint = _words(inner, "Entrypoint", where=where)
-    argv = (*entrypoint, *_words(inner, "Cmd", where=where))
     env = _words(inner, "Env", where=where)
     for entry in env:
         if not entry.partition("=")[0] or "=" not in entry:
@@ -64,11 +74,38 @@ def read(document: Any, *, where: str) -> Config:
         raise UserError(f"WorkingDir {directory[:100]!r} is no plain absolute path", where=where)
     rootfs = _table(fields.get("rootfs") or {}, "rootfs", where=where)
     return Config(
-        argv=argv,
-        env=env,
-        directory=directory,
+        entrypoint=_words(inner, "Entrypoint", where=where),
+        command=_words(inner, "Cmd", where=where),
+        env=_each_once(env),
+        # The same folder has one name in a workload document.
+        directory="/" + "/".join(part for part in directory.split("/") if part not in ("", ".")),
         user=_word(inner, "User", where=where),
         diff_ids=_words(rootfs, "diff_ids", where=where),
+    )
+
+
+def _each_once(entries: Sequence[str]) -> tuple[str, ...]:
+    """A name that comes again has its later value, in its first place."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        found[name] = value
+    return tuple(f"{name}={value}" for name, value in found.items())
+
+
+def changed(config: Config, changes: Changes) -> Config:
+    """The config with the changes laid over it."""
+    entrypoint, command = config.entrypoint, config.command
+    if changes.entrypoint is not None:
+        entrypoint, command = (changes.entrypoint,) if changes.entrypoint else (), ()
+    env = (*config.env, *(f"{name}={value}" for name, value in changes.env.items()))
+    return Config(
+        entrypoint=entrypoint,
+        command=changes.argv or command,
+        env=_each_once(env),
+        directory=config.directory if changes.directory is None else changes.directory,
+        user=config.user if changes.user is None else changes.user,
+        diff_ids=config.diff_ids,
     )
 
 
@@ -100,9 +137,8 @@ def resolve(config: Config, *, passwd: bytes, group: bytes, where: str) -> Proce
     if not any(line.startswith("HOME=") for line in env):
         home = entry[5] if entry is not None and len(entry) > 5 and entry[5] else "/root" if uid == 0 else "/"
         env = (*env, f"HOME={home}")
-    return Process(
-        argv=config.argv, env=env, directory=config.directory, uid=uid, gid=gid, groups=tuple(groups)
-    )  # fmt: skip
+    argv = (*config.entrypoint, *config.command)
+    return Process(argv=argv, env=env, directory=config.directory, uid=uid, gid=gid, groups=tuple(groups))
 
 
 def _lines(data: bytes, fields: int) -> list[list[str]]:

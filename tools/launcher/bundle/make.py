@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Source → a folder with one disk and bundle.json.
+"""Source → a folder with one disk, bundle.json and what the caller adds.
 
 layer, lowest first ── normal form ── EROFS image ─┬─ disk.img: images one behind the other, then the hash tree
                                    next layer … ───┘
@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,14 +20,15 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.bundle import hash_tree, image_config, sources
 from tools.launcher.bundle.accounts import Accounts
 from tools.launcher.bundle.hash_tree import BLOCK, HashTree
-from tools.launcher.bundle.image_config import Process
+from tools.launcher.bundle.image_config import Changes, Process
 from tools.launcher.bundle.sources import Wanted
 from tools.launcher.layers import layer
 from tools.launcher.layers.below import Below
 from tools.launcher.layers.from_folder import Note
+from tools.sev.formats import DISK
 
-DISK, DOCUMENT = "disk.img", "bundle.json"
-SCHEMA = 1
+DOCUMENT = "bundle.json"
+SCHEMA = 2
 _CHUNK = 1 << 20
 
 
@@ -56,11 +58,23 @@ class Bundle:
             "verity": {"root_hash": self.tree.root_hash, "salt": self.tree.salt, "blocks": self.tree.blocks},
             "layers": [{"offset": s.offset, "blocks": s.blocks, "sha256": s.sha256} for s in self.layers],
             "image": self.digest,
-            "process": self.process.as_json(),
         }
 
 
-def make(wanted: Wanted, folder: Path, *, mkfs: Path, note: Note) -> Bundle:
+Describe = Callable[[Bundle], Mapping[str, bytes]]
+"""Further files of the folder, by their names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What the caller does on the way: `note` says something, `begin` is told of each layer and how many there are."""
+
+    note: Note
+    begin: Callable[[int, int], None]
+    describe: Describe
+
+
+def make(wanted: Wanted, folder: Path, *, mkfs: Path, changes: Changes, steps: Steps) -> Bundle:
     """Make the folder, which must not exist; it has its name only when all of it is there."""
     if folder.exists() or folder.is_symlink():
         raise UserError("exists already", where=f"-o {folder}", hint="give another, or remove it")
@@ -70,7 +84,7 @@ def make(wanted: Wanted, folder: Path, *, mkfs: Path, note: Note) -> Bundle:
             made.mkdir()
             # Whatever the umask: QEMU may run as somebody else.
             made.chmod(0o755)
-            bundle = _make(wanted, made, work=work, mkfs=mkfs, note=note)
+            bundle = _make(wanted, made, work=work, mkfs=mkfs, changes=changes, steps=steps)
             made.rename(folder)
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else str(folder)
@@ -79,24 +93,31 @@ def make(wanted: Wanted, folder: Path, *, mkfs: Path, note: Note) -> Bundle:
     return bundle
 
 
-def _make(wanted: Wanted, folder: Path, *, work: Path, mkfs: Path, note: Note) -> Bundle:
+def _make(wanted: Wanted, folder: Path, *, work: Path, mkfs: Path, changes: Changes, steps: Steps) -> Bundle:
     below, accounts = Below(), Accounts()
     stretches: list[Stretch] = []
-    where = str(wanted.source)
-    with sources.opened(wanted, work=work, note=note) as source, (folder / DISK).open("x+b") as disk:
+    where = wanted.where
+    with sources.opened(wanted, work=work, note=steps.note) as source, (folder / DISK).open("x+b") as disk:
+        config = image_config.changed(source.config, changes)
+        if not config.entrypoint and not config.command:
+            raise UserError("names no command to run", where=where, hint="put one behind --")
+        steps.begin(1, source.count)
         for one in source.layers():
             accounts.settle(one, where=where)
             image = work / "layer.erofs"
             layer.make_image(one, below, image, mkfs=mkfs)
             stretches.append(_append(image, disk))
             image.unlink()
+            if len(stretches) < source.count:
+                steps.begin(len(stretches) + 1, source.count)
         tree = hash_tree.append(disk, blocks=disk.tell() // BLOCK)
-        process = image_config.resolve(source.config, passwd=accounts.passwd, group=accounts.group, where=where)
+        process = image_config.resolve(config, passwd=accounts.passwd, group=accounts.group, where=where)
         bundle = Bundle(layers=tuple(stretches), tree=tree, process=process, digest=source.digest)
     text = json.dumps(bundle.as_json(), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
-    (folder / DOCUMENT).write_text(text, encoding="ascii")
-    for name in (DISK, DOCUMENT):
-        (folder / name).chmod(0o644)
+    for name, data in {DOCUMENT: text.encode("ascii"), **steps.describe(bundle)}.items():
+        (folder / name).write_bytes(data)
+    for path in sorted(folder.iterdir()):
+        path.chmod(0o644)
     return bundle
 
 

@@ -21,7 +21,7 @@ from tools.launcher.host.qemu_program import QemuProgram
 from tools.launcher.options import guest_options
 from tools.launcher.options.guest_options import HOST, MACHINE, OWNER
 from tools.launcher.options.parser import Group, Option, Syntax
-from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen, environment_of, host_environment
+from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen, environment_of, host_environment, unfold
 from tools.sev.modes import ProfileKind
 from tools.sev.workload.document import Document
 
@@ -34,12 +34,17 @@ SYNTAX = Syntax(
         "from the host, where the workload document opens it",
         Option("--file", "TARGET=FILE", text="a file that the document lets the host supply", many=True),
     ),
-    usage=("[options] --rootfs PATH -- COMMAND [ARGUMENT …]", "[options] --rootfs PATH --workload FILE"),
+    usage=(
+        "[options] --rootfs PATH -- COMMAND [ARGUMENT …]",
+        "[options] --rootfs PATH --workload FILE",
+        "[options] --bundle DIR",
+    ),
     examples=f"""\
 examples:
   {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
   {NAME} run --unprotected --rootfs ./rootfs --open stdin -- /bin/sh < script
   {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
+  {NAME} run --bundle app
 
 exit status: that of the command; 128+N when signal N ended it; 126 it cannot be run, 127 not found;
 125 the guest failed; 2 a mistake in options, config, artifacts or host""",
@@ -50,6 +55,7 @@ exit status: that of the command; 128+N when signal N ended it; 126 it cannot be
 
 def run(values: Values, ui: Ui) -> int:
     """Boot, relay, return the command's status."""
+    unfold(values)
     if values.workload is None and not values.argv:
         raise UserError("no command to run", hint=f"put it behind --, as in `{NAME} run … -- sh -c 'id -u'`")
     if values.rootfs is None:

@@ -21,7 +21,7 @@ from tools.launcher.options import guest_options
 from tools.launcher.options.arguments import JSON, whole
 from tools.launcher.options.guest_options import HOST, MACHINE, OWNER
 from tools.launcher.options.parser import Group, Option, Syntax
-from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen
+from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen, unfold
 
 # The ID block's authentication information has 4096 bytes: 5464 characters that no person reads.
 _LONG = re.compile(r"(?<==)[A-Za-z0-9+/]{200,}={0,2}")
@@ -37,13 +37,19 @@ SYNTAX = Syntax(
     ),
     exclusive=EXCLUSIVE,
     workload=True,
-    usage=("[options] --rootfs PATH -- COMMAND [ARGUMENT …]", "[options] --workload FILE", "[options] --unbound"),
+    usage=(
+        "[options] --rootfs PATH -- COMMAND [ARGUMENT …]",
+        "[options] --workload FILE",
+        "[options] --bundle DIR",
+        "[options] --unbound",
+    ),
     examples="on a terminal long base64 is shortened; redirected, or with --json, it is whole",
 )
 
 
 def run(values: Values, ui: Ui) -> int:
     """Print it; nothing is started."""
+    unfold(values)
     check(values)
     asked = guest_options.wanted(values)
     config = asked.configure()

@@ -34,6 +34,7 @@ VERITY = Option("--verity", "HASH", text="dm-verity root hash of the EROFS image
 ROOTFS = Option(
     "--rootfs", "PATH", text="directory, tar (plain, gz, xz, bz2), EROFS image, or a pipe with one", convert=Path
 )
+BUNDLE = Option("--bundle", "DIR", text="root and workload document that `bundle` has made", convert=Path)
 ROOTFS_LIMIT = Option(
     "--rootfs-limit",
     "SIZE",

@@ -14,6 +14,7 @@ from tools.launcher.guest.binding import Unbound
 from tools.launcher.guest.spec import Accel, Wanted
 from tools.launcher.host.qemu_program import QemuProgram, find_qemu
 from tools.launcher.options.arguments import (
+    BUNDLE,
     CONFIG,
     QUIET,
     ROOTFS,
@@ -61,6 +62,7 @@ HOST = Group(
 )
 MACHINE = Group(
     "machine and root file system",
+    BUNDLE,
     ROOTFS,
     ROOTFS_LIMIT,
     VERITY,

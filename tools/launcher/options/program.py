@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""What runs in the guest, as options of run, show, digest and workload."""
+"""What runs in the guest, as options of run, show, digest, workload and bundle."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.ui import Ui
+from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
 from tools.launcher.channel.streams import FORWARDED, Signals
 from tools.launcher.config.runtime_config import load_config
@@ -21,13 +22,15 @@ from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.options.arguments import default_config, ids
 from tools.launcher.options.parser import Group, Option
 from tools.sev.errors import FormatError
+from tools.sev.formats import DISK, WORKLOAD
 from tools.sev.workload import reader
-from tools.sev.workload.document import Document, Doors, Process
+from tools.sev.workload.document import Document, Doors, Process, Tar, Verity
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key")
 _SIGPIPE = 13
+_MAKES_ONE = f"`{NAME} bundle` makes one"
 _STDIN, _SIGNALS, _REPORTS = "stdin", "signals", "reports"
 
 
@@ -65,7 +68,22 @@ EXCLUSIVE = (
     ("--workload", "--user"),
     ("--workload", "--verity"),
     ("--unbound", "--open"),
+    *(
+        ("--bundle", other)
+        for other in ("--rootfs", "--workload", "--unbound", "--verity", "--open", "--workdir", "--user")
+    ),
 )
+
+
+def unfold(values: Values) -> None:
+    """Put the document and the disk of a bundle into the places that --workload and --rootfs have."""
+    folder = values.bundle
+    if folder is None:
+        return
+    document = folder / WORKLOAD
+    if not document.is_file():
+        raise UserError(f"is no bundle: it has no {WORKLOAD}", where=f"--bundle {folder}", hint=_MAKES_ONE)
+    values["workload"], values["rootfs"] = document, folder / DISK
 
 
 def check(values: Values) -> None:
@@ -102,25 +120,25 @@ def chosen(values: Values, ui: Ui, *, memory: int | None) -> Iterator[tuple[Bind
             bindings.check_root(document, image, where=where)
         else:
             document = _document(values, bindings.root_of(image, verity=values.verity, where=where))
-            _warn_of_secrets(document, ui)
+            warn_of_secrets(values, ui)
         yield document, image
 
 
-def _document(values: Values, root: object) -> Document:
-    """The document that the options make; UserError for what cannot be in one."""
+def _document(values: Values, root: Tar | Verity) -> Document:
+    """The document that the options make."""
     uid, gid = values.user or (0, 0)
-    signals = tuple(sorted({*map(int, FORWARDED), _SIGPIPE})) if _SIGNALS in values.open else ()
     process = Process(
-        argv=values.argv,
-        environment=environment_of(values),
-        cwd=values.workdir or "/",
-        uid=uid,
-        gid=gid,
-        host=Doors(stdin=_STDIN in values.open, signals=signals),
-    )
+        argv=values.argv, environment=environment_of(values), cwd=values.workdir or "/", uid=uid, gid=gid
+    )  # fmt: skip
+    return document_of(values, root=root, process=process)
+
+
+def document_of(values: Values, *, root: Tar | Verity, process: Process) -> Document:
+    """The process in this root, with what the options leave to the host; UserError for what no document can say."""
+    signals = tuple(sorted({*map(int, FORWARDED), _SIGPIPE})) if _SIGNALS in values.open else ()
     document = Document(
-        root=root,  # type: ignore[arg-type]  # what root_of() made
-        process=process,
+        root=root,
+        process=dataclasses.replace(process, host=Doors(stdin=_STDIN in values.open, signals=signals)),
         hostname=values.hostname or "sev-guest",
         reports=_REPORTS in values.open,
     )
@@ -132,14 +150,19 @@ def _document(values: Values, root: object) -> Document:
         raise UserError.of(error) from None
 
 
-def _warn_of_secrets(document: Document, ui: Ui) -> None:
-    for entry in document.process.environment:
-        name = entry.partition("=")[0]
+def warn_of_secrets(values: Values, ui: Ui) -> None:
+    """Name each variable that was given and looks like a secret."""
+    for name in given_environment(values):
         if _SECRET.search(name):
             ui.warn(
                 f"--env {name}: if that is a secret, the host has it: the workload document passes through its hands, "
                 "and what can be guessed can be found from the launch digest"
             )
+
+
+def given_environment(values: Values) -> dict[str, str]:
+    """What --env says; a later one counts."""
+    return _given(values.env)
 
 
 def environment_of(values: Values) -> tuple[str, ...]:
