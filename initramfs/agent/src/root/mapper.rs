@@ -42,10 +42,8 @@ impl Mapper {
     /// Makes a device; the result is its path.
     pub fn create(&self, name: &str, target: &Target) -> Result<String, Failure> {
         let step = |what| format!("dm-{} {name}: {what}", target.kind);
-        let created =
-            self.call(DEV_CREATE, request(name, 0, None)).context(Code::Rootfs, step("create"))?;
-        self.call(TABLE_LOAD, request(name, READ_ONLY, Some(target)))
-            .context(Code::Rootfs, step("table"))?;
+        let created = self.call(DEV_CREATE, request(name, 0, None)).context(Code::Rootfs, step("create"))?;
+        self.call(TABLE_LOAD, request(name, READ_ONLY, Some(target))).context(Code::Rootfs, step("table"))?;
         self.call(DEV_SUSPEND, request(name, 0, None)).context(Code::Rootfs, step("resume"))?;
         Ok(format!("/dev/dm-{}", minor_number(&created)))
     }
