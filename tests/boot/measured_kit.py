@@ -15,7 +15,7 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,9 +54,9 @@ class Host:
     pflash: str | None = None
 
     @staticmethod
-    def of(launcher: Path, qemu: Path) -> "Host":
+    def of(launcher: Path, qemu: Path, binding: Sequence[str] = ("--unbound",)) -> "Host":
         """What the launcher itself would give to an emulated guest; the starting point of every change."""
-        options = show(launcher, qemu, "--unprotected", "--accel", "tcg")
+        options = show(launcher, qemu, "--unprotected", "--accel", "tcg", binding=binding)
         value = {option[0]: option[1] for option in options["options"] if len(option) == 2}
         return Host(
             options=tuple(tuple(option) for option in options["options"]),
@@ -100,9 +100,9 @@ class Host:
         return [*words, "-qmp", "unix:qmp.sock,server=on,wait=off"]
 
 
-def show(launcher: Path, qemu: Path, *options: str) -> dict[str, Any]:
+def show(launcher: Path, qemu: Path, *options: str, binding: Sequence[str] = ("--unbound",)) -> dict[str, Any]:
     """What `sev-launch show --json` says."""
-    command = [str(launcher), "show", "--unbound", "--json", "--qemu", str(qemu), *options]
+    command = [str(launcher), "show", *binding, "--json", "--qemu", str(qemu), *options]
     shown: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return shown
 

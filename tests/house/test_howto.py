@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/howto.md: each block of commands is run as it stands, in a copy of the checkout, on the built artifacts."""
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import pytest
 from tests.checkout import copy_all
 from tests.launcher.attest.attestation_kit import TCB, Draft
 from tests.launcher.attest.verify_kit import NONCE, Root
+from tests.launcher.bundle.image_kit import Layout
 from tools.pipeline.guest import patches
 from tools.pipeline.tasks.project import Project
 
@@ -120,30 +122,63 @@ def test_a_patch(site: Site, tmp_path: Path) -> None:
     good(site.run("cd build/patch/a && git apply --check ../change.diff"))
 
 
+def verified(site: Site, script: str, digest: str, root: Root) -> "Callable[..., subprocess.CompletedProcess[str]]":
+    """Runs the page's commands, to be changed by pairs of texts, beside a report that a processor would give."""
+    policy = int(re.findall(r"0x[0-9a-f]+", good(site.run("grep '^policy' out/runtime.toml | head -1")))[0], 16)
+    draft = Draft(measurement=bytes.fromhex(digest), policy=policy, report_data=NONCE)
+    files = {"report.bin": draft.raw(root.leaf_key), "nonce": NONCE, "vcek.der": root.vcek().der}
+    for name, data in {**files, "ask": root.ask.der, "ark": root.ark.der}.items():
+        (site.root / name).write_bytes(data)
+    # The made-up processor's certificates lead to a root of its own, and it has levels of its own.
+    levels = ",".join(f"{part}={level}" for part, level in TCB.items())
+    script = re.sub(r"--min-tcb \S+", f"--min-tcb {levels}", script)
+    script = script.replace("--chain cert_chain.pem", "--ask ask --ark ark")
+    script = script.replace("out/sev-launch", f"{shlex.quote(sys.executable)} out/sev-launch")
+
+    def run(old: str = "", new: str = "") -> "subprocess.CompletedProcess[str]":
+        return site.run(script.replace(old, new) if old else script)
+
+    return run
+
+
+def commands_of(repository: Path, heading: str) -> str:
+    """The last block below a heading of docs/attestation.md."""
+    text = (repository / "docs/attestation.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    found: list[str] = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return found[-1]
+
+
 def test_a_root_with_verity_from_the_image_to_the_verdict(built: Site, repository: Path) -> None:
     """The page's commands, and those of docs/attestation.md with a report as a processor would give it."""
-    root = Root()
     (built.root / "root").mkdir()
     (built.root / "root/file").write_bytes(os.urandom(100_000))
     answer = good(built.type("Make a root file system that is checked by hash"))
     digest = re.findall(r"\b[0-9a-f]{96}\b", answer)[-1]
-    policy = int(re.findall(r"0x[0-9a-f]+", good(built.run("grep '^policy' out/runtime.toml | head -1")))[0], 16)
-    draft = Draft(measurement=bytes.fromhex(digest), policy=policy, report_data=NONCE)
-    files = {"report.bin": draft.raw(root.leaf_key), "nonce": NONCE, "vcek.der": root.vcek().der}
-    for name, data in {**files, "ask": root.ask.der, "ark": root.ark.der}.items():
-        (built.root / name).write_bytes(data)
-    text = (repository / "docs/attestation.md").read_text().split("## A guest with a verified root")[1]
-    block = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
-    # The made-up processor's certificates lead to a root of its own, and it has levels of its own.
-    levels = ",".join(f"{part}={level}" for part, level in TCB.items())
-    script = re.sub(
-        r"--min-tcb \S+", f"--min-tcb {levels}", block.replace("--chain cert_chain.pem", "--ask ask --ark ark")
-    )
-    script = f"hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.txt)\n{script}"
-    script = script.replace("out/sev-launch", f"{shlex.quote(sys.executable)} out/sev-launch")
-    assert good(built.run(script)).endswith("\nverified\n")
+    block = commands_of(repository, "A guest with a verified root")
+    script = f"hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.txt)\n{block}"
+    run = verified(built, script, digest, Root())
+    assert good(run()).endswith("\nverified\n")
     # The control: the digests of launch-digests.json are for unbound guests.
-    refused = built.run(script.replace("--workload workload.json", "--unbound"))
+    refused = run("--workload workload.json", "--unbound")
+    assert refused.returncode == 1
+    assert "FAILED       launch digest" in refused.stdout
+
+
+def test_a_container_image_from_its_digest_to_the_verdict(built: Site, repository: Path) -> None:
+    """The page's commands, and those of docs/attestation.md; the image's digest is in what `bundle` says."""
+    layout = Layout()
+    layout.folder(built.root / "app.oci")
+    answer = good(built.type("Find the launch digest of a container image"))
+    digests = re.findall(r"\b[0-9a-f]{96}\b", answer)
+    assert len(digests) == 2
+    assert digests[0] == digests[1]
+    assert answer.startswith(f"image      {json.loads(layout.files['index.json'])['manifests'][0]['digest']}\n")
+    assert "reports: " in answer
+    script = "rm -r app\n" + commands_of(repository, "From an image's digest")
+    run = verified(built, script, digests[0], Root())
+    assert good(run()).endswith("\nverified\n")
+    # The control: the same image, and another command.
+    refused = run("--open reports ", "--open reports --workdir /tmp ")
     assert refused.returncode == 1
     assert "FAILED       launch digest" in refused.stdout
 
