@@ -117,12 +117,12 @@ class Bundler:
     """Runs the command; each bundle goes into a folder of its own. Without a runtime.toml, unless one is given."""
 
     def __init__(self, call: Callable[..., Answer], mkfs: Path, place: Path) -> None:
-        self._call, self._mkfs, self.place = call, mkfs, place
+        self._call, self.mkfs, self.place = call, mkfs, place
         self._count = 0
 
     def try_(self, *words: Path | str) -> Answer:
         self._count += 1
-        return self._call("bundle", "-o", self.folder, "--mkfs", self._mkfs, "--quiet", *words)
+        return self._call("bundle", "-o", self.folder, "--mkfs", self.mkfs, "--quiet", *words)
 
     @property
     def folder(self) -> Path:

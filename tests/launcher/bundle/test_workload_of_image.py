@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.launcher.bundle.image_kit import CONFIG, LOWER, UPPER, Bundler, confi
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out
 from tests.launcher.layers.layer_kit import OWNER, ROOT, Node, folder, lay_out, tar_of
+from tools.launcher.cli import bundle as cli
 from tools.sev.workload import reader
 from tools.sev.workload.document import Document, Doors, Process, Verity
 
@@ -111,6 +113,18 @@ def test_a_secret_is_warned_about(bundler: Bundler, image: Path) -> None:
     assert answer.status == 0
     assert answer.err.count("if that is a secret, the host has it") == 1
     assert "--env DB_PASSWORD" in answer.err
+
+
+def test_who_waits_is_told_what_for(
+    bundler: Bundler, image: Path, call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After some silence, which is shorter here than anybody's patience; not where nobody has to wait, nor --quiet."""
+    words = ("bundle", image, "--mkfs", bundler.mkfs)
+    monkeypatch.setattr(cli, "_SILENCE", 1e6)
+    assert "layer" not in call(*words, "-o", tmp_path / "at-once").err
+    monkeypatch.setattr(cli, "_SILENCE", 1e-4)
+    assert re.search(r"(?m)^sev-launch: layer 2 of 2 … \d+ s$", call(*words, "-o", tmp_path / "slow").err)
+    assert "layer" not in call(*words, "-o", tmp_path / "quiet", "--quiet").err
 
 
 def test_layers_by_themselves(bundler: Bundler, image: Path, tmp_path: Path) -> None:

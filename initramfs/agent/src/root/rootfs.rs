@@ -130,9 +130,10 @@ fn overlay(layers: &[String], writable_bytes: u64) -> io::Result<()> {
     let root = fs::metadata(lower.first().ok_or(io::ErrorKind::InvalidInput)?)?;
     lchown(&upper, Some(root.uid()), Some(root.gid()))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode() & 0o7777))?;
-    // Whatever the kernel's defaults: a layer shows what it has at its place, never what lies elsewhere.
+    // Whatever the kernel's defaults: a layer shows what it has at its place, never what lies elsewhere. And all files
+    // have one device number, whichever layer they are in, as where container engines keep them in one file system.
     let data = format!(
-        "lowerdir={},upperdir={upper},workdir={work},redirect_dir=nofollow,metacopy=off",
+        "lowerdir={},upperdir={upper},workdir={work},redirect_dir=nofollow,metacopy=off,xino=on",
         lower.join(":")
     );
     sys::mount("overlay", NEW_ROOT, Some("overlay"), libc::MS_NODEV, Some(&data))
