@@ -81,7 +81,14 @@ class Layout:
         return write_tar(path, self.files)
 
 
-def saved(path: Path, layers: Sequence[bytes] = (LOWER, UPPER), *, links: bool = False, **changes: Any) -> Path:
+def saved(
+    path: Path,
+    layers: Sequence[bytes] = (LOWER, UPPER),
+    *,
+    links: bool = False,
+    tag: str = "app:latest",
+    **changes: Any,
+) -> Path:
     """What `docker save` up to 24 writes; `links`: a layer that comes again is a link to its first place."""
     files: dict[str, bytes] = {}
     symlinks: dict[str, str] = {}
@@ -95,7 +102,7 @@ def saved(path: Path, layers: Sequence[bytes] = (LOWER, UPPER), *, links: bool =
             files[name] = layer
         names.append(name)
     files["config.json"] = json.dumps(config_of(layers, **changes)).encode()
-    entry = {"Config": "config.json", "RepoTags": ["app:latest"], "Layers": names}
+    entry = {"Config": "config.json", "RepoTags": [tag], "Layers": names}
     files["manifest.json"] = json.dumps([entry]).encode()
     return write_tar(path, files, symlinks)
 

@@ -45,12 +45,15 @@ def test_fast(project: Project) -> Task:
     }
 
 
+_OF_ENGINES = ("tests/pipeline/sandbox/engines.py", "tests/launcher/bundle/engines.py")
+
+
 def test_containers(project: Project) -> Task:
     """Not in `test`: nobody else needs docker or podman."""
     return {
-        "doc": "a build step in containers of docker and podman, whichever is installed",
-        "actions": [action(partial(_pytest, project, "tests/pipeline/sandbox/engines.py"))],
-        "task_dep": ["toolchain:build", "toolchain:repro"],
+        "doc": "a build step in containers of docker and podman, bundles of their images, whichever is installed",
+        "actions": [action(partial(_pytest, project, *_OF_ENGINES))],
+        "task_dep": ["build", "toolchain:boot", "toolchain:build", "toolchain:repro"],
         "io": {"capture": False},
     }
 
