@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.launcher.base.errors import WorkloadError
-from tools.launcher.channel.protocol import Process
+from tools.launcher.channel.requests import Process
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Streams
 from tools.launcher.guest import monitor

@@ -35,11 +35,13 @@ def _of_process(process: Process, who: str) -> list[str]:
         f"up to {variable.length} bytes"
         for variable in doors.environment
     ]
+    if doors.resize:
+        lines.append(f"resize: the host says how large the terminal of {who} is")
     if doors.signals:
         lines.append(f"signals: the host may send {who} {', '.join(map(str, doors.signals))}")
     if doors.output:
         lines.append(f"output: the host reads what {who} writes to its standard output and error")
-    more = sorted(set(process.capabilities) - set(DEFAULT_CAPABILITIES))
+    more = sorted(set(process.sets.bounding) - set(DEFAULT_CAPABILITIES))
     if more:
         lines.append(f"capabilities: {who} has {', '.join(more)}, beyond the usual")
     if not process.seccomp:

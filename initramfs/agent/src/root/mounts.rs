@@ -9,11 +9,12 @@ use std::os::unix::fs::{symlink, DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use crate::failure::{Code, Context, Failure};
+use crate::root::protect;
 use crate::sys;
 use crate::workload::document::Mount as Wanted;
 
 const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-const READ_ONLY: u64 = SAFE | libc::MS_RDONLY;
+pub const READ_ONLY: u64 = SAFE | libc::MS_RDONLY;
 
 struct Mount {
     kind: &'static str,
@@ -81,11 +82,6 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/dev/stderr", "/proc/self/fd/2"),
     ("/dev/ptmx", "pts/ptmx"),
 ];
-
-/// Files and folders through which root, even without capabilities, changes or reads the kernel.
-const MADE_READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-const MASKED: [&str; 6] =
-    ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"];
 
 /// Creates a folder when it is missing; what stands there already is left as it is.
 pub fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {
@@ -158,22 +154,7 @@ pub fn container(reports: bool) -> Result<(), Failure> {
             .and_then(|()| fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)))
             .context(Code::Rootfs, "/tmp")?;
     }
-    for path in MADE_READ_ONLY {
-        if Path::new(path).exists() {
-            bind_read_only(path).context(Code::Rootfs, format_args!("read-only {path}"))?;
-        }
-    }
-    for path in MASKED {
-        let result = match fs::metadata(path) {
-            Ok(data) if data.is_dir() => {
-                sys::mount("tmpfs", path, Some("tmpfs"), READ_ONLY, Some("size=0,mode=0755"))
-            }
-            Ok(_) => sys::mount("/dev/null", path, None, libc::MS_BIND, None),
-            Err(_) => Ok(()),
-        };
-        result.context(Code::Rootfs, format_args!("mask {path}"))?;
-    }
-    Ok(())
+    protect::kernel()
 }
 
 /// What the workload document mounts. Inside the root, too.
@@ -214,9 +195,4 @@ fn place(file: &str, target: &str, content: &[u8]) -> io::Result<()> {
     }
     sys::mount(file, target, None, libc::MS_BIND, None)?;
     sys::mount(file, target, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
-}
-
-fn bind_read_only(path: &str) -> io::Result<()> {
-    sys::mount(path, path, None, libc::MS_BIND | libc::MS_REC, None)?;
-    sys::mount(path, path, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
 }

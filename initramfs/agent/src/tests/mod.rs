@@ -9,4 +9,5 @@ mod fuzz;
 mod message;
 mod process;
 mod tar;
+mod terminal;
 mod workload;

@@ -7,4 +7,5 @@ pub mod bound;
 pub mod document;
 pub mod fields;
 pub mod json;
+pub mod process;
 pub mod sha256;
