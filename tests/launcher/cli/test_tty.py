@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch run --tty` on a real terminal, before a stand-in for the guest."""
 
-import fcntl
 import json
 import os
 import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,53 +15,10 @@ import pytest
 
 from tests.launcher.conftest import REPOSITORY, Answer
 from tests.launcher.launcher_kit import Out
+from tests.launcher.terminal_kit import Desk
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
-_COOKED = termios.ICANON | termios.ECHO | termios.ISIG
 WAIT = "echo up; while :; do sleep 0.05; done"
-
-
-class Desk:
-    """A launcher whose standard streams are a terminal, and the user's end of that."""
-
-    def __init__(self, argv: Sequence[str], environment: dict[str, str]) -> None:
-        self.user, self.inner = os.openpty()
-        self.resize(24, 80)
-        self.before = termios.tcgetattr(self.inner)
-        self.seen = b""
-        self.process = subprocess.Popen(
-            argv,
-            stdin=self.inner,
-            stdout=self.inner,
-            stderr=self.inner,
-            cwd=REPOSITORY,
-            env=os.environ | environment,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  pytest has one thread
-        )
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for descriptor in (self.user, self.inner):
-            os.close(descriptor)
-
-    @property
-    def raw(self) -> bool:
-        local: int = termios.tcgetattr(self.inner)[3]
-        return local & _COOKED == 0
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-
-    def until(self, text: bytes) -> None:
-        while text not in self.seen:
-            self.seen += os.read(self.user, 4096)
-
-    def end(self) -> int:
-        status = self.process.wait(60)
-        assert termios.tcgetattr(self.inner) == self.before
-        return status
 
 
 @pytest.fixture
@@ -73,7 +27,7 @@ def desk(command: Callable[..., list[str]]) -> Iterator[Callable[..., Desk]]:
 
         def make(*argv: str, options: Sequence[str] = (), bound: bool = True, **environment: str) -> Desk:
             words = command(*argv, options=("--accel", "tcg", *options), bound=bound)
-            made = Desk(words, environment)
+            made = Desk(words, cwd=REPOSITORY, environment=environment)
             stack.callback(made.close)
             return made
 
@@ -131,7 +85,7 @@ def test_the_size_is_said_where_it_is_open(desk: Callable[..., Desk], tmp_path: 
         one.process.send_signal(signal.SIGTERM)
         assert one.end() == 143
         said = sizes.read_text().splitlines()
-        assert said == (["24 80", "24 80", "50 132"] if more else ["0 0"])
+        assert said == (["31 97", "31 97", "50 132"] if more else ["0 0"])
 
 
 def test_what_makes_no_sense_is_refused(run: Run, out: Out, call: Callable[..., Answer], tar: Path) -> None:
