@@ -132,7 +132,7 @@ fn claim_standard_streams() -> io::Result<()> {
 fn close_image() -> io::Result<()> {
     let image = fs::read_link("/proc/self/exe")?;
     // Even root executes only what is executable for somebody.
-    fs::set_permissions(&image, fs::Permissions::from_mode(0))?;
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o0))?;
     fs::remove_file(&image)
 }
 
