@@ -8,6 +8,7 @@ import pytest
 
 from tests.agent import guest_kit
 from tests.agent.conftest import ENVIRONMENT, Bound, sh
+from tools.sev.workload.calls import Argument, Calls, Rule
 from tools.sev.workload.document import DEFAULT_CAPABILITIES, Capabilities, Document, Exec, Mount, Process, Tar
 
 CAPS = "grep -e CapInh -e CapPrm -e CapEff -e CapBnd -e CapAmb /proc/self/status"
@@ -87,6 +88,29 @@ def test_the_kernels_log_and_new_namespaces(bound: Bound, root: Tar) -> None:
     assert free.out == b"apart\n"
 
 
+def test_a_filter_of_the_documents_own(bound: Bound, root: Tar) -> None:
+    """mkdir (83) is denied with an error of its own, chmod (90) for one mode; the agent's filter has neither."""
+    mode = Argument(index=1, operator="eq", value=0o4755, mask=0o7777)
+    filter_ = Calls(
+        default="allow",
+        rules=(Rule(calls=(83,), action=95), Rule(calls=(90,), action=1, arguments=(mode,))),
+    )
+    script = sh(
+        "mkdir /tmp/$$; chmod 755 /tmp && echo once; grep Seccomp: /proc/self/status; chmod 4755 /tmp && echo both"
+    )
+    calls = dataclasses.replace(script, seccomp=filter_)
+    early = dataclasses.replace(calls, no_new_privileges=False)
+    document = Document(root=root, process=calls, exec=entries(early, script))
+    with bound(document) as guest:
+        own, also, usual = run_all(guest, document)
+    for result in (own, also):
+        assert result.out == b"once\nSeccomp:\t2\n"
+        assert b"Operation not supported" in result.err
+        assert b"Operation not permitted" in result.err
+    assert usual.out == b"once\nSeccomp:\t2\nboth\n"
+    assert usual.err == b""
+
+
 @pytest.mark.parametrize("protected", [True, False])
 def test_masked_and_read_only_paths(bound: Bound, root: Tar, protected: bool) -> None:
     script = (
@@ -122,7 +146,9 @@ def test_the_agents_image_is_out_of_reach(bound: Bound, root: Tar) -> None:
     )
     own = Process(argv=("/data/self",), environment=ENVIRONMENT)
     script = Process(argv=("/data/script",), environment=ENVIRONMENT)
-    nothing = Exec(name="nothing", count=30, process=sh("true"))
+    # Between the last thing that the agent does for a child and its exec lies the search for the program.
+    long = dataclasses.replace(sh("true"), environment=(f"PATH={'/no:' * 10_000}/bin",))
+    nothing = Exec(name="nothing", count=30, process=long)
     stop = sh("touch /tmp/stop")
     document = Document(root=root, process=sh(watch), exec=(*entries(own, script, stop), nothing))
     with bound(document) as guest:

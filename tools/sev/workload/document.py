@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tools.sev.workload import canonical
+from tools.sev.workload.calls import Calls
 
 VERSION = 1
 UNLIMITED = "unlimited"
@@ -164,7 +165,7 @@ class Rlimit:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process and what the host may do to it; `seccomp`: under the agent's filter of system calls.
+    """A process and what the host may do to it; `seccomp`: under the agent's filter of system calls, or one of its own.
 
     `capabilities` None: the default ones as its uid has them.
     """
@@ -178,7 +179,7 @@ class Process:
     capabilities: Capabilities | None = None
     no_new_privileges: bool = True
     rlimits: tuple[Rlimit, ...] = ()
-    seccomp: bool = True
+    seccomp: bool | Calls = True
     terminal: bool = False
     host: Doors = Doors()
 
@@ -199,10 +200,15 @@ class Process:
             "host": self.host.value(),
             "no_new_privileges": self.no_new_privileges,
             "rlimits": [limit.value() for limit in self.rlimits],
-            "seccomp": "default" if self.seccomp else "none",
+            "seccomp": self._seccomp(),
             "terminal": self.terminal,
             "uid": self.uid,
         }
+
+    def _seccomp(self) -> str | dict[str, Any]:
+        if isinstance(self.seccomp, Calls):
+            return self.seccomp.value()
+        return "default" if self.seccomp else "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a workload document leaves to the host, in plain words."""
 
+from tools.sev.workload.calls import Calls
 from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, Document, Process
 
 
@@ -44,7 +45,9 @@ def _of_process(process: Process, who: str) -> list[str]:
     more = sorted(set(process.sets.bounding) - set(DEFAULT_CAPABILITIES))
     if more:
         lines.append(f"capabilities: {who} has {', '.join(more)}, beyond the usual")
-    if not process.seccomp:
+    if isinstance(process.seccomp, Calls):
+        lines.append(f"seccomp: {who} has a filter of system calls of its own, see the document")
+    elif not process.seccomp:
         lines.append(f"seccomp: {who} may make any system call")
     if not process.no_new_privileges:
         lines.append(f"privileges: {who} may gain them from set-uid files in the root")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tools.sev.errors import FormatError
-from tools.sev.workload import canonical
+from tools.sev.workload import calls, canonical
 from tools.sev.workload.canonical import INTEGER_MAX
 from tools.sev.workload.document import (
     CAPABILITIES,
@@ -130,7 +130,7 @@ def _process(fields: Fields) -> Process:
         capabilities=_capabilities(fields.table("capabilities"), uid=uid),
         no_new_privileges=fields.flag("no_new_privileges"),
         rlimits=fields.items("rlimits", len(RLIMITS), _rlimit),
-        seccomp=fields.choice("seccomp", "default", "none") == "default",
+        seccomp=calls.read(fields),
         terminal=fields.flag("terminal"),
         host=_doors(fields.table("host")),
     )

@@ -5,6 +5,8 @@
 
 use std::ffi::CString;
 
+use crate::process::rules::Rules;
+
 /// By number: include/uapi/linux/capability.h.
 #[rustfmt::skip]
 pub const CAPABILITIES: [&str; 41] = [
@@ -83,6 +85,16 @@ pub struct Limit {
     pub hard: u64,
 }
 
+/// Which filter of system calls is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    #[default]
+    None,
+    /// That of filter.rs.
+    Usual,
+    Spelt(Rules),
+}
+
 /// All that exec needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
@@ -94,8 +106,7 @@ pub struct Command {
     pub groups: Vec<u32>,
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
-    /// Whether the filter of system calls (process/filter.rs) is on.
-    pub filtered: bool,
+    pub filter: Filter,
     pub limits: Vec<Limit>,
     /// Whether its standard streams are a terminal of its own.
     pub terminal: bool,

@@ -11,7 +11,7 @@ use std::os::unix::fs::fchown;
 
 use crate::channel::message::Size;
 use crate::failure::{Code, Context, Failure};
-use crate::process::command::Command;
+use crate::process::command::{Command, Filter};
 use crate::process::container::{self, Container};
 use crate::process::filter;
 use crate::sys::{self, credentials, terminal};
@@ -119,16 +119,30 @@ fn enter(request: &Command, container: &Container, streams: &Streams) -> Result<
     }
     let capabilities = &request.capabilities;
     credentials::bound_capabilities(capabilities.bounding).context(what, "bounding set")?;
-    if request.filtered {
-        // While this is still root: without no_new_privileges nobody else may.
-        sys::filter_calls(&filter::program()).context(what, "filter of system calls")?;
+    if !request.no_new_privileges {
+        // While this is still root: nobody else may then.
+        filter(request)?;
     }
     credentials::become_user(request.uid, request.gid, &request.groups).context(what, "user and groups")?;
     credentials::set_capabilities(capabilities).context(what, "capabilities")?;
     if request.no_new_privileges {
         sys::no_new_privileges().context(what, "no new privileges")?;
     }
-    sys::reset_signals_and_umask().context(what, "signals")
+    sys::reset_signals_and_umask().context(what, "signals")?;
+    if request.no_new_privileges {
+        // As late as can be: the filter is the program's, and what comes before need not be in it.
+        filter(request)?;
+    }
+    Ok(())
+}
+
+fn filter(request: &Command) -> Result<(), Failure> {
+    let program = match &request.filter {
+        Filter::None => return Ok(()),
+        Filter::Usual => filter::program(),
+        Filter::Spelt(rules) => rules.program(),
+    };
+    sys::filter_calls(&program).context(Code::Spawn, "filter of system calls")
 }
 
 fn lossless(text: &CStr) -> &std::ffi::OsStr {

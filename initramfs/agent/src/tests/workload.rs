@@ -8,7 +8,7 @@ use std::ffi::CString;
 use super::fuzz::Random;
 use crate::channel::message::{Run, Size};
 use crate::failure::{Code, Failure};
-use crate::process::command::Capabilities;
+use crate::process::command::{Capabilities, Filter};
 use crate::root::protect::Protected;
 use crate::root::rootfs::Source;
 use crate::workload::bound::Bound;
@@ -98,7 +98,7 @@ fn the_workload_starts_once_and_an_entry_as_often_as_it_says() {
     let sets = process.command.capabilities;
     assert_eq!((sets.bounding, sets.permitted, sets.effective), (kill | 1, kill, kill));
     assert_eq!((sets.inheritable, sets.ambient), (kill, kill));
-    assert!(process.command.no_new_privileges && process.command.filtered);
+    assert!(process.command.no_new_privileges && process.command.filter == Filter::Usual);
     assert_eq!(code(guest.run(&request(0, &[]))), Some(Code::Refused));
     for _ in 0..3 {
         assert_eq!(guest.run(&request(1, &[])).unwrap().command.capabilities, Capabilities::default());

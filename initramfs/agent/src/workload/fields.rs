@@ -90,8 +90,13 @@ impl Fields {
     }
 
     pub fn table(&mut self, key: &str) -> Read<Self> {
-        let path = self.place(key);
-        Self::new(self.take(key)?, &path)
+        let value = self.take(key)?;
+        self.within(key, value)
+    }
+
+    /// The table that a value, taken from `key`, must be.
+    pub fn within(&self, key: &str, value: Value) -> Read<Self> {
+        Self::new(value, &self.place(key))
     }
 
     /// A list of at most `most`, each read by `make` as the key "item" of a table of its own.

@@ -4,6 +4,7 @@
 //! The workload document: what runs in this guest and what its host may do (docs/workload.md).
 
 pub mod bound;
+pub mod calls;
 pub mod document;
 pub mod fields;
 pub mod json;

@@ -6,6 +6,7 @@
 use std::ffi::CString;
 
 use crate::process::command::{capability_mask, Capabilities, Command, Limit, CAPABILITIES, RLIMITS};
+use crate::workload::calls;
 use crate::workload::document::{distinct, FEW};
 use crate::workload::fields::{Fields, Read};
 use crate::workload::json::Value;
@@ -88,7 +89,7 @@ pub fn read(mut fields: Fields) -> Read<Process> {
         groups: fields.rising("groups", MAX_GROUPS, |item| item.id("item"))?,
         capabilities: capabilities(fields.table("capabilities")?)?,
         no_new_privileges: fields.flag("no_new_privileges")?,
-        filtered: fields.choice("seccomp", &["none", "default"])? == 1,
+        filter: calls::read(&mut fields)?,
         limits,
         terminal: fields.flag("terminal")?,
     };
