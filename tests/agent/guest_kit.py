@@ -25,8 +25,8 @@ WINDOW, READY, STARTED, STDOUT, STDERR, EXITED, ERROR = 0x20, 0x31, 0x32, 0x33, 
 
 WINDOW_BYTES = 262_144
 APPLETS = (
-    "sh", "cat", "chmod", "chroot", "dd", "dmesg", "grep", "id", "ls", "mkdir", "mknod", "mount", "readlink", "seq",
-    "sleep", "sort", "stty", "touch", "true", "tty", "umount", "unshare", "yes",
+    "sh", "cat", "chmod", "chroot", "dd", "df", "dmesg", "grep", "id", "ls", "mkdir", "mknod", "mount", "readlink",
+    "seq", "sleep", "sort", "stty", "touch", "true", "tty", "umount", "unshare", "yes",
 )  # fmt: skip
 FILES = {
     "data/secret": b"hush\n",

@@ -116,9 +116,10 @@ def test_masked_and_read_only_paths(bound: Bound, root: Tar, protected: bool) ->
     script = (
         "cat /data/secret; ls /data/folder; cat /data/fixed/inside; touch /data/fixed/new && echo fixed;"
         "touch /data/free/new && echo free; touch /new && echo root; touch /scratch/new && echo scratch;"
-        "/data/fixed/inside; cat /proc/filesystems | grep -c erofs"
+        "/data/fixed/inside; cat /proc/filesystems | grep -c erofs; df -k /dev/shm | grep -c ' 512 '; ls -d /dev/mqueue"
     )
-    document = Document(root=root, process=sh(script), mounts=(Mount(target="/scratch", length=1 << 20),))
+    mounts = (Mount(target="/scratch", length=1 << 20), Mount(target="/dev/shm", length=1 << 19))
+    document = Document(root=root, process=sh(script), mounts=mounts)
     if protected:
         document = dataclasses.replace(
             document,
@@ -130,7 +131,7 @@ def test_masked_and_read_only_paths(bound: Bound, root: Tar, protected: bool) ->
         (result,) = run_all(guest, document)
     fixed, free, folder = b"fixed\n", b"fixed\nfree\nroot\n", b"hush\ninside\n"
     expected = (b"", fixed, b"", b"0\n") if protected else (folder, fixed, free, b"1\n")
-    assert result.out == b"".join((*expected[:3], b"scratch\n", expected[3]))
+    assert result.out == b"".join((*expected[:3], b"scratch\n", expected[3], b"1\n/dev/mqueue\n"))
     assert result.err.count(b"Read-only file system") == (3 if protected else 0)
     # A read-only path stays what it was otherwise: its programs run.
     assert b"fixed: not found" in result.err
@@ -147,14 +148,14 @@ def test_the_agents_image_is_out_of_reach(bound: Bound, root: Tar) -> None:
     own = Process(argv=("/data/self",), environment=ENVIRONMENT)
     script = Process(argv=("/data/script",), environment=ENVIRONMENT)
     # Between the last thing that the agent does for a child and its exec lies the search for the program.
-    long = dataclasses.replace(sh("true"), environment=(f"PATH={'/no:' * 10_000}/bin",))
-    nothing = Exec(name="nothing", count=30, process=long)
+    long = dataclasses.replace(sh("true"), environment=(f"PATH={'/no:' * 3_000}/bin",))
+    nothing = Exec(name="nothing", count=10, process=long)
     stop = sh("touch /tmp/stop")
     document = Document(root=root, process=sh(watch), exec=(*entries(own, script, stop), nothing))
     with bound(document) as guest:
         guest.send(guest_kit.RUN, 1, guest_kit.run_entry())
         results = guest.collect_all([1], until=b"up\n")
-        for number, entry in enumerate((1, 2, *(4 for _ in range(30)), 3), 2):
+        for number, entry in enumerate((1, 2, *(4 for _ in range(10)), 3), 2):
             guest.send(guest_kit.RUN, number, guest_kit.run_entry(entry=entry))
             guest.finish(number, results)
         guest.collect_all([], results=results)

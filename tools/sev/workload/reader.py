@@ -42,6 +42,7 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _HOSTNAME = r"[A-Za-z0-9.-]{1,64}"
 _FOLDER = r"/|(/[^/]+)+"
 _RESERVED = ("/proc", "/sys", "/dev")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  in the guest
 
 
 def parse(data: bytes, *, where: str) -> Document:
@@ -184,7 +185,8 @@ def _path(item: Fields) -> str:
 
 def _target(fields: Fields) -> str:
     path = _folder(fields, "target")
-    if path == "/" or any(path == one or path.startswith(f"{one}/") for one in _RESERVED):
+    reserved = any(path == one or path.startswith(f"{one}/") for one in _RESERVED)
+    if path == "/" or (reserved and path != _SHARED_MEMORY):
         raise fields.fault("target", f"is / or in {', '.join(_RESERVED)}, which are the agent's")
     return path
 

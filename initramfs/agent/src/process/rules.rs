@@ -7,7 +7,7 @@ use crate::process::filter::{
     head, Instruction, FIRST_ARGUMENT, IF_AT_LEAST, IF_EQUAL, LOAD, NUMBER, RETURN,
 };
 
-/// Jump if greater, and the bitwise and (include/uapi/linux/bpf_common.h).
+/// Jump if greater, and the bitwise and (`include/uapi/linux/bpf_common.h`).
 const IF_GREATER: u16 = 0x25;
 const AND: u16 = 0x54;
 

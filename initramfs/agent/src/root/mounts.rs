@@ -49,7 +49,7 @@ const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 /// How the workload asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
 const REPORTS: Mount = optional("configfs", "/sys/kernel/config", SAFE);
 
-const CONTAINER: [Mount; 7] = [
+const CONTAINER: [Mount; 8] = [
     mount("proc", "/proc", SAFE, None),
     mount("sysfs", "/sys", READ_ONLY, None),
     optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
@@ -63,6 +63,8 @@ const CONTAINER: [Mount; 7] = [
         Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
     ),
     mount("tmpfs", "/dev/shm", SAFE, Some("mode=1777,size=64m")),
+    // Of the container's IPC namespace.
+    optional("mqueue", "/dev/mqueue", SAFE),
 ];
 
 /// Linux device numbers (Documentation/admin-guide/devices.txt), all mode 0666.

@@ -10,7 +10,7 @@ const X86_64: u32 = 0xc000_003e;
 const ALLOW: u32 = 0x7fff_0000;
 const DENY: u32 = 0x0005_0001;
 
-/// What the program answers; offsets of struct seccomp_data.
+/// What the program answers; offsets of `struct seccomp_data`.
 fn answer(program: &[Instruction], architecture: u32, call: u32, arguments: [u64; 6]) -> u32 {
     let mut data = [call.to_le_bytes(), architecture.to_le_bytes(), [0; 4], [0; 4]].concat();
     data.extend(arguments.iter().flat_map(|argument| argument.to_le_bytes()));
