@@ -20,22 +20,32 @@ from typing import Self
 
 HELLO, CONTAINER, SPAWN, STDIN, STDIN_EOF, SIGNAL, SHUTDOWN = 0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16
 WORKLOAD, FILE, PREPARE, RUN, REFUSED = 0x17, 0x18, 0x19, 0x1A, 0x36
+RESIZE = 0x15
 WINDOW, READY, STARTED, STDOUT, STDERR, EXITED, ERROR = 0x20, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3F
 
 WINDOW_BYTES = 262_144
 APPLETS = (
-    "sh", "cat", "chroot", "dd", "grep", "id", "ls", "mkdir", "mknod", "mount", "sleep", "touch", "true", "umount",
-    "unshare", "yes",
+    "sh", "cat", "chmod", "chroot", "dd", "df", "dmesg", "grep", "id", "ls", "mkdir", "mknod", "mount", "readlink",
+    "seq", "sleep", "sort", "stty", "touch", "true", "tty", "umount", "unshare", "yes",
 )  # fmt: skip
+FILES = {
+    "data/secret": b"hush\n",
+    "data/folder/inside": b"seen\n",
+    "data/fixed/inside": b"fixed\n",
+    "data/free/inside": b"free\n",
+    "data/self": b"#!/proc/self/exe\n",
+    "data/script": b"#!/bin/sh\necho ran\n",
+}
+"""In the root, beside busybox; programs all of them."""
 
 
 def root_tar(busybox: Path, target: Path) -> Path:
-    """A root with busybox in it."""
+    """A root with busybox and a few files in it."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
-        member = tarfile.TarInfo("bin/busybox")
-        data = busybox.read_bytes()
-        member.size, member.mode = len(data), 0o755
-        archive.addfile(member, io.BytesIO(data))
+        for name, data in {"bin/busybox": busybox.read_bytes(), **FILES}.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o755
+            archive.addfile(member, io.BytesIO(data))
         for applet in APPLETS:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
@@ -55,16 +65,16 @@ def container(*, kind: int = 1, length: int = 0, limit: int = 0, name: bytes = b
     return struct.pack("<BQQ", kind, length, limit) + counted(name)
 
 
-def run_entry(*environment: bytes, entry: int = 0, flags: int = 2) -> bytes:
+def run_entry(*environment: bytes, entry: int = 0, flags: int = 2, size: tuple[int, int] = (0, 0)) -> bytes:
     payload = struct.pack("<B3xII", flags, entry, len(environment)) + b"".join(map(counted, environment))
-    return payload + struct.pack("<HH", 0, 0)
+    return payload + struct.pack("<HH", *size)
 
 
-def spawn(*argv: bytes, uid: int = 0, flags: int = 0) -> bytes:
+def spawn(*argv: bytes, uid: int = 0, flags: int = 0, size: tuple[int, int] = (0, 0)) -> bytes:
     environment = counted(b"PATH=/bin")
     payload = struct.pack("<BIIH", flags, uid, uid, 0) + counted(b"/")
     payload += struct.pack("<I", len(argv)) + b"".join(map(counted, argv))
-    return payload + struct.pack("<I", 1) + environment + struct.pack("<HH", 0, 0)
+    return payload + struct.pack("<I", 1) + environment + struct.pack("<HH", *size)
 
 
 @dataclass(kw_only=True)
@@ -196,28 +206,21 @@ class Guest:
         if results is None:
             results = {process: Result() for process in processes}
         while any(one.exited is None and one.error is None for one in results.values()):
-            if until is not None and any(one.out == until for one in results.values()):
+            if until is not None and any(one.out.endswith(until) for one in results.values()):
                 break
             frame = self.receive()
             assert frame is not None, "the guest is gone"
-            kind, process, payload = frame
-            result = results[process]
-            if kind == STDOUT:
-                result.out += payload
-            elif kind == STDERR:
-                result.err += payload
-            elif kind == WINDOW:
-                result.windows.append(struct.unpack("<II", payload)[1])
-            elif kind == REFUSED:
-                assert payload[1:4] == bytes(3)
-                result.refused.append(payload[0])
-            elif kind == EXITED:
-                result.exited = struct.unpack("<BBHI", payload)
-            elif kind == ERROR:
-                result.error = failure(payload)
-            else:
-                assert kind == STARTED, frame
+            note(results, frame)
         return results
+
+    def finish(self, process: int, results: dict[int, Result]) -> Result:
+        """Until this process, one of several that live, has ended or was refused."""
+        one = results.setdefault(process, Result())
+        while one.exited is None and one.error is None:
+            frame = self.receive()
+            assert frame is not None, "the guest is gone"
+            note(results, frame)
+        return one
 
     def last_words(self) -> tuple[int, str] | None:
         """ERROR for the connection, if one came, once the guest is off."""
@@ -230,6 +233,27 @@ class Guest:
 
     def log(self) -> str:
         return self.console.read_text(errors="replace")
+
+
+def note(results: dict[int, Result], frame: tuple[int, int, bytes]) -> None:
+    """Adds a frame to what its process did."""
+    kind, process, payload = frame
+    result = results[process]
+    if kind == STDOUT:
+        result.out += payload
+    elif kind == STDERR:
+        result.err += payload
+    elif kind == WINDOW:
+        result.windows.append(struct.unpack("<II", payload)[1])
+    elif kind == REFUSED:
+        assert payload[1:4] == bytes(3)
+        result.refused.append(payload[0])
+    elif kind == EXITED:
+        result.exited = struct.unpack("<BBHI", payload)
+    elif kind == ERROR:
+        result.error = failure(payload)
+    else:
+        assert kind == STARTED, frame
 
 
 def failure(payload: bytes) -> tuple[int, str]:

@@ -13,11 +13,6 @@ from tests.agent import guest_kit
 Boot = Callable[..., guest_kit.Guest]
 
 
-@pytest.fixture(scope="session")
-def disk(busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return guest_kit.root_tar(busybox, tmp_path_factory.mktemp("root") / "root.tar")
-
-
 @pytest.fixture
 def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
     def start(*, image: Path = disk, append: str = "") -> guest_kit.Guest:
@@ -64,7 +59,7 @@ def test_two_processes_windows_and_signals(boot: Boot) -> None:
 def test_workload_is_confined_to_its_root(boot: Boot) -> None:
     with boot() as guest:
         guest.ready()
-        assert guest.run(1, b"ls", b"/").out.split() == [b"bin", b"dev", b"proc", b"sys", b"tmp"]
+        assert guest.run(1, b"ls", b"/").out.split() == [b"bin", b"data", b"dev", b"proc", b"sys", b"tmp"]
         mounts = guest.run(2, b"cat", b"/proc/self/mountinfo").out.decode()
         points = [line.split()[4] for line in mounts.splitlines()]
         assert points[0] == "/"
@@ -113,7 +108,7 @@ def test_spawn_errors_concern_one_process(boot: Boot) -> None:
         cases: list[tuple[bytes, int]] = [
             (guest_kit.spawn(b"no-such-program"), 5),
             (guest_kit.spawn(b"/bin"), 6),
-            (guest_kit.spawn(b"sh", flags=1), 2),
+            (guest_kit.spawn(b"sh", flags=1, size=(4097, 80)), 3),
             (guest_kit.spawn(b"sh", uid=0xFFFF_FFFF), 3),
             (guest_kit.spawn(b"a\0b"), 3),
         ]

@@ -3,7 +3,6 @@
 """A booted guest that is bound to a workload document, before a host that wants something else."""
 
 import dataclasses
-import hashlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests.agent import guest_kit
-from tools.sev.workload.document import Document, Doors, Exec, Mount, Process, Rlimit, SuppliedFile, Tar, Variable
+from tests.agent.conftest import ENVIRONMENT, sh
+from tools.sev.workload.document import (
+    Capabilities,
+    Document,
+    Doors,
+    Exec,
+    Mount,
+    Rlimit,
+    SuppliedFile,
+    Tar,
+    Variable,
+)
 
 Boot = Callable[..., guest_kit.Guest]
-ENVIRONMENT = ("PATH=/bin",)
-
-
-@pytest.fixture(scope="session")
-def disk(busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return guest_kit.root_tar(busybox, tmp_path_factory.mktemp("root") / "root.tar")
 
 
 @pytest.fixture
@@ -37,37 +41,43 @@ def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
     return start
 
 
-@pytest.fixture
-def root(disk: Path) -> Tar:
-    data = disk.read_bytes()
-    return Tar(length=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def sh(script: str, **doors: object) -> Process:
-    host = Doors(**doors)  # type: ignore[arg-type]  # fields of several types
-    return Process(argv=("sh", "-c", script), environment=ENVIRONMENT, host=host)
-
-
 def bind(document: Document) -> str:
     return f"sev_agent.workload={document.sha256}"
 
 
-def test_a_second_process_of_the_hosts_choice(boot: Boot, root: Tar) -> None:
-    """The attack: SPAWN on the port reads the workload's file and environment, and may ask for reports.
+ATTACKS = {
+    b"cat /tmp/secret": b"hush\n",
+    b"cat /proc/[0-9]*/environ | grep -c -a SECRET=hush": b"1\n",
+    b"ls -d /sys/kernel/config/tsm/report": b"/sys/kernel/config/tsm/report\n",
+    b"kill -9 -1; echo killed": b"killed\n",
+}
+"""Scripts of the host, and what it gets where nothing stops it."""
 
-    Refused in a bound guest, and so is a second RUN; the guest goes on. Below, the same SPAWN in an unbound one.
+
+def test_a_second_process_of_the_hosts_choice(boot: Boot, root: Tar) -> None:
+    """The attack: SPAWN on the port reads the workload's 0600 file and its environment, and reaches reports.
+
+    Refused in a bound guest, and so is a second RUN; the guest goes on. Below, the same SPAWNs in an unbound one.
     """
-    attack = guest_kit.spawn(b"cat", b"/tmp/secret")
-    document = Document(root=root, process=sh("echo hush > /tmp/secret; chmod 600 /tmp/secret; sleep 4; exit 3"))
+    script = (
+        "echo hush > /tmp/secret; chmod 600 /tmp/secret; echo up; while ! test -e /tmp/go; do sleep 0.1; done; exit 3"
+    )
+    workload = dataclasses.replace(sh(script), environment=(*ENVIRONMENT, "SECRET=hush"))
+    document = Document(root=root, process=workload, exec=(Exec(name="go", count=1, process=sh("touch /tmp/go")),))
+    attacks = {number: guest_kit.spawn(b"sh", b"-c", script) for number, script in enumerate(ATTACKS, 2)}
     with boot(binding=bind(document)) as guest:
         guest.bound(document.data).expect(guest_kit.READY)
         guest.send(guest_kit.RUN, 1, guest_kit.run_entry())
-        guest.expect(guest_kit.STARTED)
-        guest.send(guest_kit.SPAWN, 2, attack)
-        guest.send(guest_kit.RUN, 3, guest_kit.run_entry())
-        guest.send(guest_kit.RUN, 4, guest_kit.run_entry(entry=1))
-        results = guest.collect([1, 2, 3, 4])
-        for process in (2, 3, 4):
+        results = guest.collect_all(range(1, 10), until=b"up\n")
+        for number, attack in attacks.items():
+            guest.send(guest_kit.SPAWN, number, attack)
+        refused = [*attacks, 7, 8]
+        guest.send(guest_kit.RUN, 7, guest_kit.run_entry())
+        guest.send(guest_kit.RUN, 8, guest_kit.run_entry(entry=2))
+        guest.send(guest_kit.RUN, 9, guest_kit.run_entry(entry=1))
+        del results[6]
+        guest.collect_all([], results=results)
+        for process in refused:
             error = results[process].error
             assert error is not None
             assert error[0] == 9, error
@@ -75,9 +85,12 @@ def test_a_second_process_of_the_hosts_choice(boot: Boot, root: Tar) -> None:
         assert results[1].exited == (0, 0, 0, 3)
     with boot(binding="sev_agent.unbound") as guest:
         guest.ready()
-        guest.run(1, b"sh", b"-c", b"echo hush > /tmp/secret")
-        guest.send(guest_kit.SPAWN, 2, attack)
-        assert guest.collect([2])[2].out == b"hush\n"
+        secret = b"export SECRET=hush; exec sh -c '%s'" % script.encode()
+        guest.send(guest_kit.SPAWN, 1, guest_kit.spawn(b"sh", b"-c", secret))
+        results = guest.collect_all([1], until=b"up\n")
+        for (number, attack), got in zip(attacks.items(), ATTACKS.values(), strict=True):
+            guest.send(guest_kit.SPAWN, number, attack)
+            assert guest.finish(number, results).out == got
 
 
 def test_a_refusal_may_end_the_guest(boot: Boot, root: Tar) -> None:
@@ -140,10 +153,12 @@ def test_the_container_is_the_documents(boot: Boot, root: Tar) -> None:
         uid=1000,
         gid=1001,
         groups=(7,),
-        capabilities=("kill",),
+        capabilities=Capabilities.of(("kill",), uid=1000),
         rlimits=(Rlimit(name="nofile", soft=77, hard=88),),
     )
-    free = dataclasses.replace(sh(script), capabilities=("chown", "kill"), seccomp=False, no_new_privileges=False)
+    free = dataclasses.replace(
+        sh(script), capabilities=Capabilities.of(("chown", "kill"), uid=0), seccomp=False, no_new_privileges=False
+    )
     document = Document(
         root=root,
         process=bound,

@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes in one booted guest, and a guest that a monitor keeps: what an OCI runtime builds on."""
+"""Several processes in one booted guest, on terminals too, and a guest that a monitor keeps: for an OCI runtime."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.boot.conftest import Guest
+from tests.launcher.terminal_kit import Desk
 from tools.launcher.base.errors import WorkloadError
-from tools.launcher.channel.protocol import Process
+from tools.launcher.channel.requests import Process
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Streams
 from tools.launcher.guest import monitor
@@ -63,3 +66,26 @@ def test_a_guest_that_waits_for_its_start(up: Up, tmp_path: Path) -> None:
     assert monitor.ask(tmp_path, "state")["state"] == "created"
     monitor.ask(tmp_path, "start")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def test_a_shell_on_a_terminal(guest: Guest, tmp_path: Path) -> None:
+    """Line editing, interrupts and sizes are the guest's; the end is the shell's, and the terminal as before."""
+    argv = guest.argv(["sh", "-i"], "--tty", "--open", "stdin", "--open", "resize")
+    with contextlib.closing(Desk(argv, cwd=tmp_path)) as desk:
+        desk.until(b"# ")
+        assert desk.raw
+        desk.type(b"tty; stty size\r", b"\r\n/dev/pts/0\r\n31 97\r\n")
+        desk.resize(43, 111)
+        desk.type(b"while [ \"$(stty size)\" != '43 111' ]; do sleep 0.1; done; echo re''sized\r", b"resized")
+        # An interrupt ends the command and neither the shell nor the launcher.
+        desk.type(b"echo wai''ting; sleep 1000\r", b"waiting")
+        desk.type(b"\x03", b"# ")
+        desk.type(b"echo $((40 + 2))\r", b"\r\n42\r\n")
+        desk.type(b"exit 9\r", b"exit")
+        assert desk.end() == 9
+
+
+def test_a_terminal_without_keys(guest: Guest) -> None:
+    """Standard output need not be one; both streams come as one, and lines end as terminals have it."""
+    done = guest.sh("tty; stty size; echo err >&2", "--tty")
+    assert (done.returncode, done.stdout) == (0, b"/dev/pts/0\r\n24 80\r\nerr\r\n")

@@ -216,6 +216,8 @@ class Agent:
                 self.push(payload)
             elif kind == 0x13:
                 self.push(None)
+            elif kind == 0x15:
+                self.resized(payload)
             elif kind == 0x14 and self.process is not None:
                 self.process.send_signal(struct.unpack("<I", payload)[0])
             elif kind == 0x16:
@@ -227,6 +229,12 @@ class Agent:
                 with self.credit:
                     self.windows[stream] += more
                     self.credit.notify_all()
+
+    def resized(self, payload: bytes) -> None:
+        rows, columns = struct.unpack("<HH", payload)
+        if "STANDIN_LOG" in os.environ:
+            with pathlib.Path(os.environ["STANDIN_LOG"] + ".sizes").open("a", encoding="utf-8") as log:
+                log.write(f"{rows} {columns}\n")
 
     def of_a_document(self, kind: int, process: int, payload: bytes, behaviour: str) -> None:
         if kind == 0x17:
@@ -273,7 +281,7 @@ class Agent:
             (size,) = struct.unpack_from("<I", payload, offset)
             more.append(payload[offset + 4 : offset + 4 + size])
             offset += 4 + size
-        assert payload[offset:] == bytes(4)
+        self.resized(payload[offset:])
         what = self.document["process"]
         argv = [word.encode() for word in what["argv"]]
         env = [entry.encode() for entry in what["environment"]] + more

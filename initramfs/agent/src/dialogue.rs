@@ -3,7 +3,7 @@
 
 //! What each message of the host does, in a guest that the host commands and in one that a document commands.
 
-use crate::channel::message::{kind, Container, Message, RootKind, Run, Spawn};
+use crate::channel::message::{kind, Container, Message, RootKind, Run, Size, Spawn};
 use crate::channel::reply;
 use crate::event_loop::{Agent, Authority, End, State};
 use crate::failure::{Code, Failure};
@@ -11,9 +11,10 @@ use crate::log::log;
 use crate::process::container::{self, Request};
 use crate::process::live::Process;
 use crate::process::spawn;
+use crate::root::protect::Protected;
 use crate::root::rootfs::Source;
 use crate::workload::bound::{refused, Bound};
-use crate::workload::document::{self, Doors};
+use crate::workload::process::{self, Doors};
 
 const MAX_PROCESSES: usize = 64;
 
@@ -86,6 +87,7 @@ impl Agent {
             mounts: Vec::new(),
             files: Vec::new(),
             reports: true,
+            protected: Protected::default(),
         })
     }
 
@@ -101,8 +103,8 @@ impl Agent {
             let why = refused("the workload document says what runs: no process of the host's choice");
             return self.refuse(id, kind::SPAWN, &why);
         }
-        let started = request.and_then(|Spawn { stdin_at_end, command }| {
-            self.start(id, document::Process { command, doors: Doors::all() }, stdin_at_end)
+        let started = request.and_then(|Spawn { stdin_at_end, size, command }| {
+            self.start(id, process::Process { command, doors: Doors::all() }, stdin_at_end, size)
         });
         self.started(id, started);
         Ok(())
@@ -118,7 +120,7 @@ impl Agent {
             Ok(request) => {
                 let allowed = bound.run(&request);
                 let Some(process) = self.refusing(id, kind::RUN, allowed)? else { return Ok(()) };
-                self.start(id, process, request.stdin_at_end)
+                self.start(id, process, request.stdin_at_end, request.size)
             }
         };
         self.started(id, started);
@@ -133,14 +135,20 @@ impl Agent {
         Ok(())
     }
 
-    fn start(&self, id: u32, process: document::Process, stdin_at_end: bool) -> Result<Process, Failure> {
+    fn start(
+        &self,
+        id: u32,
+        process: process::Process,
+        stdin_at_end: bool,
+        size: Size,
+    ) -> Result<Process, Failure> {
         if self.processes.len() >= MAX_PROCESSES {
             return Err(Failure::new(Code::Spawn, format!("{MAX_PROCESSES} processes are live already")));
         }
         let State::Ready(container) = &self.state else {
             return Err(Failure::new(Code::Internal, "no container"));
         };
-        let spawned = spawn::spawn(&process.command, container)?;
+        let spawned = spawn::spawn(&process.command, container, size)?;
         Ok(Process::new(id, spawned, process.doors, stdin_at_end, self.output_window))
     }
 
@@ -168,7 +176,13 @@ impl Agent {
                 };
                 self.with(id, kind::SIGNAL, |doors| doors.takes_signal(number), send)
             }
-            Message::Resize(id) => self.with(id, kind::RESIZE, |doors| doors.resize, |_| Ok(())),
+            Message::Resize(id, size) => {
+                let resize = |process: &mut Process| {
+                    process.resize(size);
+                    Ok(())
+                };
+                self.with(id, kind::RESIZE, |doors| doors.resize, resize)
+            }
             _ => Err(Failure::protocol("message not allowed in this state")),
         }
     }

@@ -204,13 +204,14 @@ impl Agent {
 
     /// The reaper has built the root, or could not.
     fn root_report(&mut self) -> Result<(), Failure> {
-        let State::Preparing(container, mut report, verity) =
+        let State::Preparing(mut container, mut report, verity) =
             std::mem::replace(&mut self.state, State::Greeting)
         else {
             return Err(Failure::new(Code::Internal, "unexpected root report"));
         };
         match container::read_report(&mut report).context(Code::Internal, "root report")? {
             Some(Ok(())) => {
+                container.root_is_ready()?;
                 log!("container root is ready");
                 reply::encode_ready(&mut self.out, verity);
                 self.state = State::Ready(container);

@@ -25,6 +25,7 @@ mod tests;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 
 use channel::port::Port;
 use channel::reply;
@@ -110,6 +111,7 @@ fn prepare() -> Result<(), Failure> {
     mounts::agent().context(internal, "agent")?;
     claim_standard_streams().context(internal, "standard streams")?;
     fs::write("/proc/self/oom_score_adj", "-1000").context(internal, "oom_score_adj")?;
+    close_image().context(internal, "the agent's own file")?;
     // A kernel without networks has no loopback; nothing here needs one.
     let _ = sys::loopback_up();
     Ok(())
@@ -122,6 +124,16 @@ fn claim_standard_streams() -> io::Result<()> {
     // When they were closed, `null` is one of them and must stay open.
     std::mem::forget(null);
     Ok(())
+}
+
+/// From here on nothing executes this program again: not a child of the container that is still this image and takes
+/// a script's first line, `#!/proc/self/exe`, at its word. What runs cannot be written to; without a name it cannot be
+/// replaced either.
+fn close_image() -> io::Result<()> {
+    let image = fs::read_link("/proc/self/exe")?;
+    // Even root executes only what is executable for somebody.
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o0))?;
+    fs::remove_file(&image)
 }
 
 fn read_command_line() -> Result<CommandLine, Failure> {

@@ -15,6 +15,9 @@ use std::path::Path;
 
 pub use libc::pollfd as PollFd;
 
+pub mod credentials;
+pub mod terminal;
+
 /// The C entry point. Rust's own start code aborts when descriptors 0 to 2 are closed and there is no /dev/null,
 /// which is exactly how a guest without a console starts its PID 1.
 #[cfg(not(test))]
@@ -153,6 +156,19 @@ pub fn mount(
     .map(drop)
 }
 
+/// The flags of the mount that a path is on, as `mount` takes them: no devices, no programs, no set-uid, read-only.
+pub fn mount_flags(path: &str) -> io::Result<u64> {
+    let path = c_string(path)?;
+    // SAFETY: the string outlives the call, which fills the structure.
+    let found = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        check(libc::statvfs(path.as_ptr(), &raw mut found))?;
+        found.f_flag
+    };
+    // The numbers of these four are the same in both.
+    Ok(found & (libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOSUID | libc::MS_RDONLY))
+}
+
 /// Detaches a mount and everything below it.
 pub fn detach(target: &str) -> io::Result<()> {
     let target = c_string(target)?;
@@ -175,6 +191,16 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the returned descriptor is new and owned by nobody else. Pidfds are close-on-exec.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        let fd = check(libc::c_int::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// A copy of a descriptor of the process behind `pidfd`, close-on-exec.
+pub fn descriptor_of(pidfd: &impl AsFd, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the returned descriptor is new and owned by nobody else.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0);
         let fd = check(libc::c_int::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?)?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
@@ -258,22 +284,6 @@ pub fn set_undumpable() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
 }
 
-/// Drops every capability outside `keep` (bit mask by capability number) from the bounding set.
-pub fn bound_capabilities(keep: u64) -> io::Result<()> {
-    for capability in 0..64_u64 {
-        // SAFETY: prctl with integer arguments.
-        let known = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
-        if known < 0 {
-            break; // beyond the kernel's last capability
-        }
-        if keep & (1 << capability) == 0 {
-            // SAFETY: as above.
-            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })?;
-        }
-    }
-    Ok(())
-}
-
 /// No program that is executed from here on gives more privileges than its caller has.
 pub fn no_new_privileges() -> io::Result<()> {
     // SAFETY: prctl with integer arguments.
@@ -294,16 +304,6 @@ pub fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
     // SAFETY: pointer and length come from one slice, which the kernel copies and does not write to.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
         .map(drop)
-}
-
-/// Takes on groups, gid and uid, in the order in which each step is still permitted.
-pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: pointer and length come from one slice. -1, "leave unchanged", was refused by the message decoder.
-    unsafe {
-        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
-        check(libc::setresgid(gid, gid, gid))?;
-        check(libc::setresuid(uid, uid, uid)).map(drop)
-    }
 }
 
 /// Replaces the process image. Returns only on failure.

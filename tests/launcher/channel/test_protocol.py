@@ -9,7 +9,7 @@ import pytest
 
 from tests.launcher.standin import frame, hello
 from tools.launcher.channel import link as link_module
-from tools.launcher.channel import protocol
+from tools.launcher.channel import protocol, requests
 from tools.launcher.channel.link import Bound, Container, Life, Link, NoVerityError, Stage
 from tools.launcher.channel.protocol import (
     Decoder,
@@ -17,12 +17,12 @@ from tools.launcher.channel.protocol import (
     Failure,
     Hello,
     Output,
-    Process,
     ProtocolError,
     Ready,
     Started,
     Stream,
 )
+from tools.launcher.channel.requests import Process
 from tools.sev.workload.document import Doors
 
 
@@ -31,42 +31,43 @@ def decode(data: bytes) -> list[protocol.Message]:
 
 
 def test_known_bytes() -> None:
-    assert protocol.host_hello().hex() == "01000000000000000c000000534556410200000000000400"
-    assert protocol.signal_frame(1, 15).hex() == "1400000001000000040000000f000000"
-    assert protocol.window_frame(1, Stream.STDERR, 5).hex() == "2000000001000000080000000200000005000000"
-    container = protocol.container(kind=protocol.RootKind.EROFS, length=4096, writable_limit=0, hostname=b"ab")
+    assert requests.host_hello().hex() == "01000000000000000c000000534556410200000000000400"
+    assert requests.signal_frame(1, 15).hex() == "1400000001000000040000000f000000"
+    assert requests.resize_frame(1, 24, 80).hex() == "15000000010000000400000018005000"
+    assert requests.window_frame(1, Stream.STDERR, 5).hex() == "2000000001000000080000000200000005000000"
+    container = requests.container(kind=protocol.RootKind.EROFS, length=4096, writable_limit=0, hostname=b"ab")
     assert container == bytes.fromhex("10000000 00000000 17000000 02 0010000000000000 0000000000000000 02000000 6162")
     process = Process(argv=[b"a"], env=[b"K=V"], cwd=b"/", uid=1, gid=2, groups=[3], stdin_at_end=True)
-    assert protocol.spawn(1, process) == bytes.fromhex(
+    assert requests.spawn(1, process) == bytes.fromhex(
         "11000000 01000000 2c000000 02 01000000 02000000 0100 03000000 01000000 2f"
         "01000000 01000000 61 01000000 03000000 4b3d56 0000 0000"
     )
 
 
 def test_known_bytes_of_bound_guests() -> None:
-    assert protocol.workload(b"{}").hex() == "1700000000000000020000007b7d"
-    assert protocol.supplied_file(3, b"ab").hex() == "18000000000000000a00000003000000020000006162"
-    assert protocol.prepare(b"ab").hex() == "190000000000000006000000020000006162"
-    what = protocol.Run(doors=Doors(), entry=2, env=[b"K=V"], stdin_at_end=True)
-    assert protocol.run(1, what) == bytes.fromhex(
+    assert requests.workload(b"{}").hex() == "1700000000000000020000007b7d"
+    assert requests.supplied_file(3, b"ab").hex() == "18000000000000000a00000003000000020000006162"
+    assert requests.prepare(b"ab").hex() == "190000000000000006000000020000006162"
+    what = requests.Run(doors=Doors(), entry=2, env=[b"K=V"], stdin_at_end=True)
+    assert requests.run(1, what) == bytes.fromhex(
         "1a000000 01000000 17000000 02000000 02000000 01000000 03000000 4b3d56 0000 0000"
     )
-    parts = protocol.workload(bytes(protocol.PAYLOAD_MAX + 1))
+    parts = requests.workload(bytes(protocol.PAYLOAD_MAX + 1))
     assert struct.unpack_from("<BBHII", parts) == (0x17, 1, 0, 0, protocol.PAYLOAD_MAX)
     assert struct.unpack_from("<BBHII", parts, 12 + protocol.PAYLOAD_MAX) == (0x17, 0, 0, 0, 1)
     with pytest.raises(ValueError, match="exceed"):
-        protocol.workload(bytes(protocol.CONTINUED_MAX + 1))
+        requests.workload(bytes(protocol.CONTINUED_MAX + 1))
 
 
-def bound_link(doors: Doors) -> tuple[Link, protocol.Run]:
+def bound_link(doors: Doors) -> tuple[Link, requests.Run]:
     """A bound guest that is ready."""
     link = Link(Bound(document=b"{}", hostname=b"box", files={1: b"b", 0: b"a"}))
     list(link.feed(hello(bound=1)))
-    sent = protocol.workload(b"{}") + protocol.supplied_file(0, b"a") + protocol.supplied_file(1, b"b")
-    assert bytes(link.outgoing) == protocol.host_hello() + sent + protocol.prepare(b"box")
+    sent = requests.workload(b"{}") + requests.supplied_file(0, b"a") + requests.supplied_file(1, b"b")
+    assert bytes(link.outgoing) == requests.host_hello() + sent + requests.prepare(b"box")
     list(link.feed(frame(0x31, 0, bytes(4))))
     link.outgoing.clear()
-    return link, protocol.Run(doors=doors)
+    return link, requests.Run(doors=doors)
 
 
 def test_a_bound_guest_gets_only_what_its_document_opens() -> None:
@@ -177,11 +178,11 @@ def test_every_changed_byte_of_a_conversation_is_survived() -> None:
 )
 def test_requests_beyond_the_limits(process: Process) -> None:
     with pytest.raises(ValueError, match=r"argument|environment|NUL|groups"):
-        protocol.spawn(1, process)
+        requests.spawn(1, process)
 
 
 def test_spawn_in_parts() -> None:
-    data = protocol.spawn(7, Process(argv=[b"a" * 150_000]))
+    data = requests.spawn(7, Process(argv=[b"a" * 150_000]))
     flags, sizes, position = [], [], 0
     while position < len(data):
         kind, flag, zero, process, length = struct.unpack_from("<BBHII", data, position)
@@ -191,7 +192,7 @@ def test_spawn_in_parts() -> None:
         position += 12 + length
     assert flags == [1, 1, 0]
     assert sizes[:2] == [65536, 65536]
-    whole = protocol.spawn(1, Process(argv=[b"a" * (65536 - 12 - 27)]))
+    whole = requests.spawn(1, Process(argv=[b"a" * (65536 - 12 - 27)]))
     assert struct.unpack_from("<BBHII", whole)[1] == 0
 
 
@@ -225,7 +226,7 @@ def test_a_guest_is_created_before_anything_is_started_in_it() -> None:
     assert link.stage is Stage.READY
     assert not link.outgoing  # created, and nothing has been asked to run
     link.spawn(Process(argv=[b"x"]))
-    assert bytes(link.outgoing) == protocol.spawn(1, Process(argv=[b"x"]))
+    assert bytes(link.outgoing) == requests.spawn(1, Process(argv=[b"x"]))
 
 
 @pytest.mark.parametrize("verity", [0, 1])
@@ -249,7 +250,7 @@ def test_processes_have_windows_streams_and_ends_of_their_own() -> None:
     link = ready()
     first, second = link.spawn(Process(argv=[b"a"])), link.spawn(Process(argv=[b"b"], stdin_at_end=True))
     assert (first.number, second.number) == (1, 2)
-    assert bytes(link.outgoing).endswith(protocol.spawn(2, Process(argv=[b"b"], stdin_at_end=True)))
+    assert bytes(link.outgoing).endswith(requests.spawn(2, Process(argv=[b"b"], stdin_at_end=True)))
     list(link.feed(frame(0x32, 2, bytes(4)) + frame(0x32, 1, bytes(4))))
     list(link.feed(frame(0x33, 1, bytes(65536)) * 4))
     assert first.output_credit[Stream.STDOUT] == 0

@@ -19,8 +19,10 @@ import pytest
 from tests.launcher.standin import frame, hello
 from tools.launcher.base.errors import GuestError, LauncherError, WorkloadError
 from tools.launcher.channel.link import Container, Link
-from tools.launcher.channel.protocol import Process, RootKind
-from tools.launcher.channel.session import Relay, Session, listen
+from tools.launcher.channel.protocol import RootKind
+from tools.launcher.channel.relay import Relay
+from tools.launcher.channel.requests import Process
+from tools.launcher.channel.session import Session, listen
 from tools.launcher.channel.streams import Signals, Streams
 
 Frame = tuple[int, int, bytes]

@@ -30,7 +30,7 @@ CALLER = """
     import functools, sys
     from pathlib import Path
     from tools.launcher.base.errors import LauncherError
-    from tools.launcher.channel.protocol import Process
+    from tools.launcher.channel.requests import Process
     from tools.launcher.guest import bring_up, monitor
     from tools.launcher.guest.binding import UNBOUND
     from tools.launcher.guest.spec import Accel, Wanted, resolve

@@ -12,7 +12,7 @@ import pytest
 from tests.sev.workload.corpus import documents
 from tools.sev.errors import FormatError
 from tools.sev.workload import canonical, reader
-from tools.sev.workload.document import Document, Doors, Process, Tar, Variable, Verity
+from tools.sev.workload.document import Capabilities, Document, Doors, Process, Tar, Variable, Verity
 from tools.sev.workload.openings import openings
 
 ROOT = Tar(length=512, sha256="ab" * 32)
@@ -107,7 +107,12 @@ def test_every_opening_is_named(repository: Path) -> None:
     assert names == [
         "stdin", "environment", "signals", "output", "exec health", "files", "host name", "reports", "refusals",
     ]  # fmt: skip
-    bare = Process(argv=("/app",), capabilities=("chown", "sys_admin"), seccomp=False, no_new_privileges=False)
+    bare = Process(
+        argv=("/app",),
+        capabilities=Capabilities.of(("chown", "sys_admin"), uid=0),
+        seccomp=False,
+        no_new_privileges=False,
+    )
     lines = openings(dataclasses.replace(SMALL, process=bare))
     assert [line.partition(":")[0] for line in lines] == ["output", "capabilities", "seccomp", "privileges", "refusals"]
     assert "sys_admin" in lines[1]

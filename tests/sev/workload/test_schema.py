@@ -40,6 +40,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Keys:
 def whole(repository: Path) -> dict[str, Any]:
     """A document with every key in it but those of a verity root."""
     value: dict[str, Any] = json.loads(next(iter(documents(repository)))[2])
+    argument = {"index": 0, "mask": "0" * 16, "operator": "eq", "value": "f" * 16}
+    rule = {"action": "allow", "arguments": [argument], "calls": [0]}
+    value["process"]["seccomp"] = {"default": 1, "rules": [rule]}
     value["exec"][0]["process"] = copy.deepcopy(value["process"])
     return value
 

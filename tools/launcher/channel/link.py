@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tools.launcher.channel import protocol
-from tools.launcher.channel.protocol import Exited, Failure, Output, ProtocolError, Refused, Run, Stream
+from tools.launcher.channel import protocol, requests
+from tools.launcher.channel.protocol import Exited, Failure, Output, ProtocolError, Refused, Stream
+from tools.launcher.channel.requests import Run
 from tools.sev.workload.document import Doors
 
 
@@ -69,9 +70,12 @@ class Process:
     `doors`: what a workload document opens of it; None in an unbound guest.
     """
 
-    def __init__(self, number: int, *, stdin_credit: int, stdin_open: bool, doors: Doors | None = None) -> None:
+    def __init__(
+        self, number: int, *, stdin_credit: int, stdin_open: bool, doors: Doors | None = None, terminal: bool = False
+    ) -> None:
         self.number = number
         self.doors = doors
+        self.terminal = terminal
         self.life = Life.SPAWNED
         self.stdin_credit = stdin_credit
         self.stdin_open = stdin_open
@@ -83,6 +87,11 @@ class Process:
     def takes_signal(self, number: int) -> bool:
         """Whether it may be sent this signal."""
         return self.doors is None or number in self.doors.signals
+
+    @property
+    def takes_size(self) -> bool:
+        """Whether it has a terminal whose size may be said."""
+        return self.terminal and (self.doors is None or self.doors.resize)
 
 
 class Link:
@@ -111,7 +120,7 @@ class Link:
             if self.stage is Stage.ENDED:
                 break
 
-    def spawn(self, what: protocol.Process | Run) -> Process:
+    def spawn(self, what: requests.Process | Run) -> Process:
         """Ask for a process, from READY on; ValueError when a limit of the protocol is exceeded."""
         if self.stage is not Stage.READY or self.hello is None:
             raise ValueError("there is no container to run a process in")
@@ -124,9 +133,10 @@ class Link:
             stdin_credit=self.hello.stdin_window,
             stdin_open=not what.stdin_at_end and (doors is None or doors.stdin),
             doors=doors,
+            terminal=what.size is not None,
         )
         number = process.number
-        self.outgoing += protocol.run(number, what) if isinstance(what, Run) else protocol.spawn(number, what)
+        self.outgoing += requests.run(number, what) if isinstance(what, Run) else requests.spawn(number, what)
         self.processes[process.number] = process
         return process
 
@@ -149,12 +159,17 @@ class Link:
         """`size` bytes of output have been passed on: the guest may send as many again."""
         process.output_credit[stream] += size
         if process.life < Life.ENDED:
-            self.outgoing += protocol.window_frame(process.number, stream, size)
+            self.outgoing += requests.window_frame(process.number, stream, size)
 
     def send_signal(self, process: Process, number: int) -> None:
         """Forward a signal that the process takes; the agent keeps it until the process exists."""
         if process.life < Life.ENDED and process.takes_signal(number):
-            self.outgoing += protocol.signal_frame(process.number, number)
+            self.outgoing += requests.signal_frame(process.number, number)
+
+    def send_size(self, process: Process, rows: int, columns: int) -> None:
+        """The size of the terminal that the process is shown on, where it takes one; 0: unknown."""
+        if process.life < Life.ENDED and process.takes_size and rows and columns:
+            self.outgoing += requests.resize_frame(process.number, rows, columns)
 
     def shut_down(self) -> None:
         """Ask the guest to power off."""
@@ -180,7 +195,7 @@ class Link:
             raise ProtocolError(f"the agent says that {said} what runs, the command line says otherwise")
         self.hello = message
         self.stage = Stage.GREETED
-        self.outgoing += protocol.host_hello() + self._request
+        self.outgoing += requests.host_hello() + self._request
 
     def _on_ready(self, message: protocol.Ready) -> None:
         self._expect(Stage.GREETED, "READY")
@@ -232,9 +247,9 @@ class Link:
 def _request(container: Container | Bound) -> bytes:
     """What follows the host's HELLO."""
     if isinstance(container, Bound):
-        files = [protocol.supplied_file(number, content) for number, content in sorted(container.files.items())]
-        return b"".join([protocol.workload(container.document), *files, protocol.prepare(container.hostname)])
-    return protocol.container(
+        files = [requests.supplied_file(number, content) for number, content in sorted(container.files.items())]
+        return b"".join([requests.workload(container.document), *files, requests.prepare(container.hostname)])
+    return requests.container(
         kind=container.root_kind,
         length=container.root_length,
         writable_limit=container.writable_limit,

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The event loop between the standard streams, the agent's socket, signals and QEMU."""
 
+import contextlib
+import dataclasses
 import functools
 import operator
 import os
@@ -13,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 
-from tools.launcher.base.errors import GuestError, Interrupted, LauncherError, WorkloadError
-from tools.launcher.channel import protocol
-from tools.launcher.channel.link import Life, Link, NoVerityError, Process, Stage
-from tools.launcher.channel.protocol import ErrorCode, Failure, Output, ProtocolError, Stream
-from tools.launcher.channel.streams import TERMINATING, Signals, Sink, Streams, read_piece
+from tools.launcher.base.errors import GuestError, Interrupted, LauncherError
+from tools.launcher.channel import requests
+from tools.launcher.channel.link import Life, Link, NoVerityError, Stage
+from tools.launcher.channel.protocol import ErrorCode, Output, ProtocolError, Stream
+from tools.launcher.channel.relay import Relay, reason
+from tools.launcher.channel.streams import TERMINATING, Signals, Streams, read_piece
+from tools.launcher.channel.terminal import Terminal
 
 _READ = 1 << 16
 # Stop reading stdin while this much waits for the guest, so that signals do not queue behind it for long.
@@ -81,36 +85,6 @@ def listen(folder: Path, name: str) -> socket.socket:
     return server
 
 
-class Relay:
-    """A process in the guest and the descriptors here that its standard streams go through."""
-
-    def __init__(self, process: Process, streams: Streams) -> None:
-        self.process = process
-        self.stdin = streams.stdin
-        self.sinks = {Stream.STDOUT: Sink(streams.stdout), Stream.STDERR: Sink(streams.stderr)}
-        self.pipe_signal_sent = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended and all its output is written."""
-        return self.process.life is Life.ENDED and not any(sink.pending for sink in self.sinks.values())
-
-    def status(self) -> int:
-        """The exit status as shells give it, once it has finished; WorkloadError when it never ran.
-
-        LauncherError when some of its output could not be written.
-        """
-        ending = self.process.ending
-        if isinstance(ending, Failure):
-            status = 127 if ending.code == ErrorCode.NOT_FOUND else 126
-            raise WorkloadError(f"cannot run the command: {_reason(ending)}", exit_status=status)
-        assert ending is not None
-        for stream, sink in self.sinks.items():
-            if sink.error is not None:
-                raise LauncherError(f"{stream.name.lower()}: {sink.error}; output was lost")
-        return 128 + ending.code if ending.signalled else ending.code
-
-
 class Session:
     """One guest and the processes in it. Signals that come here go to the first of them."""
 
@@ -138,25 +112,36 @@ class Session:
         """Return once the root file system is in place; GuestError after `timeout` seconds."""
         self._in_time(lambda: self.link.stage >= Stage.READY, timeout, timeout)
 
-    def start(self, what: protocol.Process | protocol.Run, streams: Streams) -> Relay:
-        """Ask for a process; ValueError when a limit of the protocol is exceeded."""
-        relay = Relay(self.link.spawn(what), streams)
+    def start(self, what: requests.Process | requests.Run, streams: Streams, terminal: Terminal | None = None) -> Relay:
+        """Ask for a process, whose terminal is shown on `terminal`; ValueError when a protocol's limit is exceeded."""
+        sized = what.size is not None and (isinstance(what, requests.Process) or what.doors.resize)
+        if terminal is not None and sized:
+            what = dataclasses.replace(what, size=terminal.size)
+        relay = Relay(self.link.spawn(what), streams, terminal)
         self.relays.append(relay)
         for number in self._early_signals:
             self.link.send_signal(relay.process, number)
         self._early_signals.clear()
         return relay
 
-    def run(self, what: protocol.Process | protocol.Run, streams: Streams, timeout: float) -> int:
+    def run(
+        self,
+        what: requests.Process | requests.Run,
+        streams: Streams,
+        timeout: float,
+        terminal: Terminal | None = None,
+    ) -> int:
         """Start one process, relay until it ends, shut the guest down: the process's exit status.
 
         `timeout` seconds for the root file system and the start.
         """
         begun = time.monotonic()
         self.wait_ready(timeout)
-        relay = self.start(what, streams)
+        relay = self.start(what, streams, terminal)
         self._in_time(lambda: relay.process.life > Life.SPAWNED, timeout, timeout - (time.monotonic() - begun))
-        self.serve(lambda: relay.finished)
+        with contextlib.nullcontext() if terminal is None else terminal.raw():
+            self._on_resized()  # it may have been while the guest booted
+            self.serve(lambda: relay.finished)
         self.shut_down()
         return relay.status()
 
@@ -311,7 +296,7 @@ class Session:
             raise GuestError(f"the guest broke the protocol: {error}") from None
         if self.link.failure is not None:
             name = ErrorCode(self.link.failure.code).name.lower().replace("_", " ")
-            what = f"the guest's agent gave up ({name}): {_reason(self.link.failure)}"
+            what = f"the guest's agent gave up ({name}): {reason(self.link.failure)}"
             raise GuestError(what, details=self._machine.said)
         return True
 
@@ -361,6 +346,9 @@ class Session:
 
     def _on_signals(self) -> None:
         for number in self._signals.take():
+            if number == signal.SIGWINCH:
+                self._on_resized()
+                continue
             terminating = number in TERMINATING
             first = self.relays[0].process if self.relays else None
             if terminating and (first is None or first.life is not Life.RUNNING):
@@ -374,6 +362,11 @@ class Session:
             if terminating:
                 self._insist()
 
+    def _on_resized(self) -> None:
+        for relay in self.relays:
+            if relay.terminal is not None:
+                self.link.send_size(relay.process, *relay.terminal.size)
+
     def _insist(self) -> None:
         """Count one more terminating signal; GuestError when there were enough."""
         now = time.monotonic()
@@ -383,7 +376,3 @@ class Session:
         self._terminating.append(now)
         if len(self._terminating) >= _PATIENCE:
             raise GuestError(f"killed: {_PATIENCE} signals without an answer from the guest")
-
-
-def _reason(failure: Failure) -> str:
-    return failure.message or "no reason given"

@@ -100,7 +100,7 @@ class Signals:
         self._stack.callback(os.close, self.descriptor)
         previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         self._stack.callback(signal.set_wakeup_fd, previous)
-        for number in (*FORWARDED, signal.SIGCHLD):
+        for number in (*FORWARDED, signal.SIGCHLD, signal.SIGWINCH):
             old = signal.getsignal(number)
             # What was ignored stays so: `nohup sev-launch …` must survive a hangup.
             if old is not signal.SIG_IGN:

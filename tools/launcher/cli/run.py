@@ -10,8 +10,9 @@ from pathlib import Path
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, UNPROTECTED, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.channel import protocol
+from tools.launcher.channel import requests
 from tools.launcher.channel.streams import STANDARD
+from tools.launcher.channel.terminal import Terminal, here
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.bring_up import brought_up
@@ -43,6 +44,7 @@ SYNTAX = Syntax(
 examples:
   {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
   {NAME} run --unprotected --rootfs ./rootfs --open stdin -- /bin/sh < script
+  {NAME} run --unprotected --rootfs ./rootfs --tty --open stdin --open resize -- /bin/sh
   {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
   {NAME} run --bundle app
 
@@ -72,13 +74,15 @@ def run(values: Values, ui: Ui) -> int:
     with chosen(values, ui, memory=config.machine.memory_mib) as (binding, image):
         asked = dataclasses.replace(asked, binding=binding)
         spec = _spec(asked, config, facts, qemu)
-        what: protocol.Process | protocol.Run
+        what: requests.Process | requests.Run
         if isinstance(binding, Document):
-            what = protocol.Run(doors=binding.process.host, env=host_environment(values, binding))
+            size = (0, 0) if binding.process.terminal else None
+            what = requests.Run(doors=binding.process.host, env=host_environment(values, binding), size=size)
             hostname, files = _from_the_host(values, binding)
         else:
             what, hostname, files = spawned(values), values.hostname, {}
         _check(what)
+        terminal = _terminal(values, what)
         _announce(asked, spec, ui, confined=values.confined)
         with brought_up(
             spec,
@@ -92,28 +96,39 @@ def run(values: Values, ui: Ui) -> int:
             console=None if values.console_log is None else values.console_log.absolute(),
             rootfs_limit_mib=values.rootfs_limit,
         ) as (session, limit):
-            return session.run(what, STANDARD, limit)
+            return session.run(what, STANDARD, limit, terminal)
 
 
-def spawned(values: Values) -> protocol.Process:
+def spawned(values: Values) -> requests.Process:
     """The command of an unbound guest."""
     uid, gid = values.user or (0, 0)
-    return protocol.Process(
+    return requests.Process(
         argv=[os.fsencode(word) for word in values.argv],
         env=[os.fsencode(entry) for entry in environment_of(values)],
         cwd=os.fsencode(values.workdir or "/"),
         uid=uid,
         gid=gid,
+        size=(0, 0) if values.tty else None,
     )
 
 
-def _check(what: protocol.Process | protocol.Run) -> None:
+def _terminal(values: Values, what: requests.Process | requests.Run) -> Terminal | None:
+    """Where the workload's terminal is shown."""
+    if what.size is None:
+        return None
+    keys = isinstance(what, requests.Process) or what.doors.stdin
+    if values.tty and keys and not os.isatty(0):
+        raise UserError("--tty: standard input is no terminal", hint="leave --tty out")
+    return here(keys=keys)
+
+
+def _check(what: requests.Process | requests.Run) -> None:
     """UserError when a limit of the protocol is exceeded."""
     try:
-        if isinstance(what, protocol.Run):
-            protocol.run(1, what)
+        if isinstance(what, requests.Run):
+            requests.run(1, what)
         else:
-            protocol.spawn(1, what)
+            requests.spawn(1, what)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -172,7 +187,8 @@ def _announce(asked: Wanted, spec: Spec, ui: Ui, *, confined: bool) -> None:
         ui.warn(sentence)
     guest_options.note_digest(asked, spec.config, ui)
     if isinstance(asked.binding, Document):
-        if not asked.binding.process.host.stdin and _somebody_writes():
+        process = asked.binding.process
+        if not process.host.stdin and (process.terminal or _somebody_writes()):
             ui.note("standard input is closed to the workload; --open stdin opens it, in another launch digest")
     elif not asked.unprotected:
         ui.warn("unbound guest: this host chooses what runs in it, and its launch digest says nothing about that")

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.launcher.base.errors import GuestError, LauncherError, UserError
-from tools.launcher.channel import protocol
-from tools.launcher.channel.session import Relay, Session, listen
+from tools.launcher.channel import requests
+from tools.launcher.channel.relay import Relay
+from tools.launcher.channel.session import Session, listen
 from tools.launcher.channel.streams import STANDARD
 
 SOCKET, STATUS = "monitor.sock", "status.json"
@@ -39,7 +40,7 @@ class _Monitored:
 
     session: Session
     server: socket.socket
-    workload: protocol.Process | protocol.Run
+    workload: requests.Process | requests.Run
     relay: Relay | None = None
     stopped: bool = False
 
@@ -88,7 +89,7 @@ class _Monitored:
         return {"state": "stopped", "pid": os.getpid()}
 
 
-def create(folder: Path, guest: Guest, workload: protocol.Process | protocol.Run) -> int:
+def create(folder: Path, guest: Guest, workload: requests.Process | requests.Run) -> int:
     """Have a monitor bring up `guest` and keep it; returns the monitor's process id once it is ready.
 
     `folder` is an empty private folder, where socket and status will lie. Raises UserError or GuestError with what
@@ -137,7 +138,7 @@ def ask(folder: Path, do: str, **values: object) -> dict[str, Any]:
     return reply
 
 
-def _monitor(folder: Path, guest: Guest, workload: protocol.Process | protocol.Run, report: int) -> int:
+def _monitor(folder: Path, guest: Guest, workload: requests.Process | requests.Run, report: int) -> int:
     """The monitor's whole life; returns its exit status."""
     record: dict[str, Any] = {"schema": 1, "error": None}
     try:
@@ -154,7 +155,7 @@ def _monitor(folder: Path, guest: Guest, workload: protocol.Process | protocol.R
     return status
 
 
-def _serve(folder: Path, guest: Guest, workload: protocol.Process | protocol.Run, report: int) -> int:
+def _serve(folder: Path, guest: Guest, workload: requests.Process | requests.Run, report: int) -> int:
     with guest() as (session, limit):
         session.wait_ready(limit)
         with listen(folder, SOCKET) as server:

@@ -21,7 +21,8 @@ class Option:
     """`--name`, or a positional argument when the name has no dashes.
 
     `metavar` empty: a flag, True or False. `convert` makes the value and raises ValueError, whose text ends the
-    error's line. `many`: given any number of times, a list; for a positional argument, at least once.
+    error's line. `many`: given any number of times, a list; for a positional argument, at least once. `short`: another
+    name, with one dash.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Option:
         choices: "Sequence[str]" = (),
         default: object = None,
         many: bool = False,
+        short: str = "",
     ) -> None:
         self.name = name
         self.key = name.lstrip("-").replace("-", "_")
@@ -43,6 +45,12 @@ class Option:
         self.choices = choices
         self.default = default
         self.many = many
+        self.short = short
+
+    @property
+    def names(self) -> str:
+        """As the help text shows it."""
+        return f"{self.short}, {self.name}" if self.short else self.name
 
     @property
     def initial(self) -> object:
@@ -105,7 +113,7 @@ class Syntax:
 def parse(syntax: Syntax, words: "Sequence[str]", *, command: str) -> Values:
     """The values, with `argv` for what stands behind `--`; UserError for a mistake."""
     words, argv = _cut(syntax, list(words), command)
-    known = {option.name: option for option in syntax.options}
+    known = {name: option for option in syntax.options for name in (option.name, option.short) if name}
     values = Values({option.key: option.initial for option in known.values()})
     values["argv"] = argv
     given: set[str] = set()
@@ -117,8 +125,8 @@ def parse(syntax: Syntax, words: "Sequence[str]", *, command: str) -> Values:
             if option is None:
                 loose.append(name + equals + text)
                 continue
-            given.add(name)
-            _refuse_both(syntax, given, name)
+            given.add(option.name)
+            _refuse_both(syntax, given, option.name)
             values.update(_take(option, text if equals else None, words, values[option.key]))
         _positional(syntax, loose, values, known)
     except UserError as error:
@@ -182,7 +190,7 @@ def help_text(name: str, summary: str, syntax: Syntax) -> str:
     if one is not None:
         parts.append("arguments:\n" + _line(one.metavar, one.text))
     parts += [
-        f"{group.title}:\n" + "".join(_line(f"{o.name} {o.metavar}".rstrip(), o.text) for o in group.options)
+        f"{group.title}:\n" + "".join(_line(f"{o.names} {o.metavar}".rstrip(), o.text) for o in group.options)
         for group in (*syntax.groups, Group("general", general))
     ]
     if syntax.examples:

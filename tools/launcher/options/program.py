@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.launcher.base.errors import UserError
+from tools.launcher.base.errors import UserError, suggestion
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
 from tools.launcher.channel.streams import FORWARDED, Signals
@@ -24,20 +24,36 @@ from tools.launcher.options.parser import Group, Option
 from tools.sev.errors import FormatError
 from tools.sev.formats import DISK, WORKLOAD
 from tools.sev.workload import reader
-from tools.sev.workload.document import Document, Doors, Process, Tar, Verity
+from tools.sev.workload.document import (
+    CAPABILITIES,
+    DEFAULT_CAPABILITIES,
+    Capabilities,
+    Document,
+    Doors,
+    Process,
+    Tar,
+    Verity,
+)
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key")
 _SIGPIPE = 13
 _MAKES_ONE = f"`{NAME} bundle` makes one"
-_STDIN, _SIGNALS, _REPORTS = "stdin", "signals", "reports"
+_STDIN, _SIGNALS, _RESIZE, _REPORTS = "stdin", "signals", "resize", "reports"
 
 
 def _workdir(text: str) -> str:
     if not text.startswith("/") or len(os.fsencode(text)) > 4096:
         raise ValueError(f"{text[:80]!r} is no absolute path")
     return text.rstrip("/") or "/"
+
+
+def _capability(text: str) -> str:
+    name = text.lower().removeprefix("cap_")
+    if name not in CAPABILITIES:
+        raise ValueError(f"{text[:80]!r} is no capability{suggestion(name, CAPABILITIES)}")
+    return name
 
 
 def _hostname(text: str) -> str:
@@ -52,11 +68,14 @@ PROGRAM = Group(
     Option("--unbound", text="leave it to the host what runs, whatever the launch digest is"),
     Option(
         "--open",
-        choices=(_STDIN, _SIGNALS, _REPORTS),
-        text="let the host write to stdin, or send signals; let the workload ask for attestation reports",
+        choices=(_STDIN, _SIGNALS, _RESIZE, _REPORTS),
+        text="let the host write to stdin, send signals, say how large the terminal is; let the workload ask for "
+        "attestation reports",
         many=True,
     ),
     Option("--env", "K=V", text="environment entry; K alone takes it from here", many=True),
+    Option("--tty", text="give the command a terminal of its own", short="-t"),
+    Option("--cap-add", "NAME", text="one more capability, such as syslog; of root", convert=_capability, many=True),
     Option("--workdir", "DIR", text="absolute; default: /", convert=_workdir),
     Option("--user", "UID[:GID]", text="numbers; default: 0:0; GID without one: UID", convert=ids),
     Option("--hostname", "NAME", text="default: sev-guest", convert=_hostname, default=""),
@@ -64,13 +83,26 @@ PROGRAM = Group(
 EXCLUSIVE = (
     ("--workload", "--unbound"),
     ("--workload", "--open"),
+    ("--workload", "--tty"),
+    ("--workload", "--cap-add"),
+    ("--unbound", "--cap-add"),
     ("--workload", "--workdir"),
     ("--workload", "--user"),
     ("--workload", "--verity"),
     ("--unbound", "--open"),
     *(
         ("--bundle", other)
-        for other in ("--rootfs", "--workload", "--unbound", "--verity", "--open", "--workdir", "--user")
+        for other in (
+            "--rootfs",
+            "--workload",
+            "--unbound",
+            "--verity",
+            "--open",
+            "--tty",
+            "--cap-add",
+            "--workdir",
+            "--user",
+        )
     ),
 )
 
@@ -92,6 +124,8 @@ def check(values: Values) -> None:
         raise UserError("the workload document says what runs: leave the command out")
     if values.argv and values.rootfs is None and not values.unbound:
         raise UserError("no root file system", hint="give --rootfs: a directory, a tar or an EROFS image")
+    if _RESIZE in values.open and not values.tty:
+        raise UserError("--open resize: there is no terminal to resize", hint="give --tty, too")
     environment_of(values)
 
 
@@ -136,9 +170,16 @@ def _document(values: Values, root: Tar | Verity) -> Document:
 def document_of(values: Values, *, root: Tar | Verity, process: Process) -> Document:
     """The process in this root, with what the options leave to the host; UserError for what no document can say."""
     signals = tuple(sorted({*map(int, FORWARDED), _SIGPIPE})) if _SIGNALS in values.open else ()
+    names = (*DEFAULT_CAPABILITIES, *values.cap_add)
+    process = dataclasses.replace(
+        process,
+        capabilities=Capabilities.of(names, uid=process.uid) if values.cap_add else None,
+        terminal=values.tty,
+        host=Doors(stdin=_STDIN in values.open, signals=signals, resize=_RESIZE in values.open),
+    )
     document = Document(
         root=root,
-        process=dataclasses.replace(process, host=Doors(stdin=_STDIN in values.open, signals=signals)),
+        process=process,
         hostname=values.hostname or "sev-guest",
         reports=_REPORTS in values.open,
     )

@@ -4,6 +4,7 @@
 
     canonical    JSON in its one form
     document     what a document says, as plain values; its bytes and digest
+    calls        a filter of system calls
     fields       strict reading of one JSON object
     reader       from bytes to a document, or to one line that says what is wrong
     openings     what a document leaves to the host, in plain words

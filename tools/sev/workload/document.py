@@ -3,11 +3,13 @@
 """What a workload document says, as plain values; docs/workload.md explains each."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tools.sev.workload import canonical
+from tools.sev.workload.calls import Calls
 
 VERSION = 1
 UNLIMITED = "unlimited"
@@ -42,6 +44,46 @@ DEFAULT_CAPABILITIES = (
     "setgid", "setpcap", "setuid", "sys_chroot",
 )  # fmt: skip
 """Docker's default set without mknod."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """The five sets of a process, sorted; see `of` for the usual ones."""
+
+    bounding: tuple[str, ...]
+    permitted: tuple[str, ...]
+    effective: tuple[str, ...]
+    inheritable: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, names: Sequence[str], *, uid: int) -> "Capabilities":
+        """What exec leaves when these bound a process: root has them, another uid has none of its own."""
+        bounding = tuple(sorted(set(names)))
+        permitted = bounding if uid == 0 else ()
+        return cls(bounding=bounding, permitted=permitted, effective=permitted)
+
+    def fault(self, *, uid: int) -> str | None:
+        """What is wrong with them, if something is: the sets must be what exec leaves of them."""
+        if not set(self.ambient) <= set(self.inheritable) <= set(self.bounding):
+            return "ambient must be in inheritable, and inheritable in bounding"
+        if self.permitted != self.effective:
+            return "permitted and effective must be the same"
+        if uid == 0 and self.permitted != self.bounding:
+            return "for uid 0 permitted must be as bounding"
+        if uid != 0 and self.permitted != self.ambient:
+            return "for this uid permitted must be as ambient"
+        return None
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {
+            "ambient": list(self.ambient),
+            "bounding": list(self.bounding),
+            "effective": list(self.effective),
+            "inheritable": list(self.inheritable),
+            "permitted": list(self.permitted),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +134,7 @@ class Doors:
 
     environment: tuple[Variable, ...] = ()
     output: bool = True
+    resize: bool = False
     signals: tuple[int, ...] = ()
     stdin: bool = False
 
@@ -100,7 +143,7 @@ class Doors:
         return {
             "environment": [{"allow": v.allow, "bytes": v.length, "name": v.name} for v in self.environment],
             "output": self.output,
-            "resize": False,
+            "resize": self.resize,
             "signals": list(self.signals),
             "stdin": self.stdin,
         }
@@ -122,7 +165,10 @@ class Rlimit:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process and what the host may do to it; `seccomp`: under the agent's filter of system calls."""
+    """A process and what the host may do to it; `seccomp`: under the agent's filter of system calls, or one of its own.
+
+    `capabilities` None: the default ones as its uid has them.
+    """
 
     argv: tuple[str, ...]
     environment: tuple[str, ...] = ()
@@ -130,17 +176,23 @@ class Process:
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()
-    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    capabilities: Capabilities | None = None
     no_new_privileges: bool = True
     rlimits: tuple[Rlimit, ...] = ()
-    seccomp: bool = True
+    seccomp: bool | Calls = True
+    terminal: bool = False
     host: Doors = Doors()
+
+    @property
+    def sets(self) -> Capabilities:
+        """Its capabilities."""
+        return self.capabilities or Capabilities.of(DEFAULT_CAPABILITIES, uid=self.uid)
 
     def value(self) -> dict[str, Any]:
         """As the document has it."""
         return {
             "argv": list(self.argv),
-            "capabilities": list(self.capabilities),
+            "capabilities": self.sets.value(),
             "cwd": self.cwd,
             "environment": list(self.environment),
             "gid": self.gid,
@@ -148,10 +200,15 @@ class Process:
             "host": self.host.value(),
             "no_new_privileges": self.no_new_privileges,
             "rlimits": [limit.value() for limit in self.rlimits],
-            "seccomp": "default" if self.seccomp else "none",
-            "terminal": False,
+            "seccomp": self._seccomp(),
+            "terminal": self.terminal,
             "uid": self.uid,
         }
+
+    def _seccomp(self) -> str | dict[str, Any]:
+        if isinstance(self.seccomp, Calls):
+            return self.seccomp.value()
+        return "default" if self.seccomp else "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +253,7 @@ class Document:
     """All of it. `writable`: bytes that may be written to the root, 0 for half of the RAM.
 
     `reports`: the processor's raw report interface is in the container. `end_on_refusal`: what the host must not
-    do ends the guest.
+    do ends the guest. `masked_paths` are not seen, `read_only_paths` and with `read_only_root` the root not written to.
     """
 
     root: Tar | Verity
@@ -207,6 +264,9 @@ class Document:
     hostname: str = "sev-guest"
     host_names_it: bool = False
     writable: int = 0
+    masked_paths: tuple[str, ...] = ()
+    read_only_paths: tuple[str, ...] = ()
+    read_only_root: bool = False
     reports: bool = False
     end_on_refusal: bool = False
 
@@ -221,9 +281,12 @@ class Document:
                 "reports": False,
             },
             "hostname": self.hostname,
+            "masked_paths": list(self.masked_paths),
             "mounts": [mount.value() for mount in self.mounts],
             "network": "none",
             "process": self.process.value(),
+            "read_only_paths": list(self.read_only_paths),
+            "read_only_root": self.read_only_root,
             "refusal": "end" if self.end_on_refusal else "continue",
             "reports": "raw" if self.reports else "none",
             "root": self.root.value(),

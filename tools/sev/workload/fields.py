@@ -59,6 +59,14 @@ class Fields:
             raise self.fault(key, f"is none of: {', '.join(str(one).lower() for one in known)}")
         return value
 
+    def is_table(self, key: str) -> bool:
+        """Whether an object is there."""
+        return isinstance(self._left.get(key), dict)
+
+    def is_number(self, key: str) -> bool:
+        """Whether a whole number is there."""
+        return type(self._left.get(key)) is int
+
     def table(self, key: str) -> "Fields":
         """An object below."""
         return Fields(self._take(key), self._place(key))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a workload document leaves to the host, in plain words."""
 
+from tools.sev.workload.calls import Calls
 from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, Document, Process
 
 
@@ -35,14 +36,18 @@ def _of_process(process: Process, who: str) -> list[str]:
         f"up to {variable.length} bytes"
         for variable in doors.environment
     ]
+    if doors.resize:
+        lines.append(f"resize: the host says how large the terminal of {who} is")
     if doors.signals:
         lines.append(f"signals: the host may send {who} {', '.join(map(str, doors.signals))}")
     if doors.output:
         lines.append(f"output: the host reads what {who} writes to its standard output and error")
-    more = sorted(set(process.capabilities) - set(DEFAULT_CAPABILITIES))
+    more = sorted(set(process.sets.bounding) - set(DEFAULT_CAPABILITIES))
     if more:
         lines.append(f"capabilities: {who} has {', '.join(more)}, beyond the usual")
-    if not process.seccomp:
+    if isinstance(process.seccomp, Calls):
+        lines.append(f"seccomp: {who} has a filter of system calls of its own, see the document")
+    elif not process.seccomp:
         lines.append(f"seccomp: {who} may make any system call")
     if not process.no_new_privileges:
         lines.append(f"privileges: {who} may gain them from set-uid files in the root")

@@ -6,15 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from tools.sev.workload import canonical
+from tools.sev.errors import FormatError
+from tools.sev.workload import calls, canonical
 from tools.sev.workload.canonical import INTEGER_MAX
 from tools.sev.workload.document import (
     CAPABILITIES,
+    DEFAULT_CAPABILITIES,
     FILE_MAX,
     GRAMMARS,
     LAYERS_MAX,
     RLIMITS,
     VERSION,
+    Capabilities,
     Document,
     Doors,
     Exec,
@@ -39,6 +42,7 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _HOSTNAME = r"[A-Za-z0-9.-]{1,64}"
 _FOLDER = r"/|(/[^/]+)+"
 _RESERVED = ("/proc", "/sys", "/dev")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  in the guest
 
 
 def parse(data: bytes, *, where: str) -> Document:
@@ -62,6 +66,9 @@ def from_value(value: Any, *, where: str) -> Document:
         hostname=top.text("hostname", pattern=_HOSTNAME, says="host name (1 to 64 of A–Z a–z 0–9 . -)"),
         host_names_it=host.flag("hostname"),
         writable=top.integer("writable_bytes", high=INTEGER_MAX),
+        masked_paths=top.rising("masked_paths", FEW, _path),
+        read_only_paths=top.rising("read_only_paths", FEW, _path),
+        read_only_root=top.flag("read_only_root"),
         reports=top.choice("reports", "none", "raw") == "raw",
         end_on_refusal=top.choice("refusal", "continue", "end") == "end",
     )
@@ -113,21 +120,24 @@ def _exec(item: Fields) -> Exec:
 
 
 def _process(fields: Fields) -> Process:
+    uid = fields.integer("uid", high=ID_MAX)
     process = Process(
         argv=fields.items("argv", ENTRIES_MAX, _word),
         environment=fields.items("environment", ENTRIES_MAX, _assignment),
         cwd=_folder(fields, "cwd"),
-        uid=fields.integer("uid", high=ID_MAX),
+        uid=uid,
         gid=fields.integer("gid", high=ID_MAX),
         groups=fields.rising("groups", GROUPS_MAX, lambda item: item.integer("item", high=ID_MAX)),
-        capabilities=fields.rising("capabilities", len(CAPABILITIES), lambda item: item.choice("item", *CAPABILITIES)),
+        capabilities=_capabilities(fields.table("capabilities"), uid=uid),
         no_new_privileges=fields.flag("no_new_privileges"),
         rlimits=fields.items("rlimits", len(RLIMITS), _rlimit),
-        seccomp=fields.choice("seccomp", "default", "none") == "default",
+        seccomp=calls.read(fields),
+        terminal=fields.flag("terminal"),
         host=_doors(fields.table("host")),
     )
-    fields.choice("terminal", False)
     fields.close()
+    if process.host.resize and not process.terminal:
+        raise fields.fault("host.resize", "is open, but there is no terminal to resize")
     if not process.argv or not process.argv[0]:
         raise fields.fault("argv", "has no program")
     names = [entry.partition("=")[0] for entry in process.environment]
@@ -136,6 +146,19 @@ def _process(fields: Fields) -> Process:
     if limited != sorted(set(limited)):
         raise fields.fault("rlimits", "is not sorted by name, or has duplicates")
     return process
+
+
+def _capabilities(fields: Fields, *, uid: int) -> Capabilities | None:
+    named = {
+        key: fields.rising(key, len(CAPABILITIES), lambda item: item.choice("item", *CAPABILITIES))
+        for key in ("bounding", "permitted", "effective", "inheritable", "ambient")
+    }
+    fields.close()
+    sets = Capabilities(**named)
+    fault = sets.fault(uid=uid)
+    if fault is not None:
+        raise FormatError(f"cannot be: {fault}", where=fields.where)
+    return None if sets == Capabilities.of(DEFAULT_CAPABILITIES, uid=uid) else sets
 
 
 def _word(item: Fields) -> str:
@@ -153,9 +176,17 @@ def _folder(fields: Fields, key: str) -> str:
     return path
 
 
+def _path(item: Fields) -> str:
+    path = _folder(item, "item")
+    if path == "/":
+        raise item.fault("item", "is the root")
+    return path
+
+
 def _target(fields: Fields) -> str:
     path = _folder(fields, "target")
-    if path == "/" or any(path == one or path.startswith(f"{one}/") for one in _RESERVED):
+    reserved = any(path == one or path.startswith(f"{one}/") for one in _RESERVED)
+    if path == "/" or (reserved and path != _SHARED_MEMORY):
         raise fields.fault("target", f"is / or in {', '.join(_RESERVED)}, which are the agent's")
     return path
 
@@ -177,10 +208,10 @@ def _doors(fields: Fields) -> Doors:
     doors = Doors(
         environment=fields.items("environment", ENTRIES_MAX, _variable),
         output=fields.flag("output"),
+        resize=fields.flag("resize"),
         signals=fields.rising("signals", FEW, lambda item: item.integer("item", low=1, high=64)),
         stdin=fields.flag("stdin"),
     )
-    fields.choice("resize", False)
     fields.close()
     return doors
 

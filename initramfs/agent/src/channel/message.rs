@@ -7,17 +7,19 @@ use std::ffi::CString;
 
 use crate::channel::frame::Frame;
 use crate::failure::{Code, Failure};
-use crate::process::command::{unbound_capabilities, Command};
+use crate::process::command::{Capabilities, Command};
 
 pub const MAGIC: &[u8; 4] = b"SEVA";
 pub const VERSION: u16 = 2;
-/// Capability bit 0: several processes in the container.
-pub const CAPABILITIES: u32 = 1;
+/// Capability bit 0: several processes in the container; bit 1: terminals.
+pub const CAPABILITIES: u32 = 3;
 /// No window may ever exceed this.
 pub const MAX_WINDOW: u32 = i32::MAX as u32;
 const MAX_ENTRIES: u32 = 4_096;
 const MAX_GROUPS: u16 = 1_024;
 const MAX_PATH: usize = 4_096;
+/// Rows and columns of a terminal, each.
+const MAX_SIZE: u16 = 4_096;
 
 /// Message types.
 pub mod kind {
@@ -60,10 +62,18 @@ pub struct Container {
     pub hostname: Vec<u8>,
 }
 
+/// Rows and columns of a terminal; 0 is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub rows: u16,
+    pub columns: u16,
+}
+
 /// A process of an unbound guest, as the host wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawn {
     pub stdin_at_end: bool,
+    pub size: Size,
     pub command: Command,
 }
 
@@ -73,6 +83,7 @@ pub struct Run {
     /// 0 is the workload, N the N-th entry of `exec`.
     pub entry: u32,
     pub stdin_at_end: bool,
+    pub size: Size,
     pub environment: Vec<CString>,
 }
 
@@ -97,7 +108,7 @@ pub enum Message {
     Stdin(u32, Vec<u8>),
     StdinEof(u32),
     Signal(u32, i32),
-    Resize(u32),
+    Resize(u32, Size),
     /// Process, stream (1 or 2), additional bytes.
     Window(u32, u8, u32),
     Shutdown,
@@ -195,10 +206,10 @@ pub fn decode(frame: Frame) -> Result<Message, Failure> {
             number @ 1..=64 => Message::Signal(id, i32::try_from(number).unwrap_or(0)),
             number => return Err(Failure::protocol(format!("signal {number}"))),
         },
-        kind::RESIZE => {
-            fields.take(4)?;
-            Message::Resize(id)
-        }
+        kind::RESIZE => match size(&mut fields)? {
+            Some(size) => Message::Resize(id, size),
+            None => return Err(Failure::protocol("RESIZE beyond the limit")),
+        },
         kind::SHUTDOWN => Message::Shutdown,
         kind::WINDOW => match fields.array()? {
             [stream @ (1 | 2), 0, 0, 0] => Message::Window(id, stream, fields.u32()?),
@@ -265,15 +276,13 @@ fn spawn(payload: &[u8]) -> Result<Spawn, Failure> {
     let cwd = fields.text("the working directory")?;
     let argv = fields.texts("argv")?;
     let environment = fields.texts("the environment")?;
-    fields.take(4)?; // rows and columns
+    let size = size(&mut fields)?;
     fields.end()?;
 
     if flags & !3 != 0 {
         return Err(bad(format!("spawn flags 0x{flags:02x}")));
     }
-    if flags & 1 != 0 {
-        return Err(Failure::new(Code::Unsupported, "terminals are not supported by this agent"));
-    }
+    let size = size.ok_or_else(|| bad("size of the terminal"))?;
     // To the system calls, -1 means "leave unchanged": the process would stay root.
     if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
         return Err(bad("user or group id 4294967295"));
@@ -285,9 +294,11 @@ fn spawn(payload: &[u8]) -> Result<Spawn, Failure> {
         return Err(bad("argv[0] is missing or empty"));
     }
     check_names(&environment)?;
-    let capabilities = unbound_capabilities();
-    let command = Command { argv, environment, cwd, uid, gid, groups, capabilities, ..Command::default() };
-    Ok(Spawn { stdin_at_end: flags & 2 != 0, command })
+    let capabilities = Capabilities::unbound(uid);
+    let terminal = flags & 1 != 0;
+    let command =
+        Command { argv, environment, cwd, uid, gid, groups, capabilities, terminal, ..Command::default() };
+    Ok(Spawn { stdin_at_end: flags & 2 != 0, size, command })
 }
 
 fn run(payload: &[u8]) -> Result<Run, Failure> {
@@ -295,13 +306,20 @@ fn run(payload: &[u8]) -> Result<Run, Failure> {
     let [flags, zeros @ ..] = fields.array::<4>()?;
     let entry = fields.u32()?;
     let environment = fields.texts("the environment")?;
-    fields.take(4)?; // rows and columns
+    let size = size(&mut fields)?;
     fields.end()?;
     if flags & !2 != 0 || zeros != [0; 3] {
         return Err(bad("flags of RUN"));
     }
+    let size = size.ok_or_else(|| bad("size of the terminal"))?;
     check_names(&environment)?;
-    Ok(Run { entry, stdin_at_end: flags & 2 != 0, environment })
+    Ok(Run { entry, stdin_at_end: flags & 2 != 0, size, environment })
+}
+
+/// `None` for one beyond the limit.
+fn size(fields: &mut Fields) -> Result<Option<Size>, Failure> {
+    let size = Size { rows: fields.u16()?, columns: fields.u16()? };
+    Ok((size.rows.max(size.columns) <= MAX_SIZE).then_some(size))
 }
 
 fn check_names(environment: &[CString]) -> Result<(), Failure> {

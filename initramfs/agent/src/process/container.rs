@@ -13,9 +13,10 @@ use std::os::fd::OwnedFd;
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
 use crate::root::mounts;
+use crate::root::protect::{self, Protected};
 use crate::root::rootfs;
 use crate::root::rootfs::Source;
-use crate::sys;
+use crate::sys::{self, terminal};
 use crate::workload::document::Mount;
 
 /// Relative to the agent's cgroup root; holds every process of the container.
@@ -23,6 +24,8 @@ const CGROUP: &str = "/sys/fs/cgroup/container";
 const DEFAULT_HOSTNAME: &[u8] = b"sev-guest";
 /// In the reaper, the descriptor of its report.
 const REPORT_FD: i32 = 3;
+/// In the reaper, once the root is built, the folder of the container's terminals.
+const TERMINALS_FD: i32 = 4;
 /// All namespaces but PID, which a process can only be born into.
 pub const NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
@@ -40,12 +43,29 @@ pub struct Request {
     pub files: Vec<(String, Vec<u8>)>,
     /// Whether the processor's report interface is there.
     pub reports: bool,
+    pub protected: Protected,
 }
 
 /// The running container as the agent sees it.
 pub struct Container {
     pub reaper: i32,
     pub pidfd: OwnedFd,
+    /// The folder of its terminals, once the root is ready.
+    terminals: Option<OwnedFd>,
+}
+
+impl Container {
+    /// Takes what it needs of the reaper, before anything else runs in there.
+    pub fn root_is_ready(&mut self) -> Result<(), Failure> {
+        let taken = sys::descriptor_of(&self.pidfd, TERMINALS_FD).context(Code::Internal, "/dev/pts")?;
+        self.terminals = Some(taken);
+        Ok(())
+    }
+
+    /// A new terminal of this container: the agent's end, and the process's.
+    pub fn terminal(&self) -> std::io::Result<(OwnedFd, OwnedFd)> {
+        self.terminals.as_ref().map_or(Err(std::io::ErrorKind::NotFound.into()), terminal::open)
+    }
 }
 
 /// Starts the reaper. It reports on the returned pipe: u16 code (0: the root is ready) and a text, then closes it.
@@ -58,7 +78,7 @@ pub fn start(request: &Request) -> Result<(Container, OwnedFd), Failure> {
     };
     let pidfd = sys::pidfd_open(reaper).context(Code::Internal, "pidfd")?;
     log!("container reaper is process {reaper}");
-    Ok((Container { reaper, pidfd }, report))
+    Ok((Container { reaper, pidfd, terminals: None }, report))
 }
 
 /// The child's side; never returns.
@@ -68,7 +88,13 @@ fn become_reaper(request: &Request, report: &OwnedFd) -> ! {
         sys::exit_now(1);
     }
     let mut report = sys::take_fd(REPORT_FD);
-    let result = set_up(request);
+    let result = set_up(request).and_then(|()| {
+        let folder = File::open("/dev/pts").context(Code::Internal, "/dev/pts")?;
+        sys::dup_onto(&folder, TERMINALS_FD).context(Code::Internal, "/dev/pts")?;
+        // It may be that very descriptor.
+        std::mem::forget(folder);
+        Ok(())
+    });
     let _ = report.write_all(&encode_report(result.as_ref().err()));
     if result.is_err() {
         sys::exit_now(1);
@@ -97,7 +123,8 @@ fn set_up(request: &Request) -> Result<(), Failure> {
     mounts::enter_working_directory().context(Code::Rootfs, "enter the root")?;
     mounts::container(request.reports)?;
     mounts::of_document(&request.mounts)?;
-    mounts::supplied(&request.files)
+    mounts::supplied(&request.files)?;
+    protect::apply(&request.protected)
 }
 
 /// Moves the calling process into the container's cgroup. A kernel without cgroups has nothing to move in.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The sev-artifacts authors
 
-//! The filter of system calls (seccomp): refused is what a container's program does not need and much of the kernel
+//! The usual filter of system calls (seccomp): refused is what a container's program does not need and much of the kernel
 //! hangs on. Such a call gets EPERM; clone3, whose flags a filter cannot see, ENOSYS, and programs then use clone.
 
 pub use libc::sock_filter as Instruction;
@@ -14,16 +14,16 @@ const X32: u32 = 0x4000_0000;
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
 
 // Offsets in struct seccomp_data, and the instructions (include/uapi/linux/bpf_common.h).
-const NUMBER: u32 = 0;
+pub const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = 16;
-const LOAD: u16 = 0x20;
-const IF_EQUAL: u16 = 0x15;
-const IF_AT_LEAST: u16 = 0x35;
+pub const FIRST_ARGUMENT: u32 = 16;
+pub const LOAD: u16 = 0x20;
+pub const IF_EQUAL: u16 = 0x15;
+pub const IF_AT_LEAST: u16 = 0x35;
 const IF_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
-const ALLOW: u32 = 0x7fff_0000;
-const ERROR: u32 = 0x0005_0000;
+pub const RETURN: u16 = 0x06;
+pub const ALLOW: u32 = 0x7fff_0000;
+pub const ERROR: u32 = 0x0005_0000;
 
 #[rustfmt::skip]
 const REFUSED: [libc::c_long; 55] = [
@@ -47,22 +47,28 @@ const REFUSED: [libc::c_long; 55] = [
     libc::SYS_personality,
 ];
 
+/// What every program begins with: calls of other architectures are unknown, and the number of the call is loaded.
+pub fn head() -> Vec<Instruction> {
+    let step = |code, k| Instruction { code, jt: 0, jf: 0, k };
+    let unknown = step(RETURN, ERROR | u32::try_from(libc::ENOSYS).unwrap_or(0));
+    vec![
+        step(LOAD, ARCHITECTURE),
+        Instruction { code: IF_EQUAL, jt: 1, jf: 0, k: X86_64 },
+        unknown,
+        step(LOAD, NUMBER),
+        Instruction { code: IF_AT_LEAST, jt: 0, jf: 1, k: X32 },
+        unknown,
+    ]
+}
+
 /// The program that the kernel runs for each call.
 pub fn program() -> Vec<Instruction> {
     let step = |code, k| Instruction { code, jt: 0, jf: 0, k };
     // Goes on with the next instruction where the condition holds, else with the one behind it.
     let test = |code, k| Instruction { code, jt: 0, jf: 1, k };
     let refuse = |error: i32| step(RETURN, ERROR | u32::try_from(error).unwrap_or(0));
-    let mut program = vec![
-        step(LOAD, ARCHITECTURE),
-        Instruction { code: IF_EQUAL, jt: 1, jf: 0, k: X86_64 },
-        refuse(libc::ENOSYS),
-        step(LOAD, NUMBER),
-        test(IF_AT_LEAST, X32),
-        refuse(libc::ENOSYS),
-        test(IF_EQUAL, number(libc::SYS_clone3)),
-        refuse(libc::ENOSYS),
-    ];
+    let mut program = head();
+    program.extend([test(IF_EQUAL, number(libc::SYS_clone3)), refuse(libc::ENOSYS)]);
     for call in REFUSED {
         program.extend([test(IF_EQUAL, number(call)), refuse(libc::EPERM)]);
     }

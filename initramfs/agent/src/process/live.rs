@@ -9,13 +9,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::channel::frame;
-use crate::channel::message::{self, kind};
+use crate::channel::message::{self, kind, Size};
 use crate::channel::reply::{self, Exit};
 use crate::failure::Failure;
 use crate::process::container;
 use crate::process::spawn::Spawned;
-use crate::sys;
-use crate::workload::document::Doors;
+use crate::sys::{self, terminal};
+use crate::workload::process::Doors;
 
 /// Initial stdin window, and so the most stdin that the agent ever holds for one process.
 pub const STDIN_WINDOW: u32 = 256 * 1_024;
@@ -71,16 +71,17 @@ pub struct Process {
     report: Option<File>,
     input: Input,
     outputs: [Output; 2],
+    terminal: Option<File>,
     ended: Option<(Exit, Instant)>,
 }
 
 impl Process {
     pub fn new(id: u32, spawned: Spawned, doors: Doors, stdin_at_end: bool, output_window: u32) -> Self {
-        let Spawned { pid, report, stdin, stdout, stderr } = spawned;
+        let Spawned { pid, report, stdin, stdout, stderr, terminal } = spawned;
         let stdin_at_end = stdin_at_end || !doors.stdin;
         let relayed = doors.output;
         let pipe = (!stdin_at_end).then_some(stdin);
-        let output = |pipe, kind| Output { pipe: Some(pipe), kind, window: output_window, relayed, owed: 0 };
+        let output = |pipe, kind| Output { pipe, kind, window: output_window, relayed, owed: 0 };
         Self {
             id,
             pid,
@@ -93,7 +94,8 @@ impl Process {
                 consumed: 0,
                 at_end: stdin_at_end,
             },
-            outputs: [output(stdout, kind::STDOUT), output(stderr, kind::STDERR)],
+            outputs: [output(Some(stdout), kind::STDOUT), output(stderr, kind::STDERR)],
+            terminal,
             ended: None,
         }
     }
@@ -140,6 +142,13 @@ impl Process {
     pub fn signal(&self, number: i32) {
         if self.ended.is_none() {
             let _ = sys::kill(self.pid, number);
+        }
+    }
+
+    /// Changes the terminal's size, if there is one; the kernel tells the programs in its foreground.
+    pub fn resize(&self, size: Size) {
+        if let (Some(terminal), None) = (&self.terminal, self.ended) {
+            let _ = terminal::resize(terminal, size.rows, size.columns);
         }
     }
 

@@ -7,4 +7,5 @@ pub mod command;
 pub mod container;
 pub mod filter;
 pub mod live;
+pub mod rules;
 pub mod spawn;

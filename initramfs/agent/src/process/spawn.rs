@@ -9,13 +9,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::fchown;
 
+use crate::channel::message::Size;
 use crate::failure::{Code, Context, Failure};
-use crate::process::command::Command;
+use crate::process::command::{Command, Filter};
 use crate::process::container::{self, Container};
 use crate::process::filter;
-use crate::sys;
+use crate::sys::{self, credentials, terminal};
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Of a terminal whose size nobody has said.
+const USUAL_SIZE: Size = Size { rows: 24, columns: 80 };
 
 /// The agent's ends of a process that was just forked.
 pub struct Spawned {
@@ -24,43 +28,68 @@ pub struct Spawned {
     pub report: File,
     pub stdin: File,
     pub stdout: File,
-    pub stderr: File,
+    /// A terminal carries it with stdout.
+    pub stderr: Option<File>,
+    pub terminal: Option<File>,
+}
+
+/// What a child finds on its descriptors 0 to 2.
+enum Streams {
+    Pipes([OwnedFd; 3]),
+    Terminal(OwnedFd),
 }
 
 /// Forks the process. What goes wrong inside the child comes through `report`.
-pub fn spawn(request: &Command, container: &Container) -> Result<Spawned, Failure> {
-    let resources = |result: io::Result<(OwnedFd, OwnedFd)>| result.context(Code::Spawn, "pipe");
-    let (report, child_report) = resources(sys::pipe())?;
-    let (child_stdin, stdin) = resources(sys::pipe())?;
-    let (stdout, child_stdout) = resources(sys::pipe())?;
-    let (stderr, child_stderr) = resources(sys::pipe())?;
-    for end in [&stdin, &stdout, &stderr] {
-        sys::set_nonblocking(end).context(Code::Spawn, "pipe")?;
-    }
-    let Some(pid) = sys::fork().context(Code::Spawn, "fork")? else {
-        let failure = become_process(request, container, &[&child_stdin, &child_stdout, &child_stderr]);
+pub fn spawn(request: &Command, container: &Container, size: Size) -> Result<Spawned, Failure> {
+    let what = Code::Spawn;
+    let (report, child_report) = sys::pipe().context(what, "pipe")?;
+    let (mut spawned, streams) = if request.terminal {
+        let (outer, inner) = container.terminal().context(what, "terminal")?;
+        // A size of nothing would be a fault to many programs.
+        let Size { rows, columns } = if size == Size::default() { USUAL_SIZE } else { size };
+        terminal::resize(&outer, rows, columns).context(what, "terminal")?;
+        let copy = || outer.try_clone().map(File::from).context(what, "terminal");
+        let (stdin, stdout) = (copy()?, copy()?);
+        let ends = Spawned {
+            pid: 0,
+            report: report.into(),
+            stdin,
+            stdout,
+            stderr: None,
+            terminal: Some(outer.into()),
+        };
+        (ends, Streams::Terminal(inner))
+    } else {
+        let pipe = || sys::pipe().context(what, "pipe");
+        let (child_stdin, stdin) = pipe()?;
+        let (stdout, child_stdout) = pipe()?;
+        let (stderr, child_stderr) = pipe()?;
+        for end in [&stdin, &stdout, &stderr] {
+            sys::set_nonblocking(end).context(what, "pipe")?;
+        }
+        let (stdin, stdout, stderr) = (stdin.into(), stdout.into(), Some(stderr.into()));
+        let ends = Spawned { pid: 0, report: report.into(), stdin, stdout, stderr, terminal: None };
+        (ends, Streams::Pipes([child_stdin, child_stdout, child_stderr]))
+    };
+    let Some(pid) = sys::fork().context(what, "fork")? else {
+        let failure = become_process(request, container, &streams);
         let _ =
             io::Write::write_all(&mut File::from(child_report), &container::encode_report(Some(&failure)));
         sys::exit_now(127);
     };
-    Ok(Spawned {
-        pid,
-        report: report.into(),
-        stdin: stdin.into(),
-        stdout: stdout.into(),
-        stderr: stderr.into(),
-    })
+    spawned.pid = pid;
+    Ok(spawned)
 }
 
 /// The child's side: returns only when something failed.
-fn become_process(request: &Command, container: &Container, streams: &[&OwnedFd; 3]) -> Failure {
+fn become_process(request: &Command, container: &Container, streams: &Streams) -> Failure {
     match enter(request, container, streams) {
         Ok(()) => exec_in_path(request),
         Err(failure) => failure,
     }
 }
 
-fn enter(request: &Command, container: &Container, streams: &[&OwnedFd; 3]) -> Result<(), Failure> {
+fn enter(request: &Command, container: &Container, streams: &Streams) -> Result<(), Failure> {
     let what = Code::Spawn;
     // Until exec this is the agent's image: no process of the container may trace it or reach it through /proc.
     sys::set_undumpable().context(what, "prctl")?;
@@ -68,9 +97,18 @@ fn enter(request: &Command, container: &Container, streams: &[&OwnedFd; 3]) -> R
     container::join_cgroup().context(what, "cgroup")?;
     sys::setns(&container.pidfd, container::NAMESPACES).context(what, "enter the container")?;
     sys::setsid().context(what, "session")?;
+    let streams = match streams {
+        Streams::Pipes([stdin, stdout, stderr]) => [stdin, stdout, stderr],
+        Streams::Terminal(inner) => {
+            terminal::control(inner).context(what, "controlling terminal")?;
+            [inner; 3]
+        }
+    };
+    // A terminal's group is that of all terminals.
+    let group = (!request.terminal).then_some(request.gid);
     for (target, stream) in (0..).zip(streams) {
         // Without this, a process that is not root could not open /dev/stdout.
-        fchown(stream, Some(request.uid), Some(request.gid)).context(what, "stream owner")?;
+        fchown(stream, Some(request.uid), group).context(what, "stream owner")?;
         sys::dup_onto(stream, target).context(what, "streams")?;
     }
     // As root: a home that only its owner may enter is a legitimate working directory for that owner.
@@ -79,16 +117,32 @@ fn enter(request: &Command, container: &Container, streams: &[&OwnedFd; 3]) -> R
     for limit in &request.limits {
         sys::set_limit(limit.resource, limit.soft, limit.hard).context(what, "resource limits")?;
     }
-    sys::bound_capabilities(request.capabilities).context(what, "capabilities")?;
-    if request.filtered {
-        // While this is still root: without no_new_privileges nobody else may.
-        sys::filter_calls(&filter::program()).context(what, "filter of system calls")?;
+    let capabilities = &request.capabilities;
+    credentials::bound_capabilities(capabilities.bounding).context(what, "bounding set")?;
+    if !request.no_new_privileges {
+        // While this is still root: nobody else may then.
+        filter(request)?;
     }
-    sys::become_user(request.uid, request.gid, &request.groups).context(what, "user and groups")?;
+    credentials::become_user(request.uid, request.gid, &request.groups).context(what, "user and groups")?;
+    credentials::set_capabilities(capabilities).context(what, "capabilities")?;
     if request.no_new_privileges {
         sys::no_new_privileges().context(what, "no new privileges")?;
     }
-    sys::reset_signals_and_umask().context(what, "signals")
+    sys::reset_signals_and_umask().context(what, "signals")?;
+    if request.no_new_privileges {
+        // As late as can be: the filter is the program's, and what comes before need not be in it.
+        filter(request)?;
+    }
+    Ok(())
+}
+
+fn filter(request: &Command) -> Result<(), Failure> {
+    let program = match &request.filter {
+        Filter::None => return Ok(()),
+        Filter::Usual => filter::program(),
+        Filter::Spelt(rules) => rules.program(),
+    };
+    sys::filter_calls(&program).context(Code::Spawn, "filter of system calls")
 }
 
 fn lossless(text: &CStr) -> &std::ffi::OsStr {

@@ -7,6 +7,7 @@ pub mod extract;
 pub mod mapper;
 pub mod mounts;
 pub mod pax;
+pub mod protect;
 pub mod rootfs;
 pub mod tar;
 pub mod verity;

@@ -9,11 +9,12 @@ use std::os::unix::fs::{symlink, DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use crate::failure::{Code, Context, Failure};
+use crate::root::protect;
 use crate::sys;
 use crate::workload::document::Mount as Wanted;
 
 const SAFE: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-const READ_ONLY: u64 = SAFE | libc::MS_RDONLY;
+pub const READ_ONLY: u64 = SAFE | libc::MS_RDONLY;
 
 struct Mount {
     kind: &'static str,
@@ -48,7 +49,7 @@ const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 /// How the workload asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
 const REPORTS: Mount = optional("configfs", "/sys/kernel/config", SAFE);
 
-const CONTAINER: [Mount; 7] = [
+const CONTAINER: [Mount; 8] = [
     mount("proc", "/proc", SAFE, None),
     mount("sysfs", "/sys", READ_ONLY, None),
     optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
@@ -62,6 +63,8 @@ const CONTAINER: [Mount; 7] = [
         Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
     ),
     mount("tmpfs", "/dev/shm", SAFE, Some("mode=1777,size=64m")),
+    // Of the container's IPC namespace.
+    optional("mqueue", "/dev/mqueue", SAFE),
 ];
 
 /// Linux device numbers (Documentation/admin-guide/devices.txt), all mode 0666.
@@ -81,11 +84,6 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/dev/stderr", "/proc/self/fd/2"),
     ("/dev/ptmx", "pts/ptmx"),
 ];
-
-/// Files and folders through which root, even without capabilities, changes or reads the kernel.
-const MADE_READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-const MASKED: [&str; 6] =
-    ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"];
 
 /// Creates a folder when it is missing; what stands there already is left as it is.
 pub fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {
@@ -158,22 +156,7 @@ pub fn container(reports: bool) -> Result<(), Failure> {
             .and_then(|()| fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)))
             .context(Code::Rootfs, "/tmp")?;
     }
-    for path in MADE_READ_ONLY {
-        if Path::new(path).exists() {
-            bind_read_only(path).context(Code::Rootfs, format_args!("read-only {path}"))?;
-        }
-    }
-    for path in MASKED {
-        let result = match fs::metadata(path) {
-            Ok(data) if data.is_dir() => {
-                sys::mount("tmpfs", path, Some("tmpfs"), READ_ONLY, Some("size=0,mode=0755"))
-            }
-            Ok(_) => sys::mount("/dev/null", path, None, libc::MS_BIND, None),
-            Err(_) => Ok(()),
-        };
-        result.context(Code::Rootfs, format_args!("mask {path}"))?;
-    }
-    Ok(())
+    protect::kernel()
 }
 
 /// What the workload document mounts. Inside the root, too.
@@ -214,9 +197,4 @@ fn place(file: &str, target: &str, content: &[u8]) -> io::Result<()> {
     }
     sys::mount(file, target, None, libc::MS_BIND, None)?;
     sys::mount(file, target, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
-}
-
-fn bind_read_only(path: &str) -> io::Result<()> {
-    sys::mount(path, path, None, libc::MS_BIND | libc::MS_REC, None)?;
-    sys::mount(path, path, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
 }

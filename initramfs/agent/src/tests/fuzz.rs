@@ -57,7 +57,7 @@ fn host_messages() -> Vec<(u8, u32, Vec<u8>)> {
         (kind::HELLO, 0, Payload::default().raw(b"SEVA").u16(2).u16(0).u32(262_144).0),
         (kind::CONTAINER, 0, Payload::default().raw(&[2]).raw(&[0; 16]).bytes(b"guest-1").0),
         (kind::SPAWN, 1, spawn_payload(0, 0, &[1, 2], b"/", &[b"sh", b"-c", b"id"], &[b"PATH=/bin", b"A="])),
-        (kind::SPAWN, 2, spawn_payload(2, 1000, &[], b"/tmp", &[b"/bin/true"], &[])),
+        (kind::SPAWN, 2, spawn_payload(3, 1000, &[], b"/tmp", &[b"/bin/true"], &[])),
         (kind::WORKLOAD, 0, b"{}".to_vec()),
         (kind::FILE, 0, Payload::default().u32(0).bytes(b"content").0),
         (kind::PREPARE, 0, Payload::default().bytes(b"guest-1").0),

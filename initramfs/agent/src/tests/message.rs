@@ -9,7 +9,7 @@ use crate::channel::frame::{Frame, HEADER_BYTES};
 use crate::channel::message::*;
 use crate::channel::reply::*;
 use crate::failure::{Code, Failure};
-use crate::process::command::{unbound_capabilities, Command};
+use crate::process::command::{Capabilities, Command};
 
 /// Builds payloads field by field, as the specification lists them.
 #[derive(Clone, Default)]
@@ -99,6 +99,7 @@ fn spawn_fields() {
         spawn,
         Spawn {
             stdin_at_end: true,
+            size: Size { rows: 24, columns: 80 },
             command: Command {
                 uid: 1000,
                 gid: 100,
@@ -106,7 +107,7 @@ fn spawn_fields() {
                 cwd: text("/tmp"),
                 argv: vec![text("sh"), text("-c"), text("")],
                 environment: vec![text("A=b=c"), text("B=")],
-                capabilities: unbound_capabilities(),
+                capabilities: Capabilities::unbound(1000),
                 ..Command::default()
             },
         }
@@ -116,10 +117,14 @@ fn spawn_fields() {
 #[test]
 fn bad_spawn_values_concern_the_process_only() {
     let sh: &[&[u8]] = &[b"sh"];
-    assert_eq!(code_of(&spawn_payload(1, 0, &[], b"/", sh, &[])), Code::Unsupported);
+    let good = spawn_payload(1, 0, &[], b"/", sh, &[]);
+    let Ok(Message::Spawn(1, Ok(spawn))) = host(kind::SPAWN, 1, &good) else { panic!() };
+    assert!(spawn.command.terminal);
+    let wide = [&good[..good.len() - 2], &4_097_u16.to_le_bytes()].concat();
     let many: Vec<&[u8]> = vec![b"x"; 4_097];
     let groups = vec![1; 1_025];
     for payload in [
+        wide,
         spawn_payload(4, 0, &[], b"/", sh, &[]),
         spawn_payload(0, u32::MAX, &[], b"/", sh, &[]),
         spawn_payload(0, 0, &[u32::MAX], b"/", sh, &[]),
@@ -165,7 +170,8 @@ fn small_messages() {
     assert_eq!(host(kind::STDIN, 3, b"abc"), Ok(Message::Stdin(3, b"abc".to_vec())));
     assert_eq!(host(kind::STDIN_EOF, 3, b""), Ok(Message::StdinEof(3)));
     assert_eq!(host(kind::SIGNAL, 3, &15_u32.to_le_bytes()), Ok(Message::Signal(3, 15)));
-    assert_eq!(host(kind::RESIZE, 3, &[1, 0, 2, 0]), Ok(Message::Resize(3)));
+    let size = Size { rows: 1, columns: 4_096 };
+    assert_eq!(host(kind::RESIZE, 3, &[1, 0, 0, 16]), Ok(Message::Resize(3, size)));
     assert_eq!(host(kind::SHUTDOWN, 0, b""), Ok(Message::Shutdown));
     assert_eq!(host(kind::WINDOW, 3, &[1, 0, 0, 0, 0, 1, 0, 0]), Ok(Message::Window(3, 1, 256)));
     for (kind, id, payload) in [
@@ -173,6 +179,9 @@ fn small_messages() {
         (kind::STDIN_EOF, 3, b"x"),
         (kind::SIGNAL, 3, &[0, 0, 0, 0]),
         (kind::SIGNAL, 3, &[65, 0, 0, 0]),
+        (kind::RESIZE, 3, &[1, 0, 1, 16]),
+        (kind::RESIZE, 3, &[1, 16, 1, 0]),
+        (kind::RESIZE, 0, &[1, 0, 2, 0]),
         (kind::SIGNAL, 3, &[15, 0, 0]),
         (kind::SIGNAL, 0, &[15, 0, 0, 0]),
         (kind::RESIZE, 3, &[1, 0, 2]),
@@ -196,7 +205,7 @@ fn encoders_write_the_documented_layout() {
         write(&mut out);
         (out[0], out[4], out[HEADER_BYTES..].to_vec())
     };
-    let hello = [b"SEVA".to_vec(), vec![2, 0, 2, 0, 1, 0, 0, 0, 0, 0, 4, 0, 1, 1]].concat();
+    let hello = [b"SEVA".to_vec(), vec![2, 0, 2, 0, 3, 0, 0, 0, 0, 0, 4, 0, 1, 1]].concat();
     assert_eq!(encoded(&|out| encode_hello(out, 262_144, true, true)), (0x01, 0, hello));
     assert_eq!(encoded(&|out| encode_ready(out, true)), (0x31, 0, vec![1, 0, 0, 0]));
     assert_eq!(encoded(&|out| encode_started(out, 9, 258)), (0x32, 9, vec![2, 1, 0, 0]));
@@ -229,7 +238,7 @@ pub fn run_payload(flags: u8, entry: u32, env: &[&[u8]]) -> Vec<u8> {
 fn run_fields() {
     let payload = run_payload(2, 3, &[b"A=b=c"]);
     let environment = vec![CString::new("A=b=c").unwrap()];
-    let expected = Run { entry: 3, stdin_at_end: true, environment };
+    let expected = Run { entry: 3, stdin_at_end: true, size: Size { rows: 24, columns: 80 }, environment };
     assert_eq!(host(kind::RUN, 1, &payload), Ok(Message::Run(1, Ok(expected))));
     for end in 0..payload.len() {
         assert_eq!(host(kind::RUN, 1, &payload[..end]).unwrap_err().code, Code::Protocol, "cut at {end}");
@@ -237,7 +246,9 @@ fn run_fields() {
     assert!(host(kind::RUN, 0, &payload).is_err());
     let mut zero = payload.clone();
     zero[1] = 1;
-    for bad in [run_payload(1, 0, &[]), run_payload(0, 0, &[b"=x"]), run_payload(0, 0, &[b"x"]), zero] {
+    let mut wide = payload.clone();
+    *wide.last_mut().unwrap() = 0xff;
+    for bad in [wide, run_payload(1, 0, &[]), run_payload(0, 0, &[b"=x"]), run_payload(0, 0, &[b"x"]), zero] {
         let Ok(Message::Run(1, Err(failure))) = host(kind::RUN, 1, &bad) else { panic!() };
         assert_eq!(failure.code, Code::BadValue);
     }

@@ -8,5 +8,7 @@ mod extract;
 mod fuzz;
 mod message;
 mod process;
+mod rules;
 mod tar;
+mod terminal;
 mod workload;

@@ -14,7 +14,7 @@ use crate::channel::reply::Exit;
 use crate::process::live::{Process, Progress, Source, STDIN_WINDOW};
 use crate::process::spawn::Spawned;
 use crate::sys;
-use crate::workload::document::Doors;
+use crate::workload::process::Doors;
 
 /// A process without a process: the far ends of its pipes are in the test's hands.
 struct Far {
@@ -43,7 +43,8 @@ fn behind(doors: Doors, window: u32) -> Far {
         report: report.into(),
         stdin: stdin.into(),
         stdout: stdout.into(),
-        stderr: stderr.into(),
+        stderr: Some(stderr.into()),
+        terminal: None,
     };
     let mut far = Far {
         process: Process::new(5, spawned, doors, false, window),

@@ -6,11 +6,14 @@
 use std::ffi::CString;
 
 use super::fuzz::Random;
-use crate::channel::message::Run;
+use crate::channel::message::{Run, Size};
 use crate::failure::{Code, Failure};
+use crate::process::command::{Capabilities, Filter};
+use crate::root::protect::Protected;
 use crate::root::rootfs::Source;
 use crate::workload::bound::Bound;
 use crate::workload::document;
+use crate::workload::process;
 use crate::workload::sha256;
 
 const CORPUS: &str = include_str!("documents.txt");
@@ -29,7 +32,7 @@ fn bound(document: &str) -> Bound {
 
 fn request(entry: u32, environment: &[&str]) -> Run {
     let environment = environment.iter().map(|entry| CString::new(*entry).unwrap()).collect();
-    Run { entry, stdin_at_end: false, environment }
+    Run { entry, stdin_at_end: false, size: Size::default(), environment }
 }
 
 fn code<T>(result: Result<T, Failure>) -> Option<Code> {
@@ -91,11 +94,14 @@ fn the_workload_starts_once_and_an_entry_as_often_as_it_says() {
     assert_eq!(code(guest.run(&request(2, &[]))), Some(Code::Refused));
     let process = guest.run(&request(0, &[])).unwrap();
     assert_eq!(process.command.uid, 1000);
-    assert_eq!(process.command.capabilities, 0b10_0001);
-    assert!(process.command.no_new_privileges && process.command.filtered);
+    let kill = 1 << 5;
+    let sets = process.command.capabilities;
+    assert_eq!((sets.bounding, sets.permitted, sets.effective), (kill | 1, kill, kill));
+    assert_eq!((sets.inheritable, sets.ambient), (kill, kill));
+    assert!(process.command.no_new_privileges && process.command.filter == Filter::Usual);
     assert_eq!(code(guest.run(&request(0, &[]))), Some(Code::Refused));
     for _ in 0..3 {
-        assert_eq!(guest.run(&request(1, &[])).unwrap().command.capabilities, 0);
+        assert_eq!(guest.run(&request(1, &[])).unwrap().command.capabilities, Capabilities::default());
     }
     assert_eq!(code(guest.run(&request(1, &[]))), Some(Code::Refused));
     assert_eq!(code(guest.run(&request(u32::MAX, &[]))), Some(Code::Refused));
@@ -122,6 +128,25 @@ fn the_host_sets_what_is_open_to_it() {
 }
 
 #[test]
+fn the_terminals_size_is_the_hosts_where_it_is_open() {
+    let sized = Run { size: Size { rows: 9, columns: 9 }, ..request(0, &[]) };
+    let mut guest = bound(&whole());
+    assert_eq!(code(guest.run(&sized)), Some(Code::Refused));
+    // A refusal does not use the start up.
+    let process = guest.run(&request(0, &[])).unwrap();
+    assert!(!process.command.terminal && !process.doors.resize);
+    let (old, new) = lines()
+        .find_map(|line| {
+            line[2..]
+                .split_once(" =>")
+                .filter(|(_, new)| new.starts_with(" \"resize\":true") && line.starts_with('+'))
+        })
+        .unwrap();
+    let process = bound(&whole().replace(old, &new[1..])).run(&sized).unwrap();
+    assert!(process.command.terminal && process.doors.resize);
+}
+
+#[test]
 fn grammars() {
     for (allow, good, bad) in [
         ("digits", "0123", "12a"),
@@ -144,7 +169,7 @@ fn signals_are_those_of_the_list() {
     let doors = bound(&whole()).run(&request(0, &[])).unwrap().doors;
     let open: Vec<i32> = (-1..200).filter(|number| doors.takes_signal(*number)).collect();
     assert_eq!(open, [1, 15]);
-    assert!((1..=64).all(|number| document::Doors::all().takes_signal(number)));
+    assert!((1..=64).all(|number| process::Doors::all().takes_signal(number)));
 }
 
 #[test]
@@ -158,6 +183,12 @@ fn files_and_the_host_name() {
     assert_eq!(request.hostname, b"other");
     assert_eq!(request.files, [("/etc/resolv.conf".to_owned(), vec![7; 4_096])]);
     assert!(request.reports && request.mounts.len() == 1);
+    let protected = Protected {
+        root: true,
+        read_only: vec!["/usr".to_owned()],
+        masked: vec!["/etc/shadow".to_owned(), "/proc/acpi".to_owned()],
+    };
+    assert_eq!(request.protected, protected);
     assert!(matches!(request.root, Source::Tar { bytes: 10_240, sha256: Some(_) }));
 
     let mut guest = bound(&whole().replace("\"hostname\":true", "\"hostname\":false"));

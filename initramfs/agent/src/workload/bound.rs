@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::channel::message::Run;
+use crate::channel::message::{Run, Size};
 use crate::failure::{Code, Failure};
 use crate::process::container::Request;
 use crate::root::rootfs::Source;
-use crate::workload::document::{self, Document, Process, Root};
+use crate::workload::document::{self, Document, Root};
+use crate::workload::process::{self, Process};
 use crate::workload::sha256;
 
 pub struct Bound {
@@ -81,6 +82,7 @@ impl Bound {
                 .filter_map(|(number, file)| Some((file.target.clone(), supplied.remove(&number)?)))
                 .collect(),
             reports: document.reports,
+            protected: document.protected.clone(),
         })
     }
 
@@ -103,7 +105,7 @@ impl Bound {
         let mut process = process.clone();
         let mut given: Vec<&[u8]> = Vec::new();
         for entry in &request.environment {
-            let name = document::name_of(entry.as_bytes());
+            let name = process::name_of(entry.as_bytes());
             let value = entry.as_bytes().get(name.len() + 1..).unwrap_or_default();
             let shown = name.get(..100).unwrap_or(name).escape_ascii();
             let variable = process.doors.environment.iter().find(|variable| variable.name.as_bytes() == name);
@@ -118,6 +120,9 @@ impl Bound {
                 return Err(refused(format!("{shown} is set twice")));
             }
             given.push(name);
+        }
+        if request.size != Size::default() && !process.doors.resize {
+            return Err(refused("the workload document does not let the host choose the terminal's size"));
         }
         process.command.environment.extend(request.environment.iter().cloned());
         *left -= 1;

@@ -90,8 +90,13 @@ impl Fields {
     }
 
     pub fn table(&mut self, key: &str) -> Read<Self> {
-        let path = self.place(key);
-        Self::new(self.take(key)?, &path)
+        let value = self.take(key)?;
+        self.within(key, value)
+    }
+
+    /// The table that a value, taken from `key`, must be.
+    pub fn within(&self, key: &str, value: Value) -> Read<Self> {
+        Self::new(value, &self.place(key))
     }
 
     /// A list of at most `most`, each read by `make` as the key "item" of a table of its own.
@@ -140,7 +145,7 @@ impl Fields {
         let ours = ["/proc", "/sys", "/dev"]
             .iter()
             .any(|one| path.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
-        if ours || path == "/" {
+        if (ours && path != "/dev/shm") || path == "/" {
             return Err(self.fault("target", "is the agent's"));
         }
         Ok(path)

@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that are bound to a workload document, before a host that speaks for itself."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.agent import guest_kit
+from tools.sev.workload.document import Document, Doors, Process, Tar
+
+Bound = Callable[[Document], guest_kit.Guest]
+ENVIRONMENT = ("PATH=/bin",)
+
+
+@pytest.fixture(scope="session")
+def disk(busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return guest_kit.root_tar(busybox, tmp_path_factory.mktemp("root") / "root.tar")
+
+
+@pytest.fixture
+def root(disk: Path) -> Tar:
+    data = disk.read_bytes()
+    return Tar(length=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture
+def unbound(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> guest_kit.Guest:
+    """A guest whose host decides what runs."""
+    return guest_kit.Guest(
+        qemu=qemu,
+        kernel=artifacts / "vmlinuz",
+        initrd=artifacts / "initramfs.cpio.zst",
+        disk=disk,
+        folder=tmp_path,
+    )
+
+
+@pytest.fixture
+def bound(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Bound:
+    """Boots a guest that is bound to a document, up to READY."""
+
+    def start(document: Document) -> guest_kit.Guest:
+        guest = guest_kit.Guest(
+            qemu=qemu,
+            kernel=artifacts / "vmlinuz",
+            initrd=artifacts / "initramfs.cpio.zst",
+            disk=disk,
+            folder=tmp_path,
+            binding=f"sev_agent.workload={document.sha256}",
+        )
+        guest.bound(document.data).expect(guest_kit.READY)
+        return guest
+
+    return start
+
+
+def sh(script: str, **doors: object) -> Process:
+    """A shell's script, and what the host may do to it."""
+    host = Doors(**doors)  # type: ignore[arg-type]  # fields of several types
+    return Process(argv=("sh", "-c", script), environment=ENVIRONMENT, host=host)
