@@ -34,6 +34,7 @@ from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import Staging
 from tools.launcher.host.cpuid import MemoryEncryption
 from tools.launcher.host.facts import HostFacts
+from tools.launcher.host.qemu_program import ENVIRONMENT
 from tools.launcher.host.qemu_program import QemuProgram
 from tools.sev.footer import Area, Footer
 from tools.sev.modes import Mode
@@ -128,7 +129,7 @@ def test_a_protected_run_hands_it_to_qemu(
     facts = HostFacts(kvm_error=None, sev_error=None, encryption=encryption, parameters=everything)
     monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: facts)
     log = out.folder / "log"
-    monkeypatch.setenv("STANDIN_LOG", str(log))
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_LOG", str(log))
     words = given.pair if mode is Mode.SNP else given.legacy
     out.data["sev"]["mode"] = str(mode)
     out.write()
