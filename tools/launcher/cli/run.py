@@ -171,6 +171,7 @@ def _announce(asked: Wanted, spec: Spec, ui: Ui, *, confined: bool) -> None:
     for sentence in unconfined:
         ui.warn(sentence)
     guest_options.note_digest(asked, spec.config, ui)
+    guest_options.warn_of_openings(asked, spec.config, ui)
     if isinstance(asked.binding, Document):
         if not asked.binding.process.host.stdin and _somebody_writes():
             ui.note("standard input is closed to the workload; --open stdin opens it, in another launch digest")
