@@ -41,11 +41,15 @@ def test_the_uid_of_qemu(
         script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
         prefix = ["unshare", "--mount", "sh", "-c", script, "sh", str(boot_tree.path / "usr"), str(usr)]
     pipe = subprocess.PIPE
-    with subprocess.Popen([*prefix, *argv], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    environment = os.environ | {"SECRET_TOKEN": "hunter2"}
+    with subprocess.Popen([*prefix, *argv], stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n", process.communicate()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         (status,) = [Path(f"/proc/{pid}/status").read_text() for pid in children]
+        # Control: what the launcher was started with is seen where it is.
+        assert b"SECRET_TOKEN=hunter2" in Path(f"/proc/{process.pid}/environ").read_bytes()
+        (known,) = [Path(f"/proc/{pid}/environ").read_bytes() for pid in children]
         out, err = process.communicate(b"bye\n")
     assert (out, process.returncode) == (b"bye\n", 0), err
     fields = dict(line.split(":\t", 1) for line in status.splitlines())
@@ -54,3 +58,5 @@ def test_the_uid_of_qemu(
     assert min(uids) >= 65520 if root else uids == {os.geteuid()}
     assert int(fields["CapEff"], 16) == 0
     assert fields["Seccomp"] == "2"
+    # PWD: the script in QEMU's place is a shell's.
+    assert {entry.partition(b"=")[0] for entry in known.split(b"\0") if entry} == {b"LC_ALL", b"PATH", b"PWD"}

@@ -3,7 +3,8 @@
 """Stands in for QEMU and the agent: answers QEMU's questions, then speaks the agent's side of the protocol.
 
 Written from docs/protocol.md alone and shares no code with the launcher. Runs the workload as an ordinary
-process of this machine. STANDIN chooses the behaviour, STANDIN_LOG a file that gets every argv.
+process of this machine. STANDIN chooses the behaviour, STANDIN_LOG a file that gets every argv: from the environment
+of the launcher, which does not hand its own on.
 """
 
 import hashlib
@@ -21,8 +22,21 @@ from typing import IO, Any
 WINDOW = 256 * 1024
 
 
+def take_settings() -> None:
+    """From whoever started this; one within a test has them in what it gives to QEMU."""
+    try:
+        entries = pathlib.Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:  # it is gone
+        return
+    for entry in entries:
+        name, _, value = entry.partition(b"=")
+        if name.startswith(b"STANDIN"):
+            os.environb.setdefault(name, value)
+
+
 def main() -> None:
     words = sys.argv[1:]
+    take_settings()
     if "-version" in words:
         print(f"QEMU emulator version {os.environ.get('STANDIN_VERSION', '10.0.13')} (stand-in)")
         return

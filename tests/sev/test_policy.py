@@ -115,6 +115,24 @@ def test_known_policies() -> None:
     assert policy.decode(0x36010005, policy.SEV_ES)["min-api"] == "1.54"
 
 
+def test_by_what_a_policy_lets_the_host_read_the_guest() -> None:
+    def names(bits: int, mode: str) -> list[str]:
+        return [name for name, _ in policy.openings(bits, LAYOUTS[mode])]
+
+    assert names(0x30000, "snp") == names(0x3F, "sev-es") == names(0x3B, "sev") == []
+    assert names(0xF0000, "snp") == ["migrate", "debug"]
+    assert names(0x0, "sev") == ["debug", "key-sharing", "send"]
+    # NODBG, NOKS, NOSEND alone: where a guest may go does not matter when it may not go.
+    assert names(0xB, "sev") == []
+    for bit, name in ((0, "debug"), (1, "key-sharing"), (3, "send")):
+        assert names(0x3F & ~(1 << bit), "sev-es") == [name]
+    # Only bit 5 (SEV) has the certificate of the other side verified; DOMAIN's authority is the host's own.
+    own = "to a key of its own"
+    assert own in dict(policy.openings(0x7, policy.SEV_ES))["send"]
+    assert own in dict(policy.openings(0x17, policy.SEV_ES))["send"]
+    assert own not in dict(policy.openings(0x27, policy.SEV_ES))["send"]
+
+
 GOOD: dict[str, bool | str] = {"min-abi": "1.51"} | dict.fromkeys(SNP, False)
 
 

@@ -13,16 +13,20 @@ Value = bool | str
 
 
 class Flag:
-    """One bit: its name here and in the specification, the name's value when the bit is one, its meaning."""
+    """One bit: its name here and in the specification, the name's value when the bit is one, its meaning.
 
-    __slots__ = ("bit", "name", "spec", "text", "when_set")
+    `opening`: what the host gets at where the name is true, if that is the guest's memory; else empty.
+    """
 
-    def __init__(self, name: str, bit: int, spec: str, text: str, *, when_set: bool = True) -> None:
+    __slots__ = ("bit", "name", "opening", "spec", "text", "when_set")
+
+    def __init__(self, name: str, bit: int, spec: str, text: str, *, when_set: bool = True, opening: str = "") -> None:
         self.name = name
         self.bit = bit
         self.spec = spec
         self.text = text
         self.when_set = when_set
+        self.opening = opening
 
 
 class Layout:
@@ -63,11 +67,13 @@ class Layout:
         return None
 
 
+_DEBUG = "the host can read and change the guest's memory"
 # fmt: off
 _SNP_FLAGS = (
     Flag("smt", 16, "SMT", "the host may have simultaneous multithreading on"),
-    Flag("migrate", 18, "MIGRATE_MA", "the guest may be given to a migration agent"),
-    Flag("debug", 19, "DEBUG", "the host may read and change the guest's memory"),
+    Flag("migrate", 18, "MIGRATE_MA", "the guest may be given to a migration agent",
+         opening="a migration agent that the host chooses can export the guest"),
+    Flag("debug", 19, "DEBUG", "the host may read and change the guest's memory", opening=_DEBUG),
     Flag("single-socket", 20, "SINGLE_SOCKET", "the guest must run on one socket"),
     Flag("cxl", 21, "CXL_ALLOW", "the host may have CXL memory or devices; ABI 1.55"),
     Flag("aes-256-xts", 22, "MEM_AES_256_XTS", "memory must be encrypted by AES-256-XTS; ABI 1.55"),
@@ -77,10 +83,15 @@ _SNP_FLAGS = (
     Flag("page-swap", 25, "PAGE_SWAP_DISABLE",
          "the host may move and swap the guest's pages; false: ABI 1.58", when_set=False),
 )
+# What each is good for was read from the secure processor's own program (AMD-ASPFW, sev_mcmd.c, LAUNCH_START and
+# SEND_START): without bit 5 (SEV) the certificate that a guest is sent to is verified by nobody, and DOMAIN's
+# authority is the platform owner's, that is the host's.
 _LEGACY_FLAGS = (
-    Flag("debug", 0, "NODBG", "the host may read and change the guest's memory", when_set=False),
-    Flag("key-sharing", 1, "NOKS", "other guests may share this guest's key", when_set=False),
-    Flag("send", 3, "NOSEND", "the guest may be sent to another platform", when_set=False),
+    Flag("debug", 0, "NODBG", "the host may read and change the guest's memory", when_set=False, opening=_DEBUG),
+    Flag("key-sharing", 1, "NOKS", "other guests may share this guest's key", when_set=False,
+         opening="a guest of the host's own can be given this guest's key, and read its memory"),
+    Flag("send", 3, "NOSEND", "the guest may be sent to another platform", when_set=False,
+         opening="the host can have the guest sent elsewhere"),
     Flag("send-in-domain-only", 4, "DOMAIN", "it may be sent only within its domain"),
     Flag("send-to-sev-only", 5, "SEV", "it may be sent only to one that has SEV"),
 )
@@ -180,6 +191,16 @@ def _is_byte(text: str) -> bool:
 def allows_debug(bits: int, layout: Layout) -> bool:
     """Whether the host may read and change the guest's memory through the secure processor."""
     return decode(bits, layout)["debug"] is True
+
+
+def openings(bits: int, layout: Layout) -> list[tuple[str, str]]:
+    """By what names the policy lets the host get at the guest's memory, and how: sentences for people."""
+    values = decode(bits, layout)
+    found = [(flag.name, flag.opening) for flag in layout.flags if flag.opening and values[flag.name] is True]
+    if values.get("send-to-sev-only") is False:
+        to = "; to a key of its own too, for nobody checks whose it is, and so read it"
+        found = [(name, text + to if name == "send" else text) for name, text in found]
+    return found
 
 
 def wrong(bits: int, layout: Layout) -> list[str]:

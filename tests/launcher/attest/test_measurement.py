@@ -131,18 +131,38 @@ def test_each_input_counts(desk: Desk, changes: dict[str, Any]) -> None:
 
 
 def test_digests_of_the_file(desk: Desk) -> None:
-    sev = ours(desk, b"\x5e" * 32, 1, "--mode", "sev")
+    sev = ours(desk, b"\x5e" * 32, 0x3B, "--mode", "sev")
     assert sev.status == 0, sev.err
     assert "any CPU model and vCPU count" in sev.out
     legacy = bytes((2, 2)) * 16
-    es = ours(desk, legacy, 5, "--mode", "sev-es")
+    es = ours(desk, legacy, 0x3F, "--mode", "sev-es")
     assert es.status == 0, es.err
     assert "Genoa, 2 vCPUs, legacy-vm-type=on" in es.out
-    off = ours(desk, b"\xee" + legacy[1:], 5, "--policy", "5")
+    off = ours(desk, b"\xee" + legacy[1:], 0x3F, "--policy", "0x3f")
     assert off.status == 0, off.err
     assert "Genoa, 2 vCPUs, legacy-vm-type=off" in off.out
-    assert ours(desk, legacy, 5, "--mode", "sev-es", "--cpus", "1").status == 1
+    assert ours(desk, legacy, 0x3F, "--mode", "sev-es", "--cpus", "1").status == 1
     assert ours(desk, b"\x5e" * 32, 3, "--mode", "sev").status == 1
+
+
+def test_what_a_policy_leaves_open_is_said(desk: Desk) -> None:
+    """QEMU's default for plain SEV; a closed one gives none of these words."""
+    key, sent = "can be given this guest's key", "can have the guest sent elsewhere"
+    answer = ours(desk, b"\x5e" * 32, 1, "--mode", "sev", "--policy", "1")
+    assert answer.status == 0
+    assert f"open to the host: key-sharing: a guest of the host's own {key}" in answer.out
+    assert f"open to the host: send: the host {sent}; to a key of its own too" in answer.out
+    assert answer.err.endswith("the expected policy leaves this guest open to its host: key-sharing, send\n")
+    inside = ours(desk, b"\x5e" * 32, 0x33, "--mode", "sev", "--policy", "0x33")
+    assert inside.status == 0
+    assert sent in inside.out
+    assert "a key of its own" not in inside.out
+    closed = ours(desk, b"\x5e" * 32, 0x3B, "--mode", "sev")
+    assert closed.status == 0
+    assert "open to the host" not in closed.out + closed.err
+    # Of a policy that the guest was not started with nothing is said.
+    other = ours(desk, b"\x5e" * 32, 0x3B, "--mode", "sev", "--policy", "1")
+    assert (other.status, "open to the host" in other.out) == (1, False)
 
 
 def test_a_measurement_in_a_file(desk: Desk) -> None:
@@ -235,12 +255,12 @@ def test_mistakes_with_a_report(desk: Desk) -> None:
 def test_the_configs_mode_is_the_default(desk: Desk) -> None:
     tik = desk.write("tik.bin", TIK)
     base = ["--unbound", "--tik", str(tik), "--api-major", "1", "--api-minor", "55", "--build", "21"]
-    answer = desk.call("verify", "--measurement", blob(b"\x5e" * 32, 1), "--config", desk.config, *base)
+    answer = desk.call("verify", "--measurement", blob(b"\x5e" * 32, 0x3B), "--config", desk.config, *base)
     assert answer.status == 2
     assert "the config's mode is snp" in answer.one_line()
     text = desk.config.read_text().replace('mode = "snp"', 'mode = "sev"')
     desk.config.write_text(text)
-    answer = desk.call("verify", "--measurement", blob(b"\x5e" * 32, 1), "--config", desk.config, *base)
+    answer = desk.call("verify", "--measurement", blob(b"\x5e" * 32, 0x3B), "--config", desk.config, *base)
     assert answer.status == 0
 
 

@@ -171,6 +171,15 @@ def test_debugging_is_refused_unless_expected(desk: Desk) -> None:
     assert desk.verify(draft(), "--policy", "0xb0000").failed == ["policy"]
 
 
+def test_a_migration_agent_is_an_opening(desk: Desk) -> None:
+    said = "open to the host: migrate: a migration agent that the host chooses can export the guest"
+    outcome = desk.verify(draft(policy=0x70000), "--policy", "0x70000")
+    assert outcome.status == 0
+    assert outcome.detail("policy") == f"0x70000; {said}"
+    assert "open to its host: migrate" in outcome.err
+    assert desk.verify(draft()).detail("policy") == "0x30000"
+
+
 def test_policy_in_either_notation(desk: Desk) -> None:
     assert desk.verify(draft(policy=0x70000), "--policy", "0x70000").status == 0
     assert desk.verify(draft(policy=0x70000), "--policy", str(0x70000)).status == 0

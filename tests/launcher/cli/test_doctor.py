@@ -11,6 +11,7 @@ import pytest
 
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out, facts
+from tools.launcher.host.qemu_program import ENVIRONMENT
 
 Call = Callable[..., Answer]
 
@@ -52,7 +53,7 @@ def test_doctor_says_what_is_missing(out: Out, call: Call, standin: Path, monkey
     answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
     assert answer.status == 0
     assert "reached its agent in" in answer.out
-    monkeypatch.setenv("STANDIN", "dies")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN", "dies")
     answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
     assert answer.status == 1
 

@@ -13,6 +13,7 @@ from tests.launcher.conftest import OWN, Answer, Run
 from tests.launcher.launcher_kit import Out, facts, firmware_image
 from tools.launcher.host import facts as host
 from tools.launcher.host.facts import obstacles
+from tools.launcher.host.qemu_program import ENVIRONMENT
 from tools.sev.modes import Mode
 
 Call = Callable[..., Answer]
@@ -113,7 +114,7 @@ def test_old_qemu_cannot_protect(
     out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools.launcher.host.facts.gather", facts)
-    monkeypatch.setenv("STANDIN_VERSION", "7.2.22")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_VERSION", "7.2.22")
     words = ["--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
     answer = call("run", *words)
     assert answer.status == 2
@@ -180,8 +181,8 @@ def test_kvm_is_tried_once_and_its_failure_remembered(
 ) -> None:
     monkeypatch.setattr("tools.launcher.host.facts.gather", facts)
     monkeypatch.setattr("tools.launcher.guest.accelerators.KVM_TRIAL", 1.0)
-    monkeypatch.setenv("STANDIN", behaviour)
-    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN", behaviour)
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_LOG", str(tmp_path / "log"))
     words = [
         "run",
         "--unprotected",
@@ -202,7 +203,7 @@ def test_kvm_is_tried_once_and_its_failure_remembered(
     assert "no guest ran on this KVM before" in second.err
     accels = [json.loads(line)["argv"] for line in (tmp_path / "log").read_text().splitlines()]
     assert [words[words.index("-accel") + 1] for words in accels] == ["kvm", "tcg", "tcg"]
-    monkeypatch.setenv("STANDIN_VERSION", "10.0.14")  # another QEMU is another trial
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_VERSION", "10.0.14")  # another QEMU is another trial
     assert "trying KVM" in call(*words).err
 
 
@@ -210,7 +211,7 @@ def test_working_kvm_is_used_and_remembered(
     out: Out, call: Call, standin: Path, tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools.launcher.host.facts.gather", facts)
-    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "log"))
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_LOG", str(tmp_path / "log"))
     words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
     assert "trying KVM" in call(*words).err
     assert "KVM" not in call(*words).err
@@ -230,7 +231,7 @@ def test_artifacts_that_never_boot_are_no_verdict_on_kvm(
     out: Out, call: Call, standin: Path, tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools.launcher.host.facts.gather", facts)
-    monkeypatch.setenv("STANDIN", "dies")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN", "dies")
     words = ["run", "--unprotected", "--config", out.config, "--qemu", standin, "--rootfs", tar, "--", "true"]
     assert call(*words).status == 125
     assert not (tmp_path / "cache/sev-artifacts").exists()
@@ -240,8 +241,8 @@ def test_no_noise_from_an_older_qemu(
     out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It warns of our own option beside each error of the guest's."""
-    monkeypatch.setenv("STANDIN", "dies")
-    monkeypatch.setenv("STANDIN_VERSION", "7.2.22")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN", "dies")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_VERSION", "7.2.22")
     words = ["run", "--unprotected", "--accel", "tcg", "--config", out.config, "--qemu", standin, "--rootfs", tar]
     answer = call(*words, "--", "true")
     assert answer.status == 125

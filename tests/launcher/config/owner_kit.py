@@ -72,8 +72,8 @@ def sev_object(answer: Answer) -> str:
 
 
 SNP = "sev-snp-guest,id=snp0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on"
-ES = "sev-guest,id=sev0,cbitpos=51,reduced-phys-bits=1,policy=0x5,kernel-hashes=on,legacy-vm-type=off"
-SEV = ES.replace("policy=0x5", "policy=0x1")
+ES = "sev-guest,id=sev0,cbitpos=51,reduced-phys-bits=1,policy=0x3f,kernel-hashes=on,legacy-vm-type=off"
+SEV = ES.replace("policy=0x3f", "policy=0x3b")
 
 
 def refused(answer: Answer) -> str:

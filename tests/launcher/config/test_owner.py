@@ -34,7 +34,7 @@ from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import Staging
 from tools.launcher.host.cpuid import MemoryEncryption
 from tools.launcher.host.facts import HostFacts
-from tools.launcher.host.qemu_program import QemuProgram
+from tools.launcher.host.qemu_program import ENVIRONMENT, QemuProgram
 from tools.sev.footer import Area, Footer
 from tools.sev.modes import Mode
 
@@ -128,7 +128,7 @@ def test_a_protected_run_hands_it_to_qemu(
     facts = HostFacts(kvm_error=None, sev_error=None, encryption=encryption, parameters=everything)
     monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: facts)
     log = out.folder / "log"
-    monkeypatch.setenv("STANDIN_LOG", str(log))
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_LOG", str(log))
     words = given.pair if mode is Mode.SNP else given.legacy
     out.data["sev"]["mode"] = str(mode)
     out.write()
@@ -136,7 +136,24 @@ def test_a_protected_run_hands_it_to_qemu(
     answer = call(*run, *words, "--", "echo", "hi")
     assert (answer.status, answer.out) == (0, "hi\n")
     assert "this host chooses what runs" in answer.one_line()
+    assert "open to its host" not in answer.err
     said = next(word for word in json.loads(log.read_text())["argv"] if "kernel-hashes" in word)
     pair = f",id-block={b64(given.block)},id-auth={b64(given.auth)},author-key-enabled=on"
     files = ",dh-cert-file=dh-cert.b64,session-file=session.b64"
     assert said == {Mode.SNP: SNP + pair, Mode.SEV_ES: ES + files, Mode.SEV: SEV + files}[mode]
+
+
+def test_a_protected_run_says_what_its_policy_leaves_open(
+    out: Out, call: Call, standin: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encryption = MemoryEncryption(sev=True, sev_es=True, snp=True, cbit=51, reduced_phys_bits=1)
+    facts = HostFacts(kvm_error=None, sev_error=None, encryption=encryption, parameters={"sev": "Y"})
+    monkeypatch.setattr("tools.launcher.host.facts.gather", lambda: facts)
+    out.data["sev"] |= {"mode": "sev", "sev": {"policy": 0x9}}
+    out.write()
+    run = ["run", "--unbound", "--config", out.config, "--qemu", standin, "--qemu-user", OWN, "--rootfs", tar]
+    answer = call(*run, "--quiet", "--", "echo", "hi")
+    assert answer.status == 0
+    assert (
+        "mode sev leaves the guest open to its host: key-sharing: a guest of the host's own can be given" in answer.err
+    )

@@ -16,6 +16,7 @@ from tests.launcher.launcher_kit import Out
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.owner import Wish, read
 from tools.launcher.config.runtime_config import load_config
+from tools.launcher.host.qemu_program import ENVIRONMENT
 
 
 def test_pairs_go_together(shown: Callable[..., Answer], given: Given) -> None:
@@ -153,7 +154,7 @@ def test_a_run_refuses_before_anything_starts(
     out: Out, call: Call, standin: Path, tar: Path, given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = out.folder / "log"
-    monkeypatch.setenv("STANDIN_LOG", str(log))
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_LOG", str(log))
     words = ["run", "--config", out.config, "--qemu", standin, "--qemu-user", OWN, "--rootfs", tar]
     answer = call(*words, *given.pair[:2], "--", "true")
     assert "go together or not at all" in refused(answer)

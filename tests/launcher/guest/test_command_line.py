@@ -68,7 +68,7 @@ GOLDEN: dict[Mode, list[Option]] = {
         ("-cpu", "EPYC-v4"),
         ("-smp", "1"),
         ("-m", "512M"),
-        ("-object", f"sev-guest,id=sev0,{SEV_OBJECT},policy=0x5,kernel-hashes=on,legacy-vm-type=off"),
+        ("-object", f"sev-guest,id=sev0,{SEV_OBJECT},policy=0x3f,kernel-hashes=on,legacy-vm-type=off"),
         ("-drive", "if=pflash,format=raw,unit=0,readonly=on,file=OVMF.fd"),
     ],
     Mode.SEV: [
@@ -77,7 +77,7 @@ GOLDEN: dict[Mode, list[Option]] = {
         ("-cpu", "EPYC-v4"),
         ("-smp", "1"),
         ("-m", "512M"),
-        ("-object", f"sev-guest,id=sev0,{SEV_OBJECT},policy=0x1,kernel-hashes=on,legacy-vm-type=off"),
+        ("-object", f"sev-guest,id=sev0,{SEV_OBJECT},policy=0x3b,kernel-hashes=on,legacy-vm-type=off"),
         ("-drive", "if=pflash,format=raw,unit=0,readonly=on,file=OVMF.fd"),
     ],
 }

@@ -23,6 +23,7 @@ from tests.launcher.launcher_kit import Out
 from tools.launcher.base.errors import UserError
 from tools.launcher.guest.qemu import before_exec
 from tools.launcher.host import qemu_user
+from tools.launcher.host.qemu_program import ENVIRONMENT
 from tools.launcher.host.qemu_user import QemuUser
 
 Call = Callable[..., Answer]
@@ -35,7 +36,7 @@ case "$*" in
     *-version*) echo 'QEMU emulator version 10.0.13'; exit;;
     *loader,help*) [ -z "$STANDIN_NO_SANDBOX" ] || { echo 'seccomp: nothing of that kind' >&2; exit 1; }; exit;;
 esac
-[ "$STANDIN" != sleeps ] || exec sleep 1000
+#SLEEP
 {
     grep -E '^(Uid|Gid|Groups|CapEff|NoNewPrivs):' /proc/self/status | tr '\\t' ' '
     cat vmlinuz OVMF.fd initramfs.cpio.zst hashes.bin >/dev/null && echo reads what it needs
@@ -150,7 +151,7 @@ def test_a_qemu_where_only_root_may_go(call: Call, words: Words, fake: Path, tmp
 def test_a_filter_that_does_not_work_is_said(call: Call, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     told = "QEMU runs without its seccomp filter, which does not work here: seccomp: nothing of that kind"
     assert told not in call(*words()).err
-    monkeypatch.setenv("STANDIN_NO_SANDBOX", "1")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_NO_SANDBOX", "1")
     answer = call(*words("--quiet"))
     assert said(answer)
     assert f"sev-launch: {told}\n" in answer.err
@@ -162,7 +163,7 @@ def test_a_filter_that_does_not_work_is_said(call: Call, words: Words, monkeypat
 def test_doctor_says_how_qemu_is_confined(out: Out, call: Call, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["doctor", "--quiet", "--config", str(out.config), "--qemu", str(fake), "--accel", "kvm", "--timeout", "1"]
     assert "ok  QEMU's confinement  runs as " in " ".join(call(*line).out.split(" ")).replace("   ", "  ")
-    monkeypatch.setenv("STANDIN_NO_SANDBOX", "1")
+    monkeypatch.setitem(ENVIRONMENT, "STANDIN_NO_SANDBOX", "1")
     assert "without its seccomp filter" in call(*line).out
 
 
@@ -212,10 +213,11 @@ def test_devices_that_only_root_may_open(reachable: Path, monkeypatch: pytest.Mo
     assert (user.groups, user.nodes) == ((), (str(device),))
 
 
-def test_qemu_does_not_outlive_a_killed_launcher(words: Words) -> None:
+def test_qemu_does_not_outlive_a_killed_launcher(words: Words, fake: Path) -> None:
     """The change of user would undo what sees to that."""
+    fake.write_text(FAKE.replace("#SLEEP", "exec sleep 1000"))
     command = [sys.executable, "-m", "tools.launcher", *words()]
-    with subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"STANDIN": "sleeps"}) as process:
+    with subprocess.Popen(command, cwd=REPOSITORY) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         try:
             wait_for(lambda: [pid for pid in children.read_text().split() if sleeps(int(pid))])

@@ -152,13 +152,20 @@ def test_says_what_the_recipes_say(bench: Bench) -> None:
 
 def test_the_policies_names_stand_above_their_bits(bench: Bench) -> None:
     lines = bench.runtime().splitlines()
+    reasons = {str(mode): text for mode, text in bench.recipes.guest.open_because.items()}
+    assert set(reasons) == {"sev-es", "sev"}
     for section, bits, layout in (
         ("[sev.snp]", 0x120133, policy.SNP),
         ("[sev.sev-es]", 7, policy.SEV_ES),
         ("[sev.sev]", 0x02010001, policy.SEV),
     ):
         at = lines.index(section)
-        assert lines[at + 1 : at + 3] == [f"# {policy.spell(bits, layout)}", f"policy = {bits:#x}"]
+        end = lines.index(f"policy = {bits:#x}", at)
+        first, *rest = lines[at + 1 : end]
+        assert first == f"# {policy.spell(bits, layout)}"
+        said = [f"# OPEN: {name}: {text}" for name, text in policy.openings(bits, layout)]
+        assert rest[: len(said)] == said
+        assert rest[len(said) :] == ([f"# because: {because}"] if (because := reasons.get(layout.mode)) else [])
 
 
 def test_can_be_moved_and_is_commented(bench: Bench) -> None:
@@ -286,6 +293,9 @@ def test_a_policy_that_kata_cannot_be_given_is_said(bench: Bench) -> None:
     same = bench.kata(Variant.SEV, sev_policy=templates.QEMU_SEV_POLICY)
     assert "which is also this build's" in same
     assert "AND NOT THIS BUILD'S, 0x9." in bench.kata(Variant.SEV, sev_policy=0x9)
+    assert "# OPEN: key-sharing: " in same
+    assert "# OPEN: send: " in same
+    assert "# OPEN: " not in bench.kata(Variant.SNP)
 
 
 @pytest.mark.parametrize("variant", Variant)

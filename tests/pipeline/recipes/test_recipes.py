@@ -16,6 +16,8 @@ from tools.pipeline.recipes.profiles import Carry
 from tools.sev.modes import Console, Mode, ProfileKind
 
 GUEST = "recipes/guest.toml"
+OPEN_ES = 'open-because = "the sample\'s guests move between machines of one owner"'
+OPEN_SEV = 'open-because = "the sample\'s guests are pages of one tenant"'
 LISTS = "recipes/kernel/fragments/lists.toml"
 KERNEL = "recipes/kernel/a.toml"
 FIRMWARE = "recipes/firmware/small.toml"
@@ -114,6 +116,15 @@ def test_recipes_are_frozen() -> None:
         ),
         (GUEST, "debug = false\nkey-sharing = false", "debug = true\nkey-sharing = false", "sev.sev-es.policy.debug: "),
         (GUEST, "debug = false\nkey-sharing = true", "debug = true\nkey-sharing = true", "sev.sev.policy.debug: must"),
+        (GUEST, "migrate = false", "migrate = true", "sev.snp.policy.migrate: a host can read a guest through migr"),
+        (GUEST, OPEN_ES, "", "sev.sev-es.policy.send: a host can read a guest through send; say false, or say in "),
+        (GUEST, OPEN_SEV, "", "sev.sev.policy.key-sharing: a host can read a guest through key-sharing and send; say "),
+        (GUEST, OPEN_ES, 'open-because = ""', "sev.sev-es.open-because: must not be empty"),
+        (GUEST, OPEN_ES, 'open-because = "yes"', "sev.sev-es.open-because: 'yes' is not a sentence of 10 to 300"),
+        (GUEST, OPEN_ES, 'open-because = "two\\nlines of it"', "sev.sev-es.open-because: 'two\\nlines of it' is not a"),
+        (GUEST, OPEN_ES, "open-because = true", "sev.sev-es.open-because: must be a sentence of 10 to 300"),
+        (GUEST, "[sev.snp.policy]", '[sev.snp]\nopen-because = "no reason at all"\n[sev.snp.policy]',
+         "sev.snp.open-because: the policy leaves nothing open; remove it"),
         (GUEST, '"sample"', '"an id of more than sixteen"', "sev.snp.id-block.family-id: 'an id of more than"),
         (GUEST, '"sample"', '""', "sev.snp.id-block.family-id: must not be empty"),
         (GUEST, '"sample"', '"é"', "sev.snp.id-block.family-id: 'é' is neither 1 to 16 ASCII"),

@@ -12,6 +12,7 @@ from tools.pipeline.recipes.firmwares import FirmwareSize, FirmwareTarget
 from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import Carry
 from tools.pipeline.sources import wanted
+from tools.sev import policy
 from tools.sev.modes import Console, Mode, ProfileKind
 
 
@@ -26,7 +27,10 @@ def test_the_guest(shipped: Recipes) -> None:
     guest = shipped.guest
     assert (guest.machine, guest.cpu, guest.vcpus, guest.memory) == ("q35", "EPYC-v4", 1, "512M")
     assert (guest.mode, guest.reduced_phys_bits, guest.rng) == (Mode.SNP, 1, True)
-    assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x5, 0x1)
+    assert (guest.snp_policy, guest.sev_es_policy, guest.sev_policy) == (0x30000, 0x3F, 0x3B)
+    assert guest.open_because == {}
+    for mode, bits in ((Mode.SNP, guest.snp_policy), (Mode.SEV_ES, guest.sev_es_policy), (Mode.SEV, guest.sev_policy)):
+        assert policy.openings(bits, policy.LAYOUTS[mode]) == []
     assert guest.sev_es_legacy_vm_type is False
     assert guest.identity.family_id == b"sev-artifacts\0\0\0"
     assert (guest.identity.image_id, guest.identity.svn) == (b"guest".ljust(16, b"\0"), 0)

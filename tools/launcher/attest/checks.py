@@ -37,12 +37,17 @@ class Check:
         return "; ".join(self.findings)
 
 
-def passed(name: str, holds: bool, detail: str, *, otherwise: str | Sequence[str], mandatory: bool = True) -> Check:
-    """A check that was made: `detail` when it holds, `otherwise` (one finding or several) when not."""
-    wrong = (otherwise,) if isinstance(otherwise, str) else tuple(otherwise)
-    if holds:
-        return Check(name=name, result=Result.OK, findings=(detail,), mandatory=mandatory)
-    return Check(name=name, result=Result.FAILED, findings=wrong, mandatory=mandatory)
+def passed(
+    name: str, holds: bool, detail: str | Sequence[str], *, otherwise: str | Sequence[str], mandatory: bool = True
+) -> Check:
+    """A check that was made: `detail` when it holds, `otherwise` when not; one finding each, or several."""
+    findings = detail if holds else otherwise
+    return Check(
+        name=name,
+        result=Result.OK if holds else Result.FAILED,
+        findings=(findings,) if isinstance(findings, str) else tuple(findings),
+        mandatory=mandatory,
+    )
 
 
 def failed(name: str, detail: str) -> Check:

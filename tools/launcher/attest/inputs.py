@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""What both forms of `sev-launch verify` are given, and the check that both make."""
+"""What both forms of `sev-launch verify` are given, and what both say of a policy."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.guest.binding import compose, read_document
 from tools.launcher.measure.digest_file import launch_digests
+from tools.sev import policy as policies
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.formats import DIGESTS_NAME, DIGESTS_VCPUS
 from tools.sev.modes import Mode
@@ -132,3 +133,14 @@ def check_debug(on: bool, *, expected: bool, ui: Ui) -> Check:
         "on, as expected: the host can read and change the guest's memory" if on else "off",
         otherwise="on: the host can read and change the guest's memory",
     )
+
+
+def open_to_host(policy: int, mode: Mode, ui: Ui) -> tuple[str, ...]:
+    """By what else than debugging a policy that holds lets the host read the guest: a finding for each.
+
+    They do not stand against "verified": the relying party gave this policy. They are said on stderr too.
+    """
+    found = [(name, text) for name, text in policies.openings(policy, policies.LAYOUTS[mode]) if name != "debug"]
+    if found:
+        ui.warn(f"the expected policy leaves this guest open to its host: {', '.join(name for name, _ in found)}")
+    return tuple(f"open to the host: {name}: {text}" for name, text in found)

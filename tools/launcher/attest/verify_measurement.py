@@ -8,7 +8,7 @@ from pathlib import Path
 from tools.launcher.attest import measurement
 from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
-from tools.launcher.attest.inputs import check_debug, config_reader, expectation, sized_file
+from tools.launcher.attest.inputs import check_debug, config_reader, expectation, open_to_host, sized_file
 from tools.launcher.attest.measurement import Measurement, Platform
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
@@ -42,7 +42,7 @@ def verify_measurement(options: Values, ui: Ui) -> int:
     ]
     debug = policies.allows_debug(policy, policies.LAYOUTS[mode])
     checks = [
-        _line(found, entries, policy),
+        _line(found, entries, policy, open_to_host(policy, mode, ui) if found else ()),
         expected.workload,
         check_debug(debug, expected=debug, ui=ui),
         unchecked(f"what {mode} lacks", _LACKS[mode], mandatory=False),
@@ -56,11 +56,12 @@ def verify_measurement(options: Values, ui: Ui) -> int:
     return show(checks, facts, as_json=options.json, word=_VERDICT)
 
 
-def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int) -> Check:
+def _line(found: list[Entry], entries: tuple[Entry, ...], policy: int, open_: tuple[str, ...]) -> Check:
+    names = "; ".join(map(str, found))
     return passed(
         "launch measurement",
         bool(found),
-        f"of launch digest {found[0].digest.hex()} ({'; '.join(map(str, found))}), policy {policy:#x}" if found else "",
+        (f"of launch digest {found[0].digest.hex()} ({names}), policy {policy:#x}", *open_) if found else "",
         otherwise=f"none of the {len(entries)} launch digests gives it with this TIK, policy {policy:#x}, "
         "API version and build",
     )
@@ -81,8 +82,7 @@ def _mode_and_policy(options: Values) -> tuple[Mode, int]:
     if mode is Mode.SNP:
         raise UserError("the config's mode is snp, which has no launch measurement", hint="say --mode sev-es or sev")
     if policy is None:
-        sev = config().sev
-        policy = sev.sev_es_policy if mode is Mode.SEV_ES else sev.sev_policy
+        policy = config().sev.policy(mode)
     if bool(policy >> policies.ES_BIT & 1) != (mode is Mode.SEV_ES):
         raise UserError(f"policy {policy:#x} is not one of {mode}: bit 2 (ES) says which it is")
     return mode, policy

@@ -12,7 +12,7 @@ from typing import Any
 from tools.launcher.attest.certificates import File, Given, Role, check_signer
 from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
-from tools.launcher.attest.inputs import check_debug, config_reader, expectation, read_file
+from tools.launcher.attest.inputs import check_debug, config_reader, expectation, open_to_host, read_file
 from tools.launcher.attest.report import (
     HOST_REQUESTED,
     POLICY_DEBUG,
@@ -41,7 +41,7 @@ def verify_report(options: Values, ui: Ui) -> int:
     checks = [
         _digest(report, expected.entries),
         expected.workload,
-        _equal_policy(report, policy),
+        _equal_policy(report, policy, ui),
         check_debug(report.debug, expected=bool(policy & POLICY_DEBUG), ui=ui),
         _vmpl(report, options.vmpl or 0),
         _report_data(report, options),
@@ -81,9 +81,11 @@ def _digest(report: Report, entries: Sequence[Entry]) -> Check:
     )
 
 
-def _equal_policy(report: Report, policy: int) -> Check:
+def _equal_policy(report: Report, policy: int, ui: Ui) -> Check:
     said = f"{report.policy:#x}"
-    return passed("policy", report.policy == policy, said, otherwise=f"{said}, expected {policy:#x}")
+    equal = report.policy == policy
+    findings = (said, *open_to_host(policy, Mode.SNP, ui)) if equal else said
+    return passed("policy", equal, findings, otherwise=f"{said}, expected {policy:#x}")
 
 
 def _vmpl(report: Report, vmpl: int) -> Check:

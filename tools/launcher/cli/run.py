@@ -186,6 +186,7 @@ def _announce(asked: Wanted, spec: Spec, ui: Ui, *, confined: bool) -> None:
     for sentence in unconfined:
         ui.warn(sentence)
     guest_options.note_digest(asked, spec.config, ui)
+    guest_options.warn_of_openings(asked, spec.config, ui)
     if isinstance(asked.binding, Document):
         process = asked.binding.process
         if not process.host.stdin and (process.terminal or _somebody_writes()):

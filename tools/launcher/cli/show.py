@@ -74,6 +74,7 @@ def _show(asked: Wanted, config: RuntimeConfig, values: Values, ui: Ui) -> int:
         known = facts.kvm_error is None and kvm_trial.recall(qemu, config) is True
         accel = guest_options.accelerator(values) or (Accel.KVM if known else Accel.TCG)
     guest_options.note_digest(asked, config, ui)
+    guest_options.warn_of_openings(asked, config, ui)
     _print(spec, accel, asked, values)
     return 0
 

@@ -52,6 +52,10 @@ class Sev:
     sev_policy: int
     reduced_phys_bits: int
 
+    def policy(self, mode: Mode) -> int:
+        """The guest policy of that mode."""
+        return {Mode.SNP: self.snp_policy, Mode.SEV_ES: self.sev_es_policy, Mode.SEV: self.sev_policy}[mode]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:

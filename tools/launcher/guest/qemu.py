@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.host.qemu_program import ENVIRONMENT
 from tools.launcher.host.qemu_user import QemuUser, failure
 
 _PR_SET_PDEATHSIG = 1
@@ -49,7 +50,7 @@ def tail(text: bytes) -> tuple[str, ...]:
 class Qemu:
     """A running QEMU in a session of its own, so that Ctrl-C reaches the workload and not it.
 
-    It is `user`, and has the `descriptors` open.
+    It is `user`, has the `descriptors` open, and nothing of this process's environment.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Qemu:
             self._process = subprocess.Popen(
                 argv,
                 cwd=cwd,
+                env=ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -20,6 +20,9 @@ Version = tuple[int, int, int]
 SEV_SINCE: Version = (9, 1, 0)
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 """QEMU's seccomp filter with everything denied that a running guest does not need."""
+ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""All that QEMU gets of an environment: the launcher's may hold what is no guest's business, and a guest that takes
+QEMU over would have it. PATH is for a script in QEMU's place; what is parsed here is not translated."""
 QEMU_NAMES = ("qemu-system-x86_64", "qemu-system-amd64", "qemu-kvm")
 _QEMU_EXTRA = ("/usr/libexec/qemu-kvm",)
 _INSTALL = "install Debian's qemu-system-x86 or give --qemu PATH"
@@ -98,8 +101,9 @@ def _ask(path: str, *words: str, user: QemuUser | None) -> bytes | str:
     ids: dict[str, Any] = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
     try:
         answer: subprocess.CompletedProcess[bytes] = subprocess.run(
-            [path, *words], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False, **ids
-        )
+            [path, *words], cwd="/", env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+            check=False, **ids,
+        )  # fmt: skip
     except OSError as error:
         return error.strerror or "cannot be run"
     except subprocess.TimeoutExpired:

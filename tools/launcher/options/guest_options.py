@@ -26,6 +26,7 @@ from tools.launcher.options.arguments import (
     whole,
 )
 from tools.launcher.options.parser import Group, Option
+from tools.sev import policy as policies
 from tools.sev.limits import VCPUS_MAX, memory_mib
 from tools.sev.modes import Console, Mode
 
@@ -120,6 +121,15 @@ def check_console(config: RuntimeConfig, values: Values) -> None:
             f"--console-log: the {config.profile} profile has no console",
             hint="use the debug profile's artifacts",
         )
+
+
+def warn_of_openings(asked: Wanted, config: RuntimeConfig, ui: Ui) -> None:
+    """Say by what the policy of a protected guest lets its host read it."""
+    if asked.unprotected:
+        return
+    mode = config.sev.mode
+    for name, text in policies.openings(config.sev.policy(mode), policies.LAYOUTS[mode]):
+        ui.warn(f"the policy of mode {mode} leaves the guest open to its host: {name}: {text}")
 
 
 def note_digest(asked: Wanted, config: RuntimeConfig, ui: Ui) -> None:

@@ -63,6 +63,7 @@ def kata(profile: Profile, guest: Guest, *, kernel: str, firmware: str) -> Step:
             "firmware": firmware,
             "kernel_params": kernel_params(profile),
             "qemu_sev_policy": QEMU_SEV_POLICY,
+            "qemu_openings": policy.openings(QEMU_SEV_POLICY, policy.SEV),
         }
         for variant in Variant
     }
@@ -96,6 +97,8 @@ def _common(profile: Profile, guest: Guest) -> dict[str, Any]:
             "rng": guest.rng,
         },
         "policies": {mode: policy.spell(bits, policy.LAYOUTS[mode]) for mode, bits in policies.items()},
+        "openings": {mode: policy.openings(bits, policy.LAYOUTS[mode]) for mode, bits in policies.items()},
+        "open_because": dict(guest.open_because),
     }
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """recipes/guest.toml: the machine that a guest gets, whatever the profile."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _MACHINE = r"q35|pc-q35-[0-9]{1,2}\.[0-9]{1,2}"
 
 @dataclass(frozen=True, kw_only=True)
 class Guest:
-    """The machine. Policies are bits, made from their names."""
+    """The machine. Policies are bits, made from their names; `open_because` has words for those that are open."""
 
     machine: str
     cpu: str
@@ -36,6 +37,7 @@ class Guest:
     sev_es_legacy_vm_type: bool
     sev_policy: int
     rng: bool
+    open_because: Mapping[Mode, str]
 
     def debuggable(self) -> tuple[Mode, ...]:
         """The modes whose policy lets the host debug the guest, that is read it."""
@@ -49,6 +51,14 @@ def load(root: Path) -> Guest:
     table.integer("schema", low=SCHEMA, high=SCHEMA)
     machine, sev, devices = table.table("machine"), table.table("sev"), table.table("devices")
     snp, sev_es, plain = sev.table("snp"), sev.table("sev-es"), sev.table("sev")
+    snp_policy = policies.read(snp.table("policy"), policy.SNP)
+    sev_es_policy = policies.read(sev_es.table("policy"), policy.SEV_ES)
+    sev_policy = policies.read(plain.table("policy"), policy.SEV)
+    because = {
+        Mode.SNP: policies.because(snp, snp_policy, policy.SNP),
+        Mode.SEV_ES: policies.because(sev_es, sev_es_policy, policy.SEV_ES),
+        Mode.SEV: policies.because(plain, sev_policy, policy.SEV),
+    }
     guest = Guest(
         machine=machine.string("type", pattern=_MACHINE, says="q35 or pc-q35-10.0, what the firmware is built for"),
         cpu=machine.string("cpu", pattern=_CPU, says="a QEMU CPU model"),
@@ -56,12 +66,13 @@ def load(root: Path) -> Guest:
         memory=_memory(machine),
         mode=sev.choice("mode", Mode),
         reduced_phys_bits=sev.integer("reduced-phys-bits", low=1, high=63),
-        snp_policy=policies.read(snp.table("policy"), policy.SNP),
+        snp_policy=snp_policy,
         identity=_identity(snp.table("id-block")),
-        sev_es_policy=policies.read(sev_es.table("policy"), policy.SEV_ES),
+        sev_es_policy=sev_es_policy,
         sev_es_legacy_vm_type=sev_es.boolean("legacy-vm-type"),
-        sev_policy=policies.read(plain.table("policy"), policy.SEV),
+        sev_policy=sev_policy,
         rng=devices.boolean("rng"),
+        open_because={mode: words for mode, words in because.items() if words},
     )
     for part in (snp, sev_es, plain, machine, sev, devices, table):
         part.close()

@@ -19,3 +19,25 @@ def read(table: Table, layout: Layout) -> int:
         return policy.encode({**values, layout.version: version}, layout)
     except ValueError as error:
         raise table.error(layout.version, str(error)) from None
+
+
+def because(table: Table, bits: int, layout: Layout) -> str:
+    """Why a policy leaves the guest open to its host, on one line; empty when it does not.
+
+    `table` is the one that holds the policy's. Debugging is refused elsewhere, whatever is said for it. UserError for
+    an opening without words, and for words without an opening.
+    """
+    key = "open-because"
+    open_names = [name for name, _ in policy.openings(bits, layout) if name != "debug"]
+    if open_names:
+        if not table.has(key):
+            names = " and ".join(open_names)
+            raise table.error(
+                f"policy.{open_names[0]}",
+                f"a host can read a guest through {names}",
+                f'say false, or say in [{table.path}] why it must be so: {key} = "…"',
+            )
+        return table.string(key, pattern=r"[^\x00-\x1f\x7f]{10,300}", says="a sentence of 10 to 300 characters")
+    if table.has(key):
+        raise table.error(key, "the policy leaves nothing open", "remove it")
+    return ""
