@@ -6,7 +6,7 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, kata-* ────────────────────────────────────────┘
-    build · check · accept · graph · cache · idblock · test · test_fast · test_containers · repro · rebuild
+    build · check · accept · graph · cache · idblock · attack · test · test_fast · test_containers · repro · rebuild
     bench · lock
 
 `./doit graph` prints the steps as they stand.
@@ -15,7 +15,7 @@
 from collections.abc import Iterator
 
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
-from tools.pipeline.tasks import bench, cache, checks, doit_glue, guest, identity, inputs, outputs, repro
+from tools.pipeline.tasks import attack, bench, cache, checks, doit_glue, guest, identity, inputs, outputs, repro
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
@@ -86,6 +86,11 @@ def task_cache() -> Task:
 def task_idblock() -> Task:
     """Sign an ID block for the built artifacts."""
     return identity.idblock(PROJECT)
+
+
+def task_attack() -> Task:
+    """Play the hostile host."""
+    return attack.attack(PROJECT)
 
 
 def task_test() -> Task:

@@ -5,7 +5,6 @@
 `./doit test` builds what they need first; a bare pytest run says what to build.
 """
 
-import shlex
 import shutil
 import signal
 import tempfile
@@ -14,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tools.attack.base.host_tools import HostTools
+from tools.attack.base.lab import Lab
+from tools.attack.base.target import Target
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
@@ -59,28 +61,9 @@ def repro_tree(project: Project) -> Path:
 
 @pytest.fixture(scope="session")
 def host_tool(boot_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Wrappers that run a program of the pinned boot tree, or another, on host files: host_tool("mkfs.erofs").
-
-    The host's file system with the tree's /usr on top: works because both are merged-/usr systems, and
-    needs no root.
-    """
-    folder = tmp_path_factory.mktemp("host-tools")
-
-    def wrapper(name: str, pinned: Tree = boot_tree) -> Path:
-        path = folder / name
-        if not path.exists():
-            found = [p for p in ("usr/bin", "usr/sbin") if (pinned.path / p / name).exists()]
-            assert found, f"{name} is not in {pinned.path}"
-            tree = shlex.quote(str(pinned.path))
-            path.write_text(
-                "#!/bin/sh\n"
-                "exec bwrap --die-with-parent --dev-bind / / "
-                f'--ro-bind {tree}/usr /usr -- /{found[0]}/{name} "$@"\n'
-            )
-            path.chmod(0o755)
-        return path
-
-    return wrapper
+    """Wrappers that run a program of the pinned boot tree, or another, on host files: host_tool("mkfs.erofs")."""
+    tools = HostTools(folder=tmp_path_factory.mktemp("host-tools"))
+    return lambda name, pinned=boot_tree: tools.wrapper(name, pinned)
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +82,13 @@ def _artifacts(folder: Path, *, command: str) -> Path:
 def artifacts(project: Project) -> Path:
     """The production artifacts."""
     return _artifacts(project.out(project.recipes.profile("production")), command="./doit build")
+
+
+@pytest.fixture(scope="session")
+def lab(project: Project, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """What attacks are given, for the production artifacts."""
+    own = Target(name="shipped", folder=artifacts)
+    return Lab(project=project, own=own, work=tmp_path_factory.mktemp("lab"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import guest_kit
+from tools.attack.guests import agent as guest_kit
 from tools.sev.workload.document import Document, Doors, Process, Tar
 
 Bound = Callable[[Document], guest_kit.Guest]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import guest_kit
+from tools.attack.guests import agent as guest_kit
 
 Boot = Callable[..., guest_kit.Guest]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import guest_kit
 from tests.agent.conftest import ENVIRONMENT, sh
+from tools.attack.guests import agent as guest_kit
 from tools.sev.workload.document import (
     Capabilities,
     Document,

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from tests.agent import guest_kit
 from tests.agent.conftest import ENVIRONMENT, Bound, sh
+from tools.attack.guests import agent as guest_kit
 from tools.sev.workload.calls import Argument, Calls, Rule
 from tools.sev.workload.document import DEFAULT_CAPABILITIES, Capabilities, Document, Exec, Mount, Process, Tar
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import guest_kit
+from tools.attack.guests import agent as guest_kit
 from tools.launcher.bundle import hash_tree
 from tools.sev.workload.document import Document, Process, Verity
 

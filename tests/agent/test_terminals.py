@@ -5,8 +5,8 @@
 import dataclasses
 import struct
 
-from tests.agent import guest_kit
 from tests.agent.conftest import Bound, sh
+from tools.attack.guests import agent as guest_kit
 from tools.sev.workload.document import Document, Exec, Process, Tar
 
 
@@ -49,7 +49,7 @@ def test_terminals_and_who_says_how_large_they_are(bound: Bound, root: Tar) -> N
         while results[4].out.count(b"\n") < 3 or any(results[n].exited is None for n in (1, 3, 5)):
             frame = guest.receive()
             assert frame is not None
-            guest_kit.note(results, frame)
+            results[frame[1]].take(*frame)
         guest.send(guest_kit.SHUTDOWN)
     assert results[1].out.startswith(b"/dev/pts/0\r\n30 100\r\n40 120\r\n")
     assert results[1].out.endswith(b"yes\r\ngot yes\r\n^C")

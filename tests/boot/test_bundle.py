@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
-from tests.boot.measured_kit import Host, Verdict, verdicts
 from tests.launcher.bundle.image_kit import Layout, config_of
 from tests.launcher.layers.layer_kit import Node, folder, lay_out, tar_of
+from tools.attack.base.target import Target
+from tools.attack.guests import firmware
+from tools.attack.guests.firmware import Became, Host
+from tools.attack.guests.run import Guest
 from tools.pipeline.engine.tree import Tree
 
 SAME = ("disk.img", "workload.json", "digests.json")
@@ -162,28 +164,28 @@ def test_the_image_runs_as_its_config_says(bundle: Path, guest: Guest) -> None:
 
 def test_the_firmware_starts_it_under_its_digest_alone(bundle: Path, guest: Guest, tmp_path: Path) -> None:
     """The table of this bundle's command line admits no other document's, nor the other way round."""
-    ours = Host.of(guest.launcher, guest.qemu, ("--bundle", str(bundle)))
+    target = Target(name="built", folder=guest.launcher.parent)
+    ours = Host.of(target, guest.qemu, ("--bundle", str(bundle)))
     document = (bundle / "workload.json").read_bytes()
     (tmp_path / "other.json").write_bytes(document.replace(b"LEVEL=low", b"LEVEL=top"))
-    other = Host.of(guest.launcher, guest.qemu, ("--workload", str(tmp_path / "other.json")))
+    other = Host.of(target, guest.qemu, ("--workload", str(tmp_path / "other.json")))
     assert ours.cmdline != other.cmdline
-    work = tmp_path / "hosts"
-    work.mkdir()
-    found = verdicts(
-        {
-            "ours": ours,
-            "another document": dataclasses.replace(ours, cmdline=other.cmdline),
-            "another table": dataclasses.replace(ours, table=other.table),
-            "another of both": dataclasses.replace(ours, cmdline=other.cmdline, table=other.table),
-        },
-        work,
-    )
+    hosts = {
+        "ours": ours,
+        "another document": dataclasses.replace(ours, cmdline=other.cmdline),
+        "another table": dataclasses.replace(ours, table=other.table),
+        "another of both": dataclasses.replace(ours, cmdline=other.cmdline, table=other.table),
+    }
+    found = {}
+    for name, host in hosts.items():
+        (tmp_path / name).mkdir()
+        found[name] = firmware.start(host, tmp_path / name)
     assert found == {
-        "ours": Verdict.BOOTED,
-        "another document": Verdict.REFUSED,
-        "another table": Verdict.REFUSED,
+        "ours": Became.BOOTED,
+        "another document": Became.REFUSED,
+        "another table": Became.REFUSED,
         # Consistent in itself, under another launch digest: the agent waits for that other document.
-        "another of both": Verdict.BOOTED,
+        "another of both": Became.BOOTED,
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
+from tools.attack.guests.run import Guest
 
 _COUNTERS = "cat /etc/motd >/dev/null && cd /sys/kernel/debug/swiotlb && echo $(cat io_tlb_nslabs io_tlb_used_hiwater)"
 

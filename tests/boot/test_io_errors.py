@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
-from tests.boot.verity_kit import Verity, with_tree
+from tools.attack.guests.run import Guest
+from tools.attack.guests.verity import Verity, with_tree
 from tools.pipeline.engine.tree import Tree
 
 # A program as many are: whoever is not found in the list is let in.
@@ -46,7 +46,7 @@ def denied(root_folder: Path, host_tool: Callable[[str], Path]) -> Verity:
     (root / "etc/denied").write_bytes(LIST)
     erofs = root_folder.parent / "with-list.erofs"
     subprocess.run([host_tool("mkfs.erofs"), "-T0", "--all-root", erofs, root], check=True, capture_output=True)
-    return with_tree(erofs, host_tool)
+    return with_tree(erofs, host_tool("veritysetup"))
 
 
 @pytest.fixture

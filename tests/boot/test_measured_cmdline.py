@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
-from tests.boot.measured_kit import show
+from tools.attack.guests.firmware import show
+from tools.attack.guests.run import Guest
 from tools.pipeline.tasks.project import Project
 
 # Writes down QEMU's arguments: the last ones, the launcher asks for version and devices first.

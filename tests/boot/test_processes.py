@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
 from tests.launcher.terminal_kit import Desk
+from tools.attack.guests.run import Guest
 from tools.launcher.base.errors import WorkloadError
 from tools.launcher.channel.requests import Process
 from tools.launcher.channel.session import Session

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
+from tools.attack.guests.run import Guest
 from tools.pipeline.engine.tree import Tree
 
 # The pinned QEMU by way of its own loader, which takes no privilege.

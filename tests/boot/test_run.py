@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.conftest import Guest
-from tests.boot.verity_kit import Verity, with_tree
+from tools.attack.guests.run import Guest
+from tools.attack.guests.verity import Verity, with_tree
 from tools.pipeline.tasks.project import Project
 
 
@@ -111,7 +111,7 @@ def test_other_kinds_of_root(guest: Guest, kind: str, request: pytest.FixtureReq
 @pytest.fixture(scope="session")
 def verity(root_erofs: Path, host_tool: Callable[[str], Path]) -> Verity:
     """The EROFS root with its hash tree."""
-    return with_tree(root_erofs, host_tool)
+    return with_tree(root_erofs, host_tool("veritysetup"))
 
 
 @pytest.mark.parametrize("unbound", [False, True])

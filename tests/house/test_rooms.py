@@ -44,7 +44,7 @@ def graph() -> ImportGraph:
 
 def test_the_contracts_hold(repository: Path) -> None:
     text = lint_imports(repository)
-    assert "Contracts: 4 kept, 0 broken." in text, text
+    assert "Contracts: 6 kept, 0 broken." in text, text
 
 
 PLANTED = {
@@ -55,6 +55,8 @@ PLANTED = {
     "tools/pipeline/base/files.py": "from tools.pipeline.tasks import checks",
     "tools/pipeline/engine/merkle.py": "def f():\n    import tools.pipeline.sources.pins",
     "tools/launcher/config/runtime.py": "from tools.launcher.cli.main import main",
+    "tools/launcher/guest/qemu.py": "import tools.attack.base.model",
+    "tools/attack/guests/firmware.py": "from tools.attack.front import runner",
 }
 
 
@@ -67,7 +69,7 @@ def test_planted_offences_are_found(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "tools/pipeline/cellar").mkdir()
     (tmp_path / "tools/pipeline/cellar/__init__.py").touch()
     text = lint_imports(tmp_path)
-    assert "Contracts: 0 kept, 4 broken." in text, text
+    assert "Contracts: 0 kept, 6 broken." in text, text
     for name in PLANTED:
         assert name.removesuffix(".py").replace("/", ".") + " ->" in text, f"{name}\n{text}"
     # A room that nobody has put into the list.

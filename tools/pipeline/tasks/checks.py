@@ -22,11 +22,13 @@ _REQUIREMENTS = "requirements"
 def test(project: Project) -> Task:
     """Everything that must hold, linters included."""
     return {
-        "doc": "linters, unit, fetch, graph, agent, launcher, reproducibility and boot tests",
+        "doc": "linters, unit, fetch, graph, agent, launcher, reproducibility and boot tests, the short ./doit attack",
         "actions": [action(partial(_pytest, project, "tests"))],
         "task_dep": [
             "build",
             *[f"artifacts:{p.name}" for p in project.recipes.profiles],
+            "fetch:sources",
+            "toolchain:bench",
             "toolchain:boot",
             "toolchain:lint",
             "toolchain:repro",

@@ -144,6 +144,51 @@ fn mutated_payloads() {
     assert!(good > 1_000 && bad > 1_000, "{good} {bad}");
 }
 
+/// What `./doit attack` sets: another seed, another number of messages.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// Memory of this process, in KiB (`proc_pid_status(5)`).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn mutated_and_replayed_messages() {
+    const GROWTH: u64 = 4_096;
+    let mut random = Random(setting("SEV_AGENT_SEED", 0x5EED_0007));
+    let total = setting("SEV_AGENT_MESSAGES", 100_000);
+    let messages = host_messages();
+    let (mut sent, mut accepted, mut before) = (0, 0, 0);
+    while sent < total {
+        // Of a connection: messages in any order, some of them again and again.
+        let mut stream = Vec::new();
+        for _ in 0..=random.below(24) {
+            let (kind, id, payload) = &messages[random.below(messages.len())];
+            for _ in 0..=random.below(3) {
+                encode(&mut stream, *kind, *id, payload);
+                sent += 1;
+            }
+        }
+        for _ in 0..random.below(4) {
+            random.mutate(&mut stream);
+        }
+        accepted += feed(&stream, &mut random) as u64;
+        // After the first tenth whatever is kept for reuse is there.
+        if before == 0 && sent > total / 10 {
+            before = resident();
+        }
+    }
+    let after = resident();
+    println!("{sent} messages, {accepted} accepted, {before} KiB before, {after} KiB after");
+    assert!(accepted > total / 10 && accepted < sent, "{accepted} of {sent}");
+    // Other tests run beside this one unless it was asked for by name.
+    assert!(std::env::var("SEV_AGENT_SEED").is_err() || after <= before + GROWTH, "grew from {before} to {after} KiB");
+}
+
 #[test]
 fn random_bytes_as_frames() {
     let mut random = Random(0x5EED_0003);

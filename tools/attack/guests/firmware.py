@@ -10,17 +10,20 @@ what counts is processor time that QEMU itself has used, so a slow or busy machi
 import dataclasses
 import json
 import os
-import re
 import socket
 import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from tools.attack.base.target import Target
+from tools.attack.guests.monitor import Monitor
+from tools.pipeline.base import children
+from tools.pipeline.base.errors import BuildError
 
 _LIMIT = 300.0  # seconds without any verdict, after which something else is wrong
 _PERIOD = 0.05  # seconds between two looks at the CPU
@@ -29,14 +32,16 @@ _SAMPLES = 12  # … in at least so many looks …
 _STAYED = 0.8  # … of which so many find it there: any one may meet a timer interrupt …
 _REACH = 32  # … and there is within so many bytes
 _PAUSE = b"\xf3\x90"
-_TICKS = os.sysconf("SC_CLK_TCK")
+_KERNEL_WORDS = b"Linux version "  # of a kernel that has a serial console; ours has none
+_SERIAL = "serial"
 
 
-class Verdict(StrEnum):
+class Became(StrEnum):
     """What became of a guest."""
 
     BOOTED = "the agent spoke"
-    REFUSED = "the firmware is in its dead loop"
+    STARTED = "the kernel started"
+    REFUSED = "the firmware stopped for good"
     ENDED = "QEMU ended"
 
 
@@ -54,9 +59,12 @@ class Host:
     pflash: str | None = None
 
     @staticmethod
-    def of(launcher: Path, qemu: Path, binding: Sequence[str] = ("--unbound",)) -> "Host":
-        """What the launcher itself would give to an emulated guest; the starting point of every change."""
-        options = show(launcher, qemu, "--unprotected", "--accel", "tcg", binding=binding)
+    def of(target: Target, qemu: Path, binding: Sequence[str] = ("--unbound",)) -> "Host":
+        """What the launcher itself would give to an emulated guest; the starting point of every change.
+
+        `binding`: options of `sev-launch show` that say what runs.
+        """
+        options = show(target.launcher, qemu, "--unprotected", "--accel", "tcg", binding=binding)
         value = {option[0]: option[1] for option in options["options"] if len(option) == 2}
         return Host(
             options=tuple(tuple(option) for option in options["options"]),
@@ -67,9 +75,9 @@ class Host:
             table=bytes.fromhex(options["hashes_table"]),
         )
 
-    def through_pflash(self, launcher: Path, qemu: Path) -> "Host":
+    def through_pflash(self, target: Target, qemu: Path) -> "Host":
         """The same with the firmware where the launcher puts it for SEV and SEV-ES."""
-        options = show(launcher, qemu, "--mode", "sev", "--cbit", "51")["options"]
+        options = show(target.launcher, qemu, "--mode", "sev", "--cbit", "51")["options"]
         drive = next(value for name, *values in options for value in values if name == "-drive")
         return dataclasses.replace(self, pflash=drive)
 
@@ -97,7 +105,7 @@ class Host:
                     words += option
         for name in self.blobs:
             words += ["-fw_cfg", f"name=etc/boot/{name},file={name}"]
-        return [*words, "-qmp", "unix:qmp.sock,server=on,wait=off"]
+        return [*words, "-qmp", "unix:qmp.sock,server=on,wait=off", "-serial", f"file:{_SERIAL}"]
 
 
 def show(launcher: Path, qemu: Path, *options: str, binding: Sequence[str] = ("--unbound",)) -> dict[str, Any]:
@@ -107,17 +115,8 @@ def show(launcher: Path, qemu: Path, *options: str, binding: Sequence[str] = ("-
     return shown
 
 
-def verdicts(hosts: Mapping[str, Host], folder: Path) -> dict[str, Verdict]:
-    """What becomes of each; as many at once as there are processors, so all of them under the same load."""
-    for number, _ in enumerate(hosts):
-        (folder / str(number)).mkdir()
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        found = pool.map(start, hosts.values(), (folder / str(number) for number, _ in enumerate(hosts)))
-        return dict(zip(hosts, found, strict=True))
-
-
-def start(host: Host, folder: Path) -> Verdict:
-    """Start QEMU in the empty `folder` and judge."""
+def start(host: Host, folder: Path) -> Became:
+    """Start QEMU in the empty `folder` and judge. BuildError when it ends of itself, or nothing can be said."""
     argv = host.argv(folder)
     # The folder by its descriptor: a socket's path has at most 107 bytes, a test's folder may have more.
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
@@ -127,20 +126,23 @@ def start(host: Host, folder: Path) -> Verdict:
             listener.bind(str(door / "agent.sock"))
             listener.listen(1)
             listener.settimeout(_PERIOD)
-            qemu = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            try:
-                verdict = _judge(qemu, listener, door)
-            finally:
-                qemu.kill()
-                qemu.wait()
+            with children.running(
+                argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            ) as qemu:
+                try:
+                    became = _judge(qemu, listener, door)
+                finally:
+                    qemu.kill()
     finally:
         os.close(descriptor)
-    if verdict is Verdict.ENDED:
-        print((folder / "qemu.log").read_text(errors="replace"))  # shown when the test fails
-    return verdict
+    if became is Became.ENDED:
+        # As a mistake in its options would: nothing was seen of the guest.
+        said = (folder / "qemu.log").read_text(errors="replace").strip()
+        raise BuildError(f"QEMU ended by itself: {said[-200:] or 'without a word'}")
+    return became
 
 
-def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path) -> Verdict:
+def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path) -> Became:
     agent: socket.socket | None = None
     monitor: Monitor | None = None
     samples: deque[tuple[int, float]] = deque()
@@ -152,24 +154,33 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
                     agent, _ = listener.accept()
                     agent.settimeout(_PERIOD)
                 if agent.recv(1):
-                    return Verdict.BOOTED
+                    return Became.BOOTED
                 qemu.wait(_LIMIT)  # the end of the stream is the end of QEMU
             except TimeoutError:
                 pass
             if qemu.poll() is not None:
-                return Verdict.ENDED
+                return Became.ENDED
+            if _KERNEL_WORDS in _serial(door):
+                return Became.STARTED
             try:
                 monitor = monitor or Monitor(door / "qmp.sock")
                 samples.append((monitor.instruction_pointer(), monitor.cpu_seconds()))
                 if stays(samples) and _PAUSE in monitor.memory(samples[-1][0] - _REACH, 2 * _REACH):
-                    return Verdict.REFUSED
+                    return Became.REFUSED
             except (ConnectionError, FileNotFoundError, ProcessLookupError):
                 continue  # QEMU does not listen yet, or not any more
     finally:
         for end in (agent, monitor):
             if end is not None:
                 end.close()
-    raise AssertionError(f"neither a boot nor a dead loop within {_LIMIT:g} s: {samples}")
+    raise BuildError(f"neither a boot nor a dead loop within {_LIMIT:g} s; the CPU's last places: {samples}")
+
+
+def _serial(door: Path) -> bytes:
+    try:
+        return (door / _SERIAL).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def stays(samples: deque[tuple[int, float]]) -> bool:
@@ -180,61 +191,3 @@ def stays(samples: deque[tuple[int, float]]) -> bool:
     if len(samples) < _SAMPLES or now - samples[0][1] < _CPU_SECONDS:
         return False
     return sum(abs(at - here) <= _REACH for at, _ in samples) >= _STAYED * len(samples)
-
-
-class Monitor:
-    """QEMU's machine protocol (QMP), as much of it as the judge needs."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(_LIMIT)
-        self._socket.connect(str(path))
-        self._stream = self._socket.makefile("rwb")
-        # Not the child's id: between us and QEMU stands the wrapper that gives it the pinned tree.
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        self._stat = Path("/proc") / str(int.from_bytes(credentials[:4], "little")) / "stat"
-        self._receive()  # the greeting
-        self._execute("qmp_capabilities")
-
-    def close(self) -> None:
-        """Hang up."""
-        self._stream.close()
-        self._socket.close()
-
-    def cpu_seconds(self) -> float:
-        """Processor time that QEMU has used."""
-        fields = self._stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS  # utime and stime, proc(5)
-
-    def instruction_pointer(self) -> int:
-        """The first CPU's. Stopped for that: the emulator keeps it current between blocks of code only."""
-        self._execute("stop")
-        text = self._human("info registers")
-        self._execute("cont")
-        found = re.search(r"\b[RE]IP=([0-9a-f]+)", text)
-        assert found, text
-        return int(found[1], 16)
-
-    def memory(self, address: int, size: int) -> bytes:
-        """As the CPU sees it; empty where nothing is mapped."""
-        text = self._human(f"x /{size}xb {max(0, address):#x}")
-        return bytes(int(byte, 16) for byte in re.findall(r"\b0x([0-9a-f]{2})\b", text))
-
-    def _human(self, line: str) -> str:
-        return str(self._execute("human-monitor-command", **{"command-line": line}))
-
-    def _execute(self, command: str, **arguments: str) -> object:
-        self._stream.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        self._stream.flush()
-        while True:
-            message = self._receive()
-            if "return" in message:
-                return message["return"]
-            assert "event" in message, message
-
-    def _receive(self) -> dict[str, Any]:
-        line = self._stream.readline()
-        if not line:
-            raise ConnectionResetError
-        message: dict[str, Any] = json.loads(line)
-        return message

@@ -3,7 +3,6 @@
 """EROFS images with dm-verity's hash tree behind them."""
 
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,11 @@ class Verity:
 
     image: Path
     root_hash: str
+    salt: str
     data_size: int
 
 
-def with_tree(erofs: Path, host_tool: Callable[[str], Path]) -> Verity:
+def with_tree(erofs: Path, veritysetup: Path) -> Verity:
     """A copy of the image with what `veritysetup format` appends."""
     image = erofs.with_suffix(".verity.erofs")
     data = erofs.read_bytes()
@@ -25,7 +25,7 @@ def with_tree(erofs: Path, host_tool: Callable[[str], Path]) -> Verity:
     image.write_bytes(data)
     done = subprocess.run(
         [
-            host_tool("veritysetup"),
+            veritysetup,
             "format",
             f"--data-blocks={len(data) // 4096}",
             f"--hash-offset={len(data)}",
@@ -36,5 +36,5 @@ def with_tree(erofs: Path, host_tool: Callable[[str], Path]) -> Verity:
         text=True,
         check=True,
     )
-    root_hash = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("Root hash"))
-    return Verity(image=image, root_hash=root_hash, data_size=len(data))
+    said = {key: value.strip() for key, _, value in (line.partition(":") for line in done.stdout.splitlines())}
+    return Verity(image=image, root_hash=said["Root hash"], salt=said["Salt"], data_size=len(data))

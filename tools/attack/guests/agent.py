@@ -12,11 +12,16 @@ import socket
 import struct
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tools.pipeline.base import children
+from tools.pipeline.base.errors import BuildError
 
 HELLO, CONTAINER, SPAWN, STDIN, STDIN_EOF, SIGNAL, SHUTDOWN = 0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16
 WORKLOAD, FILE, PREPARE, RUN, REFUSED = 0x17, 0x18, 0x19, 0x1A, 0x36
@@ -24,6 +29,7 @@ RESIZE = 0x15
 WINDOW, READY, STARTED, STDOUT, STDERR, EXITED, ERROR = 0x20, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3F
 
 WINDOW_BYTES = 262_144
+_START, _PERIOD = 120.0, 0.2  # seconds for QEMU to start, and between two looks at it
 APPLETS = (
     "sh", "cat", "chmod", "chroot", "dd", "df", "dmesg", "grep", "id", "ls", "mkdir", "mknod", "mount", "readlink",
     "seq", "sleep", "sort", "stty", "touch", "true", "tty", "umount", "unshare", "yes",
@@ -54,23 +60,28 @@ def root_tar(busybox: Path, target: Path) -> Path:
 
 
 def counted(data: bytes) -> bytes:
+    """A field of the type `bytes`."""
     return struct.pack("<I", len(data)) + data
 
 
 def hello(*, version: int = 2, magic: bytes = b"SEVA", window: int = WINDOW_BYTES) -> bytes:
+    """The host's HELLO."""
     return magic + struct.pack("<HHI", version, 0, window)
 
 
 def container(*, kind: int = 1, length: int = 0, limit: int = 0, name: bytes = b"guest") -> bytes:
+    """CONTAINER, for unbound guests."""
     return struct.pack("<BQQ", kind, length, limit) + counted(name)
 
 
 def run_entry(*environment: bytes, entry: int = 0, flags: int = 2, size: tuple[int, int] = (0, 0)) -> bytes:
+    """RUN, for bound guests."""
     payload = struct.pack("<B3xII", flags, entry, len(environment)) + b"".join(map(counted, environment))
     return payload + struct.pack("<HH", *size)
 
 
 def spawn(*argv: bytes, uid: int = 0, flags: int = 0, size: tuple[int, int] = (0, 0)) -> bytes:
+    """SPAWN, for unbound guests."""
     environment = counted(b"PATH=/bin")
     payload = struct.pack("<BIIH", flags, uid, uid, 0) + counted(b"/")
     payload += struct.pack("<I", len(argv)) + b"".join(map(counted, argv))
@@ -87,10 +98,40 @@ class Result:
     error: tuple[int, str] | None = None
     windows: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    ready: bool = False
+
+    def take(self, kind: int, process: int, payload: bytes) -> None:
+        """What a frame says of it; process 0 is the connection."""
+        if kind == STDOUT:
+            self.out += payload
+        elif kind == STDERR:
+            self.err += payload
+        elif kind == WINDOW:
+            self.windows.append(struct.unpack("<II", payload)[1])
+        elif kind == REFUSED:
+            assert payload[1:4] == bytes(3)
+            self.refused.append(payload[0])
+        elif kind == EXITED:
+            self.exited = struct.unpack("<BBHI", payload)
+        elif kind == ERROR:
+            self.error = failure(payload)
+        elif kind == READY:
+            self.ready = True
+        elif kind != STARTED:
+            raise BuildError(f"the agent said 0x{kind:02x} of process {process}")
+
+    @property
+    def over(self) -> bool:
+        """It has ended, or was refused."""
+        return self.exited is not None or self.error is not None
 
 
 class Guest:
-    """One booted guest; leaving the block ends it."""
+    """One booted guest; leaving the block ends it. `options` are added to QEMU's command line.
+
+    `drive` says what the disk is, in place of the plain file `disk`.
+    BuildError where the guest does not go along far enough for its host to see anything.
+    """
 
     def __init__(
         self,
@@ -102,6 +143,8 @@ class Guest:
         folder: Path,
         append: str = "",
         binding: str = "sev_agent.unbound",
+        options: Sequence[str] = (),
+        drive: str = "",
     ) -> None:
         listener = socket.socket(socket.AF_UNIX)
         # A name relative to QEMU's working directory: the whole path may be longer than a socket allows.
@@ -120,14 +163,21 @@ class Guest:
                 "-chardev", "socket,id=agent,path=agent.sock",
                 "-device", f"virtio-serial-pci,{protected}",
                 "-device", "virtserialport,chardev=agent,name=org.sev-artifacts.agent.0",
-                "-drive", f"if=none,id=root,format=raw,readonly=on,file={disk}",
+                "-drive", f"if=none,id=root,readonly=on,{drive or f'format=raw,file={disk}'}",
                 "-device", f"virtio-blk-pci,drive=root,serial=rootfs,{protected}",
+                *options,
             ]
             # fmt: on
             self.console = folder / "console"
-            self.process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
-            listener.settimeout(120)
-            self.link, _ = listener.accept()
+            self._stack = ExitStack()
+            log = self._stack.enter_context((folder / "qemu.log").open("wb"))
+            running = children.running(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = self._stack.enter_context(running)
+            try:
+                self.link = self._accept(listener, folder / "qemu.log")
+            except BaseException:
+                self._end()
+                raise
         self.link.settimeout(300)
         self._buffer = b""
 
@@ -138,13 +188,29 @@ class Guest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.link.close()
+        self._end()
+
+    def _end(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self._stack.close()
+
+    def _accept(self, listener: socket.socket, log: Path) -> socket.socket:
+        listener.settimeout(_PERIOD)
+        for _ in range(int(_START / _PERIOD)):
+            try:
+                return listener.accept()[0]
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    break
+        said = log.read_text(errors="replace").strip()
+        raise BuildError(f"QEMU does not start: {said[-200:] or 'without a word'}")
 
     def raw(self, data: bytes) -> None:
+        """Send bytes as they are."""
         self.link.sendall(data)
 
     def send(self, kind: int, process: int = 0, payload: bytes = b"") -> None:
+        """Send a frame."""
         self.raw(struct.pack("<BBHII", kind, 0, 0, process, len(payload)) + payload)
 
     def receive(self) -> tuple[int, int, bytes] | None:
@@ -168,9 +234,12 @@ class Guest:
         return length
 
     def expect(self, kind: int) -> bytes:
+        """The next frame's payload; BuildError when it is of another kind."""
         frame = self.receive()
-        assert frame is not None
-        assert frame[0] == kind, frame
+        if frame is None:
+            raise BuildError("the guest is gone")
+        if frame[0] != kind:
+            raise BuildError(f"the agent said {frame!r:.120}")
         return frame[2]
 
     def bound(self, document: bytes, *before: tuple[int, bytes]) -> Self:
@@ -192,6 +261,7 @@ class Guest:
         return self
 
     def run(self, process: int, *argv: bytes, uid: int = 0) -> Result:
+        """A process of an unbound guest, to its end."""
         self.send(SPAWN, process, spawn(*argv, uid=uid, flags=2))
         return self.collect([process])[process]
 
@@ -205,21 +275,30 @@ class Guest:
         """The same, going on where `results` ended; or until one of them has written `until`."""
         if results is None:
             results = {process: Result() for process in processes}
-        while any(one.exited is None and one.error is None for one in results.values()):
+        while not all(one.over for one in results.values()):
             if until is not None and any(one.out.endswith(until) for one in results.values()):
                 break
             frame = self.receive()
-            assert frame is not None, "the guest is gone"
-            note(results, frame)
+            if frame is None:
+                raise BuildError("the guest is gone")
+            results[frame[1]].take(*frame)
+        return results
+
+    def hear(self, done: Callable[[Mapping[int, Result]], bool]) -> Mapping[int, Result]:
+        """All that the guest says, by process (0: the connection), until `done` holds or the guest is gone."""
+        results: defaultdict[int, Result] = defaultdict(Result)
+        while not done(results) and (frame := self.receive()) is not None:
+            results[frame[1]].take(*frame)
         return results
 
     def finish(self, process: int, results: dict[int, Result]) -> Result:
         """Until this process, one of several that live, has ended or was refused."""
         one = results.setdefault(process, Result())
-        while one.exited is None and one.error is None:
+        while not one.over:
             frame = self.receive()
-            assert frame is not None, "the guest is gone"
-            note(results, frame)
+            if frame is None:
+                raise BuildError("the guest is gone")
+            results[frame[1]].take(*frame)
         return one
 
     def last_words(self) -> tuple[int, str] | None:
@@ -232,31 +311,12 @@ class Guest:
         return last
 
     def log(self) -> str:
+        """The console's text; the production kernel has none."""
         return self.console.read_text(errors="replace")
 
 
-def note(results: dict[int, Result], frame: tuple[int, int, bytes]) -> None:
-    """Adds a frame to what its process did."""
-    kind, process, payload = frame
-    result = results[process]
-    if kind == STDOUT:
-        result.out += payload
-    elif kind == STDERR:
-        result.err += payload
-    elif kind == WINDOW:
-        result.windows.append(struct.unpack("<II", payload)[1])
-    elif kind == REFUSED:
-        assert payload[1:4] == bytes(3)
-        result.refused.append(payload[0])
-    elif kind == EXITED:
-        result.exited = struct.unpack("<BBHI", payload)
-    elif kind == ERROR:
-        result.error = failure(payload)
-    else:
-        assert kind == STARTED, frame
-
-
 def failure(payload: bytes) -> tuple[int, str]:
+    """Code and text of an ERROR."""
     code, length = struct.unpack_from("<HI", payload)
     assert len(payload) == 6 + length <= 6 + 1024
     return code, payload[6:].decode()

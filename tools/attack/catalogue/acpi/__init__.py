@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Firmware tables: ACPI and fw_cfg."""
