@@ -60,7 +60,7 @@ def test_the_command_that_asks_for_a_report(guest: Guest, repository: Path) -> N
         r"^script='(r=/sys/kernel/config.*)'$", (repository / "docs/attestation.md").read_text(), re.MULTILINE
     )
     assert found
-    done = guest.run(["sh", "-c", found[1]], "--open", "stdin", "--open", "reports", stdin=bytes(64))
+    done = guest.run(["sh", "-c", found[1]], "--open", "stdin", "--open", "raw-reports", stdin=bytes(64))
     assert done.returncode == 1
     assert done.stdout == b""
     assert b"tsm/report/r': No such device or address" in done.stderr

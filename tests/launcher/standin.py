@@ -90,6 +90,12 @@ def exited(code: int) -> bytes:
     return frame(0x35, 1, struct.pack("<BBHI", 0, 0, 0, code))
 
 
+def attested(nonce: bytes, behaviour: str) -> bytes:
+    failed = behaviour == "no-report"
+    texts = [b"no processor", b"", b""] if failed else [b"sev_guest", b"report over " + nonce, b"certificates"]
+    return bytes([failed, 0, 0, 0]) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
 SPAWNED = b"<here the guest waits for SPAWN>"
 
 
@@ -132,6 +138,7 @@ def raw(connection: socket.socket, name: str) -> None:
         "exit-kind": up + frame(0x35, 1, struct.pack("<BBHI", 2, 0, 0, 0)),
         "exit-first": hello() + ready + SPAWNED + frame(0x35, 1, bytes(8)),
         "error-length": hello() + frame(0x3F, 0, struct.pack("<HI", 4, 5000) + b"x"),
+        "report": up + frame(0x37, 0, attested(b"x", "")),
         "error-code": hello() + frame(0x3F, 0, struct.pack("<HI", 99, 0)),
         "host-message": hello() + ready + frame(0x11, 1, b""),
         "gone-early": b"",
@@ -238,6 +245,8 @@ class Agent:
                 if self.process is not None:
                     self.process.kill()
                 os._exit(0)
+            elif kind == 0x1B and behaviour != "never-attests":
+                self.send(frame(0x37, 0, attested(payload, behaviour)))
             elif kind == 0x20:
                 stream, more = struct.unpack("<B3xI", payload)
                 with self.credit:

@@ -31,6 +31,7 @@ impl Agent {
             (message, State::Waiting) => self.before_the_container(message)?,
             (Message::Spawn(id, request), State::Ready(_)) => self.spawn(id, request)?,
             (Message::Run(id, request), State::Ready(_)) => self.run_entry(id, request)?,
+            (Message::Attest(data), State::Ready(_)) => self.attest(&data)?,
             (message, _) => self.at_process(message)?,
         }
         Ok(None)
@@ -60,7 +61,12 @@ impl Agent {
             (Message::Prepare(hostname), Authority::Document(bound)) => {
                 let result = bound.container(hostname);
                 match self.refusing(0, kind::PREPARE, result)? {
-                    Some(request) => self.prepare(&request),
+                    Some(request) => {
+                        if let Authority::Document(bound) = &self.authority {
+                            self.reporter = bound.reporter()?;
+                        }
+                        self.prepare(&request)
+                    }
                     None => Ok(()),
                 }
             }
@@ -125,6 +131,18 @@ impl Agent {
         };
         self.started(id, started);
         Ok(())
+    }
+
+    /// A report for the host, where the document lets it ask.
+    fn attest(&mut self, data: &[u8]) -> Result<(), Failure> {
+        let why = match &self.authority {
+            Authority::Document(bound) if bound.host_may_attest() => {
+                return self.reporter.as_mut().map_or(Ok(()), |reporter| reporter.ask(data));
+            }
+            Authority::Document(_) => "the workload document does not let the host ask for reports",
+            _ => "no workload document lets the host of an unbound guest ask for reports",
+        };
+        self.refuse(0, kind::ATTEST, &refused(why))
     }
 
     fn take_id(&mut self, id: u32) -> Result<(), Failure> {

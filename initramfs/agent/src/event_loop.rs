@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::channel::frame::Decoder;
-use crate::channel::message;
+use crate::channel::frame::{self, Decoder};
+use crate::channel::message::{self, kind};
 use crate::channel::port::{Port, Received};
 use crate::channel::reply::{self, Exit};
 use crate::cmdline::{Binding, CommandLine};
@@ -19,6 +19,7 @@ use crate::failure::{Code, Context, Failure};
 use crate::log::log;
 use crate::process::container::{self, Container};
 use crate::process::live::{Process, Progress, Source, STDIN_WINDOW};
+use crate::reports::reporter::Reporter;
 use crate::sys;
 use crate::workload::bound::Bound;
 
@@ -58,6 +59,7 @@ enum Watched {
     Port,
     Children,
     Root,
+    Reporter,
     Process(u32, Source),
 }
 
@@ -69,6 +71,7 @@ pub struct Agent {
     pub state: State,
     pub authority: Authority,
     children: File,
+    pub reporter: Option<Reporter>,
     pub processes: BTreeMap<u32, Process>,
     pub last_id: u32,
     pub output_window: u32,
@@ -98,6 +101,7 @@ impl Agent {
             state: State::Greeting,
             authority,
             children,
+            reporter: None,
             processes: BTreeMap::new(),
             last_id: 0,
             output_window: 0,
@@ -117,6 +121,7 @@ impl Agent {
                 match what {
                     Watched::Children => self.drain_signals(),
                     Watched::Root => self.root_report()?,
+                    Watched::Reporter => self.report()?,
                     Watched::Process(id, source) => self.process_event(id, source),
                     Watched::Port => {
                         if let Some(end) = self.port_event(entry.revents)? {
@@ -147,6 +152,10 @@ impl Agent {
         watch(self.port.fd(), readable | writable, Watched::Port);
         if let State::Preparing(_, report, _) = &self.state {
             watch(report.as_raw_fd(), libc::POLLIN, Watched::Root);
+        }
+        // An answer is one message, and there is one at a time: no more comes while the host takes nothing.
+        for reporter in self.reporter.iter().filter(|_| self.out.len() < OUTPUT_LIMIT) {
+            watch(reporter.fd(), libc::POLLIN, Watched::Reporter);
         }
         for process in self.processes.values() {
             for (source, fd, events) in process.sources(self.out.len() < OUTPUT_LIMIT) {
@@ -181,6 +190,9 @@ impl Agent {
                 }
                 _ => {}
             }
+            if self.reporter.as_ref().is_some_and(|reporter| reporter.pid == pid) {
+                return Err(Failure::new(Code::Internal, "the process that asks for reports ended"));
+            }
             if let Some(process) = self.processes.values_mut().find(|process| process.pid == pid) {
                 process.reaped(Exit::from_wait_status(status));
             }
@@ -211,6 +223,9 @@ impl Agent {
         };
         match container::read_report(&mut report).context(Code::Internal, "root report")? {
             Some(Ok(())) => {
+                if let Some(reporter) = &mut self.reporter {
+                    reporter.open(container.reaper)?;
+                }
                 container.root_is_ready()?;
                 log!("container root is ready");
                 reply::encode_ready(&mut self.out, verity);
@@ -220,6 +235,14 @@ impl Agent {
             Some(Err(failure)) => Err(failure),
             None => Err(Failure::new(Code::Rootfs, "the process that builds the root died")),
         }
+    }
+
+    /// A report for the host, or why there is none.
+    fn report(&mut self) -> Result<(), Failure> {
+        if let Some(reporter) = &mut self.reporter {
+            frame::encode(&mut self.out, kind::REPORT, 0, &reporter.answer()?);
+        }
+        Ok(())
     }
 
     fn port_event(&mut self, events: i16) -> Result<Option<End>, Failure> {

@@ -16,6 +16,7 @@ mod event_loop;
 mod failure;
 mod log;
 mod process;
+mod reports;
 mod root;
 mod sys;
 mod workload;

@@ -79,7 +79,7 @@ def test_options_have_dockers_rules(
 def test_options_of_the_guest(bundler: Bundler, image: Path) -> None:
     bundler.make(image, "--open", "reports", "--hostname", "web")
     found = document(bundler)
-    assert (found.reports, found.hostname) == (True, "web")
+    assert (found.reports, found.hostname) == ("socket", "web")
 
 
 @pytest.mark.parametrize(

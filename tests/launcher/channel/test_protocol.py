@@ -11,13 +11,13 @@ from tests.launcher.standin import frame, hello
 from tools.launcher.channel import link as link_module
 from tools.launcher.channel import protocol, requests
 from tools.launcher.channel.link import Bound, Container, Life, Link, NoVerityError, Stage
+from tools.launcher.channel.payload import ProtocolError
 from tools.launcher.channel.protocol import (
     Decoder,
     Exited,
     Failure,
     Hello,
     Output,
-    ProtocolError,
     Ready,
     Started,
     Stream,

@@ -189,6 +189,7 @@ def test_closed_standard_streams(command: Command) -> None:
         ("bound", "a workload document decides what runs, the command line says otherwise"),
         ("refused", "refused message 0x14: nope"),
         ("refused-length", "REFUSED with a wrong length"),
+        ("report", "REPORT that nobody asked for"),
         ("window", "with a window of 4294967295"),
         ("short-hello", "HELLO of"),
         ("debug", "runs as debug"),

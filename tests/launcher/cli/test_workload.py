@@ -49,14 +49,14 @@ def test_the_document_of_options(made: Callable[..., Document], tar: Path) -> No
     assert document.root == tar_root(tar)
     assert process.argv == ("sh", "-c", "id")
     assert process.host == Doors()
-    assert (process.seccomp, process.no_new_privileges, document.reports, document.exec) == (True, True, False, ())
+    assert (process.seccomp, process.no_new_privileges, document.reports, document.exec) == (True, True, "none", ())
     whole = made(
         "--user", "5:6", "--workdir", "/srv/", "--env", "A=b", "--hostname", "box",
         "--open", "stdin", "--open", "signals", "--open", "reports", "--", "x",
     )  # fmt: skip
     assert (whole.process.uid, whole.process.gid, whole.process.cwd, whole.hostname) == (5, 6, "/srv", "box")
     assert whole.process.environment[-1] == "A=b"
-    assert (whole.process.host.stdin, whole.reports) == (True, True)
+    assert (whole.process.host.stdin, whole.reports) == (True, "socket")
     assert signal.SIGTERM in whole.process.host.signals
     assert len({document.sha256, whole.sha256, made("--", "sh", "-c", "id2").sha256}) == 3
 

@@ -12,7 +12,7 @@ import pytest
 from tests.sev.workload.corpus import documents
 from tools.sev.errors import FormatError
 from tools.sev.workload import canonical, reader
-from tools.sev.workload.document import Capabilities, Document, Doors, Process, Tar, Variable, Verity
+from tools.sev.workload.document import REPORTS, Capabilities, Document, Doors, Process, Tar, Variable, Verity
 from tools.sev.workload.openings import openings
 
 ROOT = Tar(length=512, sha256="ab" * 32)
@@ -105,8 +105,10 @@ def test_every_opening_is_named(repository: Path) -> None:
     whole = reader.parse(next(iter(documents(repository)))[2], where="doc")
     names = [line.partition(":")[0] for line in openings(whole)]
     assert names == [
-        "stdin", "environment", "signals", "output", "exec health", "files", "host name", "reports", "refusals",
+        "stdin", "environment", "signals", "output", "exec health", "files", "host name", "attest", "refusals",
     ]  # fmt: skip
+    raw = openings(dataclasses.replace(whole, host_reports=False, reports="raw"))
+    assert [line.partition(":")[0] for line in raw] == [*names[:-2], "reports", "refusals"]
     bare = Process(
         argv=("/app",),
         capabilities=Capabilities.of(("chown", "sys_admin"), uid=0),
@@ -138,6 +140,17 @@ def test_values_of_variables_follow_their_grammar(allow: str, good: str, bad: st
         reader.check_value(variable, bad)
     with pytest.raises(ValueError, match="has 21 bytes"):
         reader.check_value(variable, "/" + "a" * 20)
+
+
+def test_who_may_ask_for_reports() -> None:
+    """All pairs of values but the one in which the workload could make reports that look like the host's."""
+    for reports in REPORTS:
+        for host in (False, True):
+            document = dataclasses.replace(SMALL, reports=reports, host_reports=host)
+            if host and reports == "raw":
+                assert "excludes" in str(refusal(document.data))
+            else:
+                assert reader.parse(document.data, where="doc") == document
 
 
 def test_verity_roots_are_documents_too() -> None:

@@ -24,7 +24,7 @@ from tools.pipeline.base import children
 from tools.pipeline.base.errors import BuildError
 
 HELLO, CONTAINER, SPAWN, STDIN, STDIN_EOF, SIGNAL, SHUTDOWN = 0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16
-WORKLOAD, FILE, PREPARE, RUN, REFUSED = 0x17, 0x18, 0x19, 0x1A, 0x36
+WORKLOAD, FILE, PREPARE, RUN, ATTEST, REFUSED, REPORT = 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x36, 0x37
 RESIZE = 0x15
 WINDOW, READY, STARTED, STDOUT, STDERR, EXITED, ERROR = 0x20, 0x31, 0x32, 0x33, 0x34, 0x35, 0x3F
 
@@ -45,10 +45,11 @@ FILES = {
 """In the root, beside busybox; programs all of them."""
 
 
-def root_tar(busybox: Path, target: Path) -> Path:
-    """A root with busybox and a few files in it."""
+def root_tar(busybox: Path, target: Path, **programs: bytes) -> Path:
+    """A root with busybox, a few files and further static programs in it."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
-        for name, data in {"bin/busybox": busybox.read_bytes(), **FILES}.items():
+        more = {f"bin/{name}": data for name, data in programs.items()}
+        for name, data in {"bin/busybox": busybox.read_bytes(), **FILES, **more}.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o755
             archive.addfile(member, io.BytesIO(data))

@@ -39,6 +39,7 @@ class Expectation:
 
     entries: tuple[Entry, ...]
     workload: Check
+    document: Document | None = None
 
 
 def expectation(options: Values, mode: Mode) -> Expectation:
@@ -53,7 +54,8 @@ def expectation(options: Values, mode: Mode) -> Expectation:
         entries = select(
             tuple(_computed(options, mode, document)), cpu=options.cpu, vcpus=options.cpus, where="what was computed"
         )
-        return Expectation(entries=entries, workload=Check(name=name, result=Result.OK, findings=found))
+        line = Check(name=name, result=Result.OK, findings=found)
+        return Expectation(entries=entries, workload=line, document=document)
     entries = _given(options, mode)
     if options.unbound:
         found = ("none: the host chooses what runs in this guest, and may start more at any time",)

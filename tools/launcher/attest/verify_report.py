@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from tools.launcher.attest.certificates import File, Given, Role, check_signer
-from tools.launcher.attest.checks import Check, passed, show, unchecked
+from tools.launcher.attest.checks import Check, failed, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
 from tools.launcher.attest.inputs import check_debug, config_reader, expectation, open_to_host, read_file
 from tools.launcher.attest.report import (
@@ -27,6 +27,8 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
 from tools.sev.modes import Mode
+from tools.sev.report_data import Domain, report_data
+from tools.sev.workload.document import Document
 
 
 def verify_report(options: Values, ui: Ui) -> int:
@@ -34,8 +36,7 @@ def verify_report(options: Values, ui: Ui) -> int:
     data = read_file(options.report)
     report = parse_report(encodings.decode(data, size=REPORT_SIZE) or data, where=str(options.report))
     policy = options.policy if options.policy is not None else config_reader(options)().sev.snp_policy
-    if options.report_data is not None and options.report_data_file is not None:
-        raise UserError("--report-data and --report-data-file exclude each other")
+    _check_options(options)
     given = _given(options)
     expected = expectation(options, Mode.SNP)
     checks = [
@@ -44,7 +45,7 @@ def verify_report(options: Values, ui: Ui) -> int:
         _equal_policy(report, policy, ui),
         check_debug(report.debug, expected=bool(policy & POLICY_DEBUG), ui=ui),
         _vmpl(report, options.vmpl or 0),
-        _report_data(report, options),
+        _report_data(report, options, expected.document),
         _tcb(report, options.min_tcb),
         *_identity(report, options),
         _unknown(report, refuse=bool(options.refuse_unknown)),
@@ -93,15 +94,45 @@ def _vmpl(report: Report, vmpl: int) -> Check:
     return passed("VMPL", report.vmpl == vmpl, str(vmpl), otherwise=f"{report.vmpl}{host}, expected {vmpl}")
 
 
-def _report_data(report: Report, options: Values) -> Check:
+def _check_options(options: Values) -> None:
+    """UserError for options on the report data that contradict each other."""
+    given = [f"--{key.replace('_', '-')}" for key in ("report_data", "report_data_file", "nonce") if options[key]]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other")
+    if (options.nonce is None) is not (options.domain is None):
+        raise UserError("--nonce and --domain belong together", hint="who asked: --domain workload, or --domain host")
+    if options.domain is not None and options.unbound:
+        raise UserError(
+            "--domain: programs of an unbound guest choose all of REPORT_DATA, and so whom they look like",
+            hint="give --report-data",
+        )
+
+
+def _report_data(report: Report, options: Values, document: Document | None) -> Check:
     name, said = "report data", report.report_data.hex()
+    if options.nonce is not None:
+        domain = Domain(options.domain)
+        wanted = report_data(domain, options.nonce)
+        if document is not None and not _asks(document, domain):
+            return failed(name, f"{said}; this document gives the {domain} no report with a domain in it")
+        said_of = {
+            Domain.WORKLOAD: "the workload asked, over this nonce",
+            Domain.HOST: "the host asked, over this nonce",
+        }
+        otherwise = f"{said}, expected {wanted.hex()}: not this nonce, or somebody else than the {domain} asked"
+        return passed(name, report.report_data == wanted, said_of[domain], otherwise=otherwise)
     if options.report_data is not None:
-        wanted: bytes = options.report_data
+        wanted = options.report_data
     elif options.report_data_file is not None:
         wanted = hashlib.sha512(read_file(options.report_data_file)).digest()
     else:
         return unchecked(name, f"{said}; without --report-data an old report passes for a new one")
     return passed(name, report.report_data == wanted, said, otherwise=f"{said}, expected {wanted.hex()}")
+
+
+def _asks(document: Document, domain: Domain) -> bool:
+    """Whether the agent asks for this one in guests of the document, and nobody else can choose REPORT_DATA."""
+    return document.host_reports if domain is Domain.HOST else document.reports == "socket"
 
 
 def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:

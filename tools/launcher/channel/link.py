@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from tools.launcher.channel import protocol, requests
-from tools.launcher.channel.protocol import Exited, Failure, Output, ProtocolError, Refused, Stream
+from tools.launcher.channel.attest import Report
+from tools.launcher.channel.payload import ProtocolError
+from tools.launcher.channel.protocol import Exited, Failure, Output, Refused, Stream
 from tools.launcher.channel.requests import Run
 from tools.sev.workload.document import Doors
 
@@ -104,6 +106,9 @@ class Link:
         self.failure: Failure | None = None
         self.processes: dict[int, Process] = {}
         self.container = container
+        # Whether a report was asked for that has not come, and the last that came.
+        self.attesting = False
+        self.report: Report | None = None
         # Encoded at once: a container beyond the protocol's limits fails before a guest is started.
         self._request = _request(container)
         self._decoder = protocol.Decoder()
@@ -170,6 +175,13 @@ class Link:
         """The size of the terminal that the process is shown on, where it takes one; 0: unknown."""
         if process.life < Life.ENDED and process.takes_size and rows and columns:
             self.outgoing += requests.resize_frame(process.number, rows, columns)
+
+    def attest(self, data: bytes) -> None:
+        """Ask for a report over `data`, 1 to 64 bytes; it comes as `report`, once `attesting` is False again."""
+        if self.attesting or self.stage is not Stage.READY:
+            raise ValueError("no report can be asked for now")
+        self.attesting, self.report = True, None
+        self.outgoing += protocol.frame(protocol.Kind.ATTEST, payload=data)
 
     def shut_down(self) -> None:
         """Ask the guest to power off."""
@@ -239,6 +251,11 @@ class Link:
         self.failure = message
         self.stage = Stage.ENDED
 
+    def _on_report(self, message: Report) -> None:
+        if not self.attesting:
+            raise ProtocolError("REPORT that nobody asked for")
+        self.attesting, self.report = False, message
+
     def _on_refused(self, message: Refused) -> None:
         # Nothing is sent here that the document does not open.
         raise ProtocolError(f"the agent refused message {message.kind:#04x}: {message.message}")
@@ -267,4 +284,5 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Exited: Link._on_exited,  # noqa: SLF001
     Failure: Link._on_failure,  # noqa: SLF001
     Refused: Link._on_refused,  # noqa: SLF001
+    Report: Link._on_report,  # noqa: SLF001
 }

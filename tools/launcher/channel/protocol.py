@@ -11,22 +11,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from tools.launcher.channel.attest import Report, decode_report
+from tools.launcher.channel.payload import ProtocolError
+from tools.launcher.channel.payload import fixed as _fixed
+from tools.launcher.channel.payload import need as _need
+from tools.launcher.channel.payload import text as _text
+
 HEADER = struct.Struct("<BBHII")
 PAYLOAD_MAX = 65_536
 CONTINUED_MAX = 1 << 20
 ENTRIES_MAX = 4096
 GROUPS_MAX = 1024
-MESSAGE_MAX = 1024
 EMPTY_MAX = 1024
 WINDOW_MAX = (1 << 31) - 1
 MAGIC = b"SEVA"
 VERSION = 2
 DEFAULT_WINDOW = 256 << 10
 FLAG_MORE = 1
-
-
-class ProtocolError(Exception):
-    """The guest broke the protocol; the text says how."""
 
 
 class Kind(IntEnum):
@@ -44,6 +45,7 @@ class Kind(IntEnum):
     FILE = 0x18
     PREPARE = 0x19
     RUN = 0x1A
+    ATTEST = 0x1B
     WINDOW = 0x20
     READY = 0x31
     STARTED = 0x32
@@ -51,6 +53,7 @@ class Kind(IntEnum):
     STDERR = 0x34
     EXITED = 0x35
     REFUSED = 0x36
+    REPORT = 0x37
     ERROR = 0x3F
 
 
@@ -155,7 +158,7 @@ class Refused:
     message: str
 
 
-Message = Hello | Ready | Started | Output | Window | Exited | Failure | Refused
+Message = Hello | Ready | Started | Output | Window | Exited | Failure | Refused | Report
 
 
 def frame(kind: Kind, *, process: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -191,17 +194,6 @@ class Decoder:
             payload = bytes(self._buffer[HEADER.size : end])
             del self._buffer[:end]
             yield _DECODERS[kind](process, payload)
-
-
-def _fixed(layout: str, payload: bytes, name: str) -> tuple[int, ...]:
-    if len(payload) != struct.calcsize(layout):
-        raise ProtocolError(f"{name} of {len(payload)} bytes")
-    return struct.unpack(layout, payload)
-
-
-def _need(condition: bool, what: str) -> None:
-    if not condition:
-        raise ProtocolError(what)
 
 
 def _hello(process: int, payload: bytes) -> Hello:
@@ -274,13 +266,6 @@ def _refused(process: int, payload: bytes) -> Refused:
     return Refused(process=process, kind=payload[0], message=_text(payload[4:], "REFUSED"))
 
 
-def _text(data: bytes, name: str) -> str:
-    """A counted text at the end of a payload."""
-    (length,) = struct.unpack_from("<I", data)
-    _need(length == len(data) - 4 and length <= MESSAGE_MAX, f"{name} with a wrong length")
-    return data[4:].decode("utf-8", "replace")
-
-
 _DECODERS: dict[int, Callable[[int, bytes], Message]] = {
     int(Kind.HELLO): _hello,
     int(Kind.READY): _ready,
@@ -290,5 +275,6 @@ _DECODERS: dict[int, Callable[[int, bytes], Message]] = {
     int(Kind.WINDOW): _window,
     int(Kind.EXITED): _exited,
     int(Kind.REFUSED): _refused,
+    int(Kind.REPORT): decode_report,
     int(Kind.ERROR): _error,
 }

@@ -17,8 +17,10 @@ from typing import IO, Protocol
 
 from tools.launcher.base.errors import GuestError, Interrupted, LauncherError
 from tools.launcher.channel import requests
+from tools.launcher.channel.attest import Report
 from tools.launcher.channel.link import Life, Link, NoVerityError, Stage
-from tools.launcher.channel.protocol import ErrorCode, Output, ProtocolError, Stream
+from tools.launcher.channel.payload import ProtocolError
+from tools.launcher.channel.protocol import ErrorCode, Output, Stream
 from tools.launcher.channel.relay import Relay, reason
 from tools.launcher.channel.streams import TERMINATING, Signals, Streams, read_piece
 from tools.launcher.channel.terminal import Terminal
@@ -91,6 +93,8 @@ class Session:
     def __init__(self, *, link: Link, machine: Machine, listener: socket.socket, signals: Signals) -> None:
         self.link = link
         self.relays: list[Relay] = []
+        # Called with each report that the host asked for.
+        self.on_report: Callable[[Report], None] | None = None
         self._machine = machine
         self._listener: socket.socket | None = listener
         self._connection: socket.socket | None = None
@@ -288,6 +292,8 @@ class Session:
             for message in self.link.feed(data):
                 if isinstance(message, Output):
                     self.relays[message.process - 1].sinks[message.stream].pending += message.data
+                elif isinstance(message, Report) and self.on_report is not None:
+                    self.on_report(message)
                 if self._over:
                     break
         except NoVerityError as error:

@@ -14,6 +14,7 @@ COMMANDS = {
     "workload": "print the document that says what runs and what the host may do, or check one",
     "policy": "say what a guest policy's bits mean, or make the bits from names",
     "bundle": "put an image's layers onto one disk under dm-verity, with the same bytes on every machine",
+    "attest": "ask a running guest for an attestation report, where its workload document lets the host",
     "verify": "check an attestation report or a launch measurement against what is expected",
 }
 """Name and summary; the module tools.launcher.cli.NAME has SYNTAX and run(values, ui) → exit status."""

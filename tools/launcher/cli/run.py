@@ -10,11 +10,12 @@ from pathlib import Path
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, UNPROTECTED, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.channel import requests
+from tools.launcher.channel import control, requests
 from tools.launcher.channel.streams import STANDARD
 from tools.launcher.channel.terminal import Terminal, here
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import RuntimeConfig
+from tools.launcher.guest.binding import Binding
 from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
 from tools.launcher.host import facts as host
@@ -34,6 +35,7 @@ SYNTAX = Syntax(
     Group(
         "from the host, where the workload document opens it",
         Option("--file", "TARGET=FILE", text="a file that the document lets the host supply", many=True),
+        Option("--control", "PATH", text=f"socket at which `{NAME} attest` asks for reports", convert=Path),
     ),
     usage=(
         "[options] --rootfs PATH -- COMMAND [ARGUMENT …]",
@@ -83,19 +85,23 @@ def run(values: Values, ui: Ui) -> int:
             what, hostname, files = spawned(values), values.hostname, {}
         _check(what)
         terminal = _terminal(values, what)
+        _check_control(values.control, binding)
         _announce(asked, spec, ui, confined=values.confined)
-        with brought_up(
-            spec,
-            root=image or values.rootfs,
-            facts=facts,
-            note=ui.note,
-            hostname=hostname,
-            files=files,
-            accel=guest_options.accelerator(values),
-            timeout=values.timeout,
-            console=None if values.console_log is None else values.console_log.absolute(),
-            rootfs_limit_mib=values.rootfs_limit,
-        ) as (session, limit):
+        with (
+            brought_up(
+                spec,
+                root=image or values.rootfs,
+                facts=facts,
+                note=ui.note,
+                hostname=hostname,
+                files=files,
+                accel=guest_options.accelerator(values),
+                timeout=values.timeout,
+                console=None if values.console_log is None else values.console_log.absolute(),
+                rootfs_limit_mib=values.rootfs_limit,
+            ) as (session, limit),
+            control.opened(values.control, session),
+        ):
             return session.run(what, STANDARD, limit, terminal)
 
 
@@ -131,6 +137,17 @@ def _check(what: requests.Process | requests.Run) -> None:
             requests.spawn(1, what)
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _check_control(path: Path | None, binding: Binding | None) -> None:
+    """UserError for a socket at which everything would be refused."""
+    if path is None or (isinstance(binding, Document) and binding.host_reports):
+        return
+    if isinstance(binding, Document):
+        what, hint = "the workload document does not let the host ask for reports", "--open host-reports makes one"
+    else:
+        what, hint = "no document lets the host of an unbound guest ask", "a program in the guest may"
+    raise UserError(what, where="--control", hint=hint)
 
 
 def _from_the_host(values: Values, document: Document) -> tuple[str, dict[int, bytes]]:

@@ -16,7 +16,7 @@ from tools.launcher.attest.verify_report import verify_report
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.options.arguments import CONFIG, JSON, cmdline_text, default_config, whole
+from tools.launcher.options.arguments import CONFIG, JSON, NONCE, cmdline_text, default_config, whole
 from tools.launcher.options.parser import Group, Option, Syntax
 from tools.sev.formats import DIGESTS_NAME
 from tools.sev.limits import VCPUS_MAX
@@ -24,7 +24,7 @@ from tools.sev.modes import Mode
 
 _MIN_TCB = re.compile(r"(fmc|bootloader|tee|snp|microcode)=([0-9]{1,3})")
 _EXAMPLES = f"""examples:
-  {NAME} verify report.bin --workload workload.json --report-data @nonce \\
+  {NAME} verify report.bin --workload workload.json --nonce @nonce --domain workload \\
          --min-tcb bootloader=4,tee=0,snp=24,microcode=219 --vcek vcek.der --chain cert_chain.pem
       an SEV-SNP attestation report, 1184 bytes, as configfs-tsm gives it in the guest
   {NAME} verify --measurement launch.b64 --workload workload.json --tik tik.bin \\
@@ -80,6 +80,8 @@ _REPORT = Group(
     "attestation report (SEV-SNP)",
     _bytes("--report-data", 64),
     Option("--report-data-file", "FILE", text="the report data is this file's SHA-512", convert=Path),
+    NONCE,
+    Option("--domain", choices=("workload", "host"), text="with --nonce: who asked the agent for the report"),
     Option(
         "--min-tcb",
         "PART=N,…",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.launcher.options.parser import Option
 from tools.sev.formats import RUNTIME_NAME
+from tools.sev.report_data import DATA_MAX
 
 _ID_MAX = (1 << 32) - 2
 
@@ -41,6 +42,27 @@ ROOTFS_LIMIT = Option(
     text="most that a root may take here when it is packed, piped or decompressed; default: the guest's RAM",
     convert=_size,
 )
+
+
+def _nonce(text: str) -> bytes:
+    if text.startswith("@"):
+        try:
+            with Path(text[1:]).open("rb") as stream:
+                data = stream.read(DATA_MAX + 1)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{text[:200]}: {getattr(error, 'strerror', None) or 'cannot be read'}") from None
+        what = "is longer" if len(data) > DATA_MAX else "is empty"
+    else:
+        if re.fullmatch(r"([0-9a-fA-F]{2})*", text) is None:
+            raise ValueError("must be hexadecimal digits, two for each byte; @FILE takes a file's bytes")
+        data = bytes.fromhex(text)
+        what = f"has {len(data)}"
+    if not 1 <= len(data) <= DATA_MAX:
+        raise ValueError(f"must have 1 to {DATA_MAX} bytes, {what}")
+    return data
+
+
+NONCE = Option("--nonce", "HEX|@FILE", text="1 to 64 bytes, new for every report", convert=_nonce)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

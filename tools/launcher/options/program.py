@@ -40,7 +40,8 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key")
 _SIGPIPE = 13
 _MAKES_ONE = f"`{NAME} bundle` makes one"
-_STDIN, _SIGNALS, _RESIZE, _REPORTS = "stdin", "signals", "resize", "reports"
+_STDIN, _SIGNALS, _RESIZE = "stdin", "signals", "resize"
+_REPORTS, _RAW_REPORTS, _HOST_REPORTS = "reports", "raw-reports", "host-reports"
 
 
 def _workdir(text: str) -> str:
@@ -68,9 +69,9 @@ PROGRAM = Group(
     Option("--unbound", text="leave it to the host what runs, whatever the launch digest is"),
     Option(
         "--open",
-        choices=(_STDIN, _SIGNALS, _RESIZE, _REPORTS),
-        text="let the host write to stdin, send signals, say how large the terminal is; let the workload ask for "
-        "attestation reports",
+        choices=(_STDIN, _SIGNALS, _RESIZE, _REPORTS, _RAW_REPORTS, _HOST_REPORTS),
+        text="let the host write to stdin, send signals, say how large the terminal is; let attestation reports be "
+        "asked for: by the workload at the agent's socket, by its root at the processor's own interface, by the host",
         many=True,
     ),
     Option("--env", "K=V", text="environment entry; K alone takes it from here", many=True),
@@ -122,6 +123,8 @@ def check(values: Values) -> None:
     """UserError for options that contradict each other or mean nothing; takes no time."""
     if values.workload is not None and values.argv:
         raise UserError("the workload document says what runs: leave the command out")
+    if _RAW_REPORTS in values.open and not {_REPORTS, _HOST_REPORTS}.isdisjoint(values.open):
+        raise UserError("--open raw-reports stands alone: whoever has it could make reports that look like the others")
     if values.argv and values.rootfs is None and not values.unbound:
         raise UserError("no root file system", hint="give --rootfs: a directory, a tar or an EROFS image")
     if _RESIZE in values.open and not values.tty:
@@ -181,7 +184,8 @@ def document_of(values: Values, *, root: Tar | Verity, process: Process) -> Docu
         root=root,
         process=process,
         hostname=values.hostname or "sev-guest",
-        reports=_REPORTS in values.open,
+        reports="raw" if _RAW_REPORTS in values.open else "socket" if _REPORTS in values.open else "none",
+        host_reports=_HOST_REPORTS in values.open,
     )
     try:
         return reader.parse(document.data, where="the workload document of these options")

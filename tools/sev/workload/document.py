@@ -39,6 +39,12 @@ GRAMMARS = {
     "line": "any text without control characters",
 }
 """What the value of a variable may be that the host sets: the name in the document, and in words."""
+REPORTS = {
+    "none": "the workload gets no attestation reports",
+    "socket": "any process asks the agent, at a socket",
+    "raw": "programs that are root reach the processor's own interface, and choose all of REPORT_DATA",
+}
+"""How the workload gets attestation reports: the name in the document, and in words."""
 DEFAULT_CAPABILITIES = (
     "audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "net_raw", "setfcap",
     "setgid", "setpcap", "setuid", "sys_chroot",
@@ -252,8 +258,9 @@ class SuppliedFile:
 class Document:
     """All of it. `writable`: bytes that may be written to the root, 0 for half of the RAM.
 
-    `reports`: the processor's raw report interface is in the container. `end_on_refusal`: what the host must not
-    do ends the guest. `masked_paths` are not seen, `read_only_paths` and with `read_only_root` the root not written to.
+    `reports` is one of REPORTS; `host_reports`: the host may ask for some of its own, never beside "raw".
+    `end_on_refusal`: what the host must not do ends the guest.
+    `masked_paths` are not seen, `read_only_paths` and with `read_only_root` the root not written to.
     """
 
     root: Tar | Verity
@@ -267,7 +274,8 @@ class Document:
     masked_paths: tuple[str, ...] = ()
     read_only_paths: tuple[str, ...] = ()
     read_only_root: bool = False
-    reports: bool = False
+    reports: str = "none"
+    host_reports: bool = False
     end_on_refusal: bool = False
 
     def value(self) -> dict[str, Any]:
@@ -278,7 +286,7 @@ class Document:
                 "files": [{"bytes": file.length, "target": file.target} for file in self.files],
                 "hostname": self.host_names_it,
                 "network": False,
-                "reports": False,
+                "reports": self.host_reports,
             },
             "hostname": self.hostname,
             "masked_paths": list(self.masked_paths),
@@ -288,7 +296,7 @@ class Document:
             "read_only_paths": list(self.read_only_paths),
             "read_only_root": self.read_only_root,
             "refusal": "end" if self.end_on_refusal else "continue",
-            "reports": "raw" if self.reports else "none",
+            "reports": self.reports,
             "root": self.root.value(),
             "version": VERSION,
             "writable_bytes": self.writable,

@@ -3,7 +3,7 @@
 """What a workload document leaves to the host, in plain words."""
 
 from tools.sev.workload.calls import Calls
-from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, Document, Process
+from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, REPORTS, Document, Process
 
 
 def openings(document: Document) -> list[str]:
@@ -19,8 +19,10 @@ def openings(document: Document) -> list[str]:
     ]
     if document.host_names_it:
         lines.append("host name: the host chooses it")
-    if document.reports:
-        lines.append("reports: programs that are root reach the processor's raw report interface")
+    if document.host_reports:
+        lines.append("attest: the host may ask for attestation reports, which say that it was the host who asked")
+    if document.reports == "raw":
+        lines.append(f"reports: {REPORTS['raw']}")
     if not document.end_on_refusal:
         lines.append("refusals: the guest goes on after one, so the host may try again and again")
     return lines

@@ -15,6 +15,7 @@ from tools.sev.workload.document import (
     FILE_MAX,
     GRAMMARS,
     LAYERS_MAX,
+    REPORTS,
     RLIMITS,
     VERSION,
     Capabilities,
@@ -69,12 +70,15 @@ def from_value(value: Any, *, where: str) -> Document:
         masked_paths=top.rising("masked_paths", FEW, _path),
         read_only_paths=top.rising("read_only_paths", FEW, _path),
         read_only_root=top.flag("read_only_root"),
-        reports=top.choice("reports", "none", "raw") == "raw",
+        reports=top.choice("reports", *REPORTS),
+        host_reports=host.flag("reports"),
         end_on_refusal=top.choice("refusal", "continue", "end") == "end",
     )
     top.choice("network", "none")
-    for key in ("network", "reports"):
-        host.choice(key, False)
+    host.choice("network", False)
+    if document.host_reports and document.reports == "raw":
+        # Whoever writes REPORT_DATA itself could make a report that says that the host had asked.
+        raise host.fault("reports", 'excludes "reports": "raw"')
     host.close()
     top.close()
     _distinct(top, "exec", [entry.name for entry in document.exec])

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use crate::channel::frame::Frame;
 use crate::failure::{Code, Failure};
 use crate::process::command::{Capabilities, Command};
+use crate::reports::domain::MAX_DATA;
 
 pub const MAGIC: &[u8; 4] = b"SEVA";
 pub const VERSION: u16 = 2;
@@ -35,6 +36,7 @@ pub mod kind {
     pub const FILE: u8 = 0x18;
     pub const PREPARE: u8 = 0x19;
     pub const RUN: u8 = 0x1A;
+    pub const ATTEST: u8 = 0x1B;
     pub const WINDOW: u8 = 0x20;
     pub const READY: u8 = 0x31;
     pub const STARTED: u8 = 0x32;
@@ -42,6 +44,7 @@ pub mod kind {
     pub const STDERR: u8 = 0x34;
     pub const EXITED: u8 = 0x35;
     pub const REFUSED: u8 = 0x36;
+    pub const REPORT: u8 = 0x37;
     pub const ERROR: u8 = 0x3F;
 }
 
@@ -105,6 +108,8 @@ pub enum Message {
     File(u32, Vec<u8>),
     /// The host name, empty for the document's.
     Prepare(Vec<u8>),
+    /// The host's bytes for a report.
+    Attest(Vec<u8>),
     Stdin(u32, Vec<u8>),
     StdinEof(u32),
     Signal(u32, i32),
@@ -183,7 +188,13 @@ pub fn decode(frame: Frame) -> Result<Message, Failure> {
     let Frame { kind, id, payload } = frame;
     let on_connection = matches!(
         kind,
-        kind::HELLO | kind::CONTAINER | kind::SHUTDOWN | kind::WORKLOAD | kind::FILE | kind::PREPARE
+        kind::HELLO
+            | kind::CONTAINER
+            | kind::SHUTDOWN
+            | kind::WORKLOAD
+            | kind::FILE
+            | kind::PREPARE
+            | kind::ATTEST
     );
     if on_connection != (id == 0) {
         return Err(Failure::protocol(format!("message 0x{kind:02x} with process id {id}")));
@@ -191,6 +202,8 @@ pub fn decode(frame: Frame) -> Result<Message, Failure> {
     match kind {
         kind::STDIN => return Ok(Message::Stdin(id, payload)),
         kind::WORKLOAD => return Ok(Message::Workload(payload)),
+        kind::ATTEST if (1..=MAX_DATA).contains(&payload.len()) => return Ok(Message::Attest(payload)),
+        kind::ATTEST => return Err(Failure::protocol(format!("ATTEST of {} bytes", payload.len()))),
         kind::SPAWN => return survivable(spawn(&payload)).map(|result| Message::Spawn(id, result)),
         kind::RUN => return survivable(run(&payload)).map(|result| Message::Run(id, result)),
         _ => {}

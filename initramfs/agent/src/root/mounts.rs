@@ -46,7 +46,7 @@ const AGENT: [Mount; 6] = [
 /// What `detach_agent` takes out of the container's copy of the mount namespace; mounts below go with them.
 const AGENT_TOP: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
-/// How the workload asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
+/// How one asks for an attestation report (tsm/report). Nothing else in this kernel uses this file system.
 const REPORTS: Mount = optional("configfs", "/sys/kernel/config", SAFE);
 
 const CONTAINER: [Mount; 8] = [
@@ -114,6 +114,11 @@ pub fn agent_proc() -> io::Result<()> {
 /// Everything else that the agent works with.
 pub fn agent() -> io::Result<()> {
     apply(&AGENT)
+}
+
+/// The report interface for the agent alone. Without it, whoever asks for a report is told.
+pub fn agent_reports() -> io::Result<()> {
+    apply(&[REPORTS])
 }
 
 /// Makes every mount private to this namespace.

@@ -8,6 +8,7 @@ mod extract;
 mod fuzz;
 mod message;
 mod process;
+mod reports;
 mod rules;
 mod tar;
 mod terminal;

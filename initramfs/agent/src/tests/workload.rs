@@ -173,6 +173,18 @@ fn signals_are_those_of_the_list() {
 }
 
 #[test]
+fn only_raw_reports_put_the_interface_into_the_container() {
+    for (reports, inside) in [("none", false), ("socket", false), ("raw", true)] {
+        let host = whole().replace("\"reports\":true", "\"reports\":false");
+        let text = host.replace("\"reports\":\"socket\"", &format!("\"reports\":\"{reports}\""));
+        let mut guest = bound(&text);
+        assert_eq!(guest.container(Vec::new()).unwrap().reports, inside, "{reports}");
+        assert!(!guest.host_may_attest());
+    }
+    assert!(bound(&whole()).host_may_attest());
+}
+
+#[test]
 fn files_and_the_host_name() {
     let mut guest = bound(&whole());
     assert_eq!(code(guest.supply(1, Vec::new())), Some(Code::Refused));
@@ -182,7 +194,7 @@ fn files_and_the_host_name() {
     let request = guest.container(b"other".to_vec()).unwrap();
     assert_eq!(request.hostname, b"other");
     assert_eq!(request.files, [("/etc/resolv.conf".to_owned(), vec![7; 4_096])]);
-    assert!(request.reports && request.mounts.len() == 1);
+    assert!(!request.reports && request.mounts.len() == 1);
     let protected = Protected {
         root: true,
         read_only: vec!["/usr".to_owned()],

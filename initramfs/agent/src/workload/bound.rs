@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use crate::channel::message::{Run, Size};
 use crate::failure::{Code, Failure};
 use crate::process::container::Request;
+use crate::reports::reporter::Reporter;
 use crate::root::rootfs::Source;
-use crate::workload::document::{self, Document, Root};
+use crate::workload::document::{self, Document, Reports, Root};
 use crate::workload::process::{self, Process};
 use crate::workload::sha256;
 
@@ -44,6 +45,15 @@ impl Bound {
 
     pub fn ends_on_refusal(&self) -> bool {
         self.document.end_on_refusal
+    }
+
+    pub fn host_may_attest(&self) -> bool {
+        self.document.host_reports
+    }
+
+    /// The process that asks for reports, where the document has any.
+    pub fn reporter(&self) -> Result<Option<Reporter>, Failure> {
+        Reporter::of(&self.document)
     }
 
     /// A file from the host.
@@ -81,7 +91,7 @@ impl Bound {
             files: targets
                 .filter_map(|(number, file)| Some((file.target.clone(), supplied.remove(&number)?)))
                 .collect(),
-            reports: document.reports,
+            reports: document.reports == Reports::Raw,
             protected: document.protected.clone(),
         })
     }

@@ -16,6 +16,16 @@ const MAX_INTEGER: u64 = (1 << 53) - 1;
 pub const FEW: usize = 64;
 const MAX_FILE: u64 = 1_000_000;
 
+/// How the workload gets attestation reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reports {
+    None,
+    /// At a socket of the agent.
+    Socket,
+    /// From the processor's own interface.
+    Raw,
+}
+
 /// What the root is, and by what it is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
@@ -56,9 +66,10 @@ pub struct Document {
     pub hostname: String,
     pub host_names_it: bool,
     pub writable_bytes: u64,
-    /// Whether the processor's report interface is in the container.
-    pub reports: bool,
     pub protected: Protected,
+    pub reports: Reports,
+    /// Whether the host may ask for reports of its own.
+    pub host_reports: bool,
     pub end_on_refusal: bool,
 }
 
@@ -84,12 +95,20 @@ pub fn parse(bytes: &[u8]) -> Read<Document> {
             read_only: top.rising("read_only_paths", FEW, path)?,
             masked: top.rising("masked_paths", FEW, path)?,
         },
-        reports: top.choice("reports", &["none", "raw"])? == 1,
+        reports: match top.choice("reports", &["none", "socket", "raw"])? {
+            0 => Reports::None,
+            1 => Reports::Socket,
+            _ => Reports::Raw,
+        },
+        host_reports: host.flag("reports")?,
         end_on_refusal: top.choice("refusal", &["continue", "end"])? == 1,
     };
     top.choice("network", &["none"])?;
     host.closed("network")?;
-    host.closed("reports")?;
+    if document.host_reports && document.reports == Reports::Raw {
+        // Whoever chooses REPORT_DATA could make a report that says that the host had asked.
+        return Err(host.fault("reports", "excludes \"reports\": \"raw\""));
+    }
     distinct(&top, "exec", document.exec.iter().map(|entry| entry.name.as_bytes()))?;
     distinct(&top, "mounts", document.mounts.iter().map(|mount| mount.target.as_bytes()))?;
     distinct(&host, "files", document.files.iter().map(|file| file.target.as_bytes()))?;
