@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import guest_kit
+from tools.attack.guests import agent as guest_kit
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sandbox import failure, sandbox
 from tools.sev.workload.document import Document, Doors, Exec, Process, Tar

@@ -12,7 +12,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.measure.digest import Inputs, Launch
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
-from tools.sev.agent_abi import UNBOUND, with_binding
+from tools.sev.agent.agent_abi import UNBOUND, with_binding
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.formats import DIGESTS_VCPUS
 

@@ -52,7 +52,8 @@ def tar(tmp_path: Path) -> Path:
 def standin(tmp_path: Path) -> Path:
     """QEMU and agent in one script."""
     path = tmp_path / "qemu-standin"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("standin.py")} "$@"\n')
+    root = Path(__file__).parents[2]
+    path.write_text(f'#!/bin/sh\nexec env PYTHONPATH={root} {sys.executable} -m tests.launcher.standin "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from tools.sev.report_data import DATA_MAX, Domain, report_data
+from tools.sev.agent.report_data import DATA_MAX, Domain, report_data
 
 KNOWN = {
     Domain.WORKLOAD: "667ac2460b8e916ef0c38736c3ba7fb428ad8d5809a33d8410cbe320f510202f"

@@ -11,7 +11,7 @@ from tests.launcher.attest.attestation_kit import Draft
 from tests.launcher.attest.test_verify_workload import SHELL, digest_of
 from tests.launcher.attest.verify_kit import Desk, draft
 from tests.launcher.launcher_kit import Out
-from tools.sev.report_data import Domain, report_data
+from tools.sev.agent.report_data import Domain, report_data
 from tools.sev.workload.document import Document
 
 NONCE = b"of the relying party"

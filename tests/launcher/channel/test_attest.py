@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.launcher.standin import frame, hello
+from tests.launcher.standin_frames import frame, hello
 from tools.launcher.channel.attest import AUXBLOB_MAX, REPORT_MAX, Report, decode_report
 from tools.launcher.channel.link import Bound, Link
 from tools.launcher.channel.payload import ProtocolError

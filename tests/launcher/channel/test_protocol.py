@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.launcher.standin import frame, hello
+from tests.launcher.standin_frames import frame, hello
 from tools.launcher.channel import link as link_module
 from tools.launcher.channel import protocol, requests
 from tools.launcher.channel.link import Bound, Container, Life, Link, NoVerityError, Stage

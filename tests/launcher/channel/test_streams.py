@@ -16,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from tests.launcher.standin import frame, hello
+from tests.launcher.standin_frames import frame, hello
 from tools.launcher.base.errors import GuestError, LauncherError, WorkloadError
 from tools.launcher.channel.link import Container, Link
 from tools.launcher.channel.protocol import RootKind

@@ -26,8 +26,8 @@ from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
+from tools.sev.agent.report_data import Domain, report_data
 from tools.sev.modes import Mode
-from tools.sev.report_data import Domain, report_data
 from tools.sev.workload.document import Document
 
 

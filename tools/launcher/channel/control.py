@@ -19,7 +19,7 @@ from typing import Any
 from tools.launcher.base.errors import GuestError, UserError
 from tools.launcher.channel.attest import Report
 from tools.launcher.channel.session import Session, listen
-from tools.sev.report_data import DATA_MAX
+from tools.sev.agent.report_data import DATA_MAX
 
 _REQUEST_MAX = 4096
 _ANSWER_MAX = 1 << 20

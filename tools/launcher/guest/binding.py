@@ -10,7 +10,7 @@ from tools.launcher.channel.protocol import RootKind
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest import verity as verity_image
 from tools.launcher.guest.rootfs import Rootfs
-from tools.sev import agent_abi
+from tools.sev.agent import agent_abi
 from tools.sev.errors import FormatError
 from tools.sev.limits import CMDLINE_MAX
 from tools.sev.workload import reader

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.host.qemu_program import SANDBOX, Version
-from tools.sev.agent_abi import AGENT_PORT, ROOTFS_SERIAL
+from tools.sev.agent.agent_abi import AGENT_PORT, ROOTFS_SERIAL
 from tools.sev.modes import Mode
 
 Option = tuple[str, ...]

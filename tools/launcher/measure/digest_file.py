@@ -15,7 +15,7 @@ from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
 from tools.launcher.measure.cpu_signature import signature_of
 from tools.launcher.measure.launch_digest import LaunchDigests, sha384_of
-from tools.sev import agent_abi
+from tools.sev.agent import agent_abi
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.errors import FormatError
 from tools.sev.formats import DIGESTS_NAME, DIGESTS_SCHEMA, DIGESTS_VCPUS

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.launcher.options.parser import Option
+from tools.sev.agent.report_data import DATA_MAX
 from tools.sev.formats import RUNTIME_NAME
-from tools.sev.report_data import DATA_MAX
 
 _ID_MAX = (1 << 32) - 2
 

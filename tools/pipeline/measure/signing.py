@@ -13,7 +13,8 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.measure.digest import Inputs, Launch
 from tools.pipeline.recipes.guest import Guest
 from tools.pipeline.recipes.profiles import Profile
-from tools.sev import agent_abi, cpu_models, id_block, policy
+from tools.sev import cpu_models, id_block, policy
+from tools.sev.agent import agent_abi
 from tools.sev.errors import FormatError
 from tools.sev.formats import RUNTIME_NAME
 from tools.sev.id_block import Author, IdBlock, Identity

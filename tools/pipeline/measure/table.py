@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.pipeline.measure.digest import Inputs, Launch
-from tools.sev import agent_abi, cpu_models
+from tools.sev import cpu_models
+from tools.sev.agent import agent_abi
 from tools.sev.cpu_models import CPU_MODELS, CpuModel
 from tools.sev.formats import DIGESTS_SCHEMA, DIGESTS_VCPUS
 from tools.sev.modes import Mode, ProfileKind
