@@ -28,6 +28,7 @@ def test(project: Project) -> Task:
             "build",
             *[f"artifacts:{p.name}" for p in project.recipes.profiles],
             "fetch:sources",
+            # Debian's kernel: the control of tests/boot/acpi.
             "toolchain:bench",
             "toolchain:boot",
             "toolchain:lint",
