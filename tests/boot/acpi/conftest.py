@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.acpi import tables
-from tests.boot.acpi.host import Side
-from tests.boot.acpi.machine import MARKER, Machine
+from tools.attack.acpi import debian
+from tools.attack.acpi.host import Side
+from tools.attack.acpi.machine import Machine
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
@@ -21,29 +21,23 @@ def iasl(host_tool: Callable[..., Path], build_tree: Tree) -> Path:
 
 
 @pytest.fixture(scope="session")
-def debian_kernel(project: Project) -> Path:
-    """Debian's cloud kernel of the same version."""
-    (kernel,) = (project.trees.ensure("bench").path / "boot").glob("vmlinuz-*")
-    return kernel
+def bench_tree(project: Project) -> Path:
+    """Debian's cloud kernel of the same version, with its modules."""
+    return project.trees.ensure("bench").path
 
 
 @pytest.fixture(scope="session")
-def undefended(qemu: Path, debian_kernel: Path, firmware_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Side:
-    """Debian's kernel behind our firmware; what it says of the memory map holds for every kernel there."""
-    machine = Machine(qemu=qemu, kernel=debian_kernel, firmware=firmware_path)
-    # By then its map, its tables and its command line are where they stay; the rest of its start takes the most time.
-    folder = tmp_path_factory.mktemp("undefended") / "honest"
-    boot = machine.start(folder, until=lambda boot: "ACPI: Interpreter enabled" in boot.log)
-    return Side.of(machine, boot, boot, tables.of(boot))
+def undefended(qemu: Path, bench_tree: Path, firmware_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Side:
+    """Debian's kernel behind our firmware."""
+    machine = Machine(qemu=qemu, kernel=debian.kernel(bench_tree), firmware=firmware_path)
+    return Side.undefended(machine, tmp_path_factory.mktemp("undefended") / "honest")
 
 
 @pytest.fixture(scope="session")
 def shipped(undefended: Side, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Side:
-    """The production kernel. It has no console; the map and the tables are Debian's."""
+    """The production kernel."""
     machine = Machine(qemu=undefended.machine.qemu, kernel=artifacts / "vmlinuz", firmware=undefended.machine.firmware)
-    boot = machine.start(tmp_path_factory.mktemp("shipped") / "honest")
-    assert boot.find(MARKER.encode()), "the kernel did not start"
-    return Side.of(machine, boot, undefended.honest, undefended.tables)
+    return undefended.beside(machine, tmp_path_factory.mktemp("shipped") / "honest")
 
 
 @pytest.fixture(autouse=True)

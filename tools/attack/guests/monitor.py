@@ -57,7 +57,7 @@ class Monitor:
         """A line as people type it at QEMU's other monitor."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))
 
-    def execute(self, command: str, **arguments: object) -> Any:
+    def execute(self, command: str, /, **arguments: object) -> Any:
         """A command's answer; BuildError when QEMU refuses it."""
         self._stream.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         self._stream.flush()

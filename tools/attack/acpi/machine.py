@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.pipeline.base.errors import BuildError
 from tools.sev.footer import parse_footer
 from tools.sev.hashes_table import hashes_table
 
@@ -28,7 +29,7 @@ MEMORY = 512 << 20
 MARKER = "sev_test.marker=ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Stands on every guest's command line; the kernel keeps it in memory, in several copies."""
 
-_LIMIT = 1800.0  # seconds until a guest that neither ends nor shows what is waited for ends the test
+_LIMIT = 1800.0  # seconds until a guest that neither ends nor shows what is waited for is given up
 _PERIOD = 0.1
 # Without a root the kernel panics, and panic=-1 resets at once. nokaslr: the same physical addresses at each start.
 # no_timer_check: on a busy machine the emulated timer is late, which the kernel would take for a broken one.
@@ -88,7 +89,7 @@ class Machine:
         memory: Path | None = None,
         until: Callable[[Boot], bool] | None = None,
     ) -> Boot:
-        """Start in the new `folder`, wait until QEMU ends or `until` holds; AssertionError when neither comes."""
+        """Start in the new `folder`, wait until QEMU ends or `until` holds; BuildError when neither comes."""
         folder.mkdir(parents=True)
         boot = Boot(memory=memory or folder / "memory", log="", said="")
         argv = self._argv(folder, boot.memory, cpus=cpus, options=options)
@@ -112,13 +113,17 @@ class Machine:
         while time.monotonic() < deadline:
             time.sleep(_PERIOD)
             if qemu.poll() is not None:
-                assert qemu.returncode == 0, (folder / "qemu.log").read_text(errors="replace")
+                if qemu.returncode != 0:
+                    words = (folder / "qemu.log").read_text(errors="replace")[-1000:]
+                    raise BuildError(f"QEMU ended with status {qemu.returncode}: {words}", where=str(self.kernel))
                 return
             if until is not None and boot.memory.exists() and until(self._so_far(boot, folder)):
                 return
         found = self._so_far(boot, folder)
-        raise AssertionError(
-            f"neither ended nor did what was waited for; AML: {found.said!r}; log: {found.log[-2000:]}"
+        raise BuildError(
+            "neither ended nor did what was waited for",
+            where=str(self.kernel),
+            details=[f"AML said {found.said!r}", *found.log.splitlines()[-20:]],
         )
 
     def _so_far(self, boot: Boot, folder: Path) -> Boot:

@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.boot.acpi.machine import PORT
+from tools.attack.acpi.machine import PORT
+from tools.pipeline.base.errors import BuildError
 
 DONE = "."
 """What a payload says when it has come to its end."""
+
+OWN_TABLE = "DataTable"
+"""The space of an Access to the payload's own table, by its name."""
+
+_OEM = "SEVTST", "PAYLOAD"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +40,14 @@ class Access:
         """ASL."""
         width = {8: "Byte", 16: "Word", 32: "DWord", 64: "QWord"}[self.bits]
         write = "" if self.value is None else f"Store ({self.value:#x}, DATA)"
+        region, skipped = f"OperationRegion (TARG, {self.space}, {self.address:#x}, {self.bits // 8})", ""
+        if self.space == OWN_TABLE:
+            region, skipped = f'DataTableRegion (TARG, "SSDT", "{_OEM[0]}", "{_OEM[1]}")', f"Offset ({self.address}),"
         return f"""
         Scope ({self.place}) {{ Device (EV{number:02X}) {{
             {self.name}
-            OperationRegion (TARG, {self.space}, {self.address:#x}, {self.bits // 8})
-            Field (TARG, {width}Acc, NoLock, Preserve) {{ DATA, {self.bits} }}
+            {region}
+            Field (TARG, {width}Acc, NoLock, Preserve) {{ {skipped} DATA, {self.bits} }}
             Method ({self.method}) {{
                 \\SAY ({ord(self.letter):#x})
                 Store (DATA, Local0)
@@ -49,9 +58,9 @@ class Access:
 
 
 def table(folder: Path, iasl: Path, parts: Sequence[Access | str]) -> bytes:
-    """The SSDT of these parts; text is ASL as it is."""
+    """The SSDT of these parts, in `folder` as payload.aml; text is ASL as it is. BuildError if iasl refuses it."""
     body = "".join(part if isinstance(part, str) else part.source(i) for i, part in enumerate(parts))
-    source = f"""DefinitionBlock ("", "SSDT", 2, "SEVTST", "PAYLOAD", 1)
+    source = f"""DefinitionBlock ("", "SSDT", 2, "{_OEM[0]}", "{_OEM[1]}", 1)
     {{
         External (\\_SB.PCI0, DeviceObj)
         OperationRegion (PORT, SystemIO, {PORT:#x}, 1)
@@ -63,5 +72,8 @@ def table(folder: Path, iasl: Path, parts: Sequence[Access | str]) -> bytes:
     (folder / "payload.asl").write_text(source)
     argv = [os.fspath(iasl), "-p", os.fspath(folder / "payload"), os.fspath(folder / "payload.asl")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    if done.returncode != 0:
+        raise BuildError(
+            "is refused", where=str(folder / "payload.asl"), details=(done.stdout + done.stderr).splitlines()
+        )
     return (folder / "payload.aml").read_bytes()
