@@ -5,8 +5,9 @@
     _locks ── fetch ── toolchain ─┬─ source-* ── kernel-config-* ── kernel-* ──┬─ digests-* ── runtime-* ─┐
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
-                                  └─ launcher, mkfs-erofs, kata-* ────────────────────────────────────────┘
-    build · check · accept · graph · cache · idblock · attack · test · test_fast · test_containers · repro · rebuild
+                                  └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
+    build · build_all · check · accept · graph · cache · idblock · attack · test · test_fast · test_containers
+    repro · rebuild
     bench · lock
 
 `./doit graph` prints the steps as they stand.
@@ -31,6 +32,11 @@ def task_build() -> Task:
 def task_build_debug() -> Task:
     """Build the debug artifacts (kernel log on the console, debugfs) into out-debug/."""
     return {"actions": None, "task_dep": ["artifacts:debug"]}
+
+
+def task_build_all() -> Task:
+    """Build the artifacts of every profile, each into its folder."""
+    return {"actions": None, "task_dep": [f"artifacts:{profile.name}" for profile in PROJECT.recipes.profiles]}
 
 
 def task__locks() -> Task:

@@ -98,6 +98,12 @@ def debug_artifacts(project: Project) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kata_artifacts(project: Project) -> Path:
+    """The artifacts for Kata Containers: the only ones with drop-ins, and so with a folder in their folder."""
+    return _artifacts(project.out(project.recipes.profile("kata")), command="./doit artifacts:kata")
+
+
+@pytest.fixture(scope="session")
 def firmware_path(artifacts: Path) -> Path:
     """The built OVMF.fd."""
     return artifacts / "OVMF.fd"

@@ -145,9 +145,9 @@ _TEMPLATE = [
           command="runtime-production"),
     _case("pyproject.toml", 'version = "0.1.0"', "version = 1", at=": project.version: ", says="must be a version"),
     _case(KATA, "{{ guest.vcpus }}", "{{ guest.cpus }}", at=":", says="has no attribute 'cpus'",
-          command="kata-production"),
+          command="dropins-kata"),
     _case(KATA, "{{ kernel_params | toml }}", "{{ kernel_params }}", at=": ", says="gives no valid TOML",
-          command="kata-production"),
+          command="dropins-kata"),
 ]
 # fmt: on
 

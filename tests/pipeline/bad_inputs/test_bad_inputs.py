@@ -39,7 +39,7 @@ class Done:
 
 Doit = Callable[[Path, str], Done]
 
-STEPS = {"digests-production", "runtime-production", "kata-production"}
+STEPS = {"digests-production", "runtime-production", "dropins-kata"}
 
 
 @pytest.fixture

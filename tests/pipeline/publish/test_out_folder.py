@@ -14,7 +14,6 @@ import pytest
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.publish.out_folder import SUMS, OutFolder
-from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
 
 
@@ -46,21 +45,21 @@ class Case:
 
 
 @pytest.fixture
-def case(project: Project, artifacts: Path, tmp_path: Path) -> Case:
-    assert artifacts.is_dir()
-    outputs = project.plan.deliverable(project.recipes.profile(DEFAULT_PROFILE)).outputs
+def case(project: Project, kata_artifacts: Path, tmp_path: Path) -> Case:
+    assert kata_artifacts.is_dir()
+    outputs = project.plan.deliverable(project.recipes.profile("kata")).outputs
     return Case(root=tmp_path, out=OutFolder(folder=tmp_path / "out", outputs=outputs), project=project)
 
 
-def test_it_holds_the_outputs_the_manifest_and_their_sums(case: Case, artifacts: Path) -> None:
-    """Some below folders; each with the bytes that a build put into out/."""
+def test_it_holds_the_outputs_the_manifest_and_their_sums(case: Case, kata_artifacts: Path) -> None:
+    """Some below folders; each with the bytes that a build put into out-kata/."""
     assert not case.is_current()
     case.fill()
     assert case.is_current()
     assert case.names() == {*case.out.outputs, "manifest.json", SUMS}
     assert any("/" in name for name in case.out.outputs)
     for name in case.out.outputs:
-        assert (case.folder / name).read_bytes() == (artifacts / name).read_bytes()
+        assert (case.folder / name).read_bytes() == (kata_artifacts / name).read_bytes()
     sums = {f"{files.of_file(case.folder / name)}  {name}" for name in case.names() - {SUMS}}
     assert set((case.folder / SUMS).read_text().splitlines()) == sums
 
@@ -169,9 +168,9 @@ def test_the_report_says_what_to_do_next(case: Case, capfd: pytest.CaptureFixtur
     assert "next: out/sev-launch doctor" in said
 
 
-def test_the_manifest_of_the_build_is_what_is_filled_in(project: Project, artifacts: Path, case: Case) -> None:
+def test_the_manifest_of_the_build_is_what_is_filled_in(project: Project, kata_artifacts: Path, case: Case) -> None:
     """What the real task wrote is current for the real manifest."""
-    shutil.copytree(artifacts, case.folder)
-    listed = (artifacts / "manifest.json").read_bytes()
-    assert json.loads(listed)["profile"] == DEFAULT_PROFILE
+    shutil.copytree(kata_artifacts, case.folder)
+    listed = (kata_artifacts / "manifest.json").read_bytes()
+    assert json.loads(listed)["profile"] == "kata"
     assert case.is_current(listed)

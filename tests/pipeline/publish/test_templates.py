@@ -325,11 +325,11 @@ def test_what_must_be_added_stands_at_the_top(bench: Bench) -> None:
 # ---- in the sandbox
 
 
-def test_the_sandbox_gives_what_was_built(project: Project, artifacts: Path, tmp_path: Path) -> None:
-    """Run again on what the build has made: the same bytes as in out/."""
-    made = project.plan.deliverable(project.recipes.profile("production"))
+def test_the_sandbox_gives_what_was_built(project: Project, kata_artifacts: Path, tmp_path: Path) -> None:
+    """Run again on what the build has made: the same bytes as in out-kata/."""
+    made = project.plan.deliverable(project.recipes.profile("kata"))
     again = engine(project, tmp_path)
     names = [templates.CONFIG, *(f"kata/{variant.file}" for variant in Variant)]
     for name in names:
         wanted = made.outputs[name]
-        assert output(again, alone(project, wanted.step), wanted.name) == (artifacts / name).read_bytes()
+        assert output(again, alone(project, wanted.step), wanted.name) == (kata_artifacts / name).read_bytes()

@@ -55,6 +55,12 @@ def test_what_is_written_is_what_is_read() -> None:
     assert production.firmware.size.bytes == 2 << 20
 
 
+def test_dropins_for_kata_are_asked_for(copied: Path, edit: Edit) -> None:
+    assert not sample.recipes(copied).profile("production").kata
+    edit(PRODUCTION, "schema = 2", "schema = 2\nkata = true")
+    assert sample.recipes(copied).profile("production").kata
+
+
 def test_two_profiles_may_use_two_kernel_series() -> None:
     loaded = sample.recipes()
     fragments = tuple(f"recipes/kernel/fragments/{name}.config" for name in ("one", "two", "three"))
@@ -166,6 +172,8 @@ def test_recipes_are_frozen() -> None:
         (PRODUCTION, '"beside"', '"inside"', "carry: 'inside' is not one of: beside, builtin"),
         (PRODUCTION, '"none"', '"vga"', "console: 'vga' is not one of: none, serial"),
         (PRODUCTION, "schema = 2", "schema = 2\nx = 1", "x: unknown key"),
+        (PRODUCTION, "schema = 2", "schema = 2\nkata = 1", "kata: must be true or false, not an integer"),
+        (PRODUCTION, '"beside"', '"builtin"\nkata = true', "kata: a kernel that brings an agent of its own is none"),
     ],
 )  # fmt: skip
 def test_refuses(  # noqa: PLR0917 (pytest passes by name)

@@ -39,19 +39,28 @@ def test_the_guest(shipped: Recipes) -> None:
 def test_the_profiles(shipped: Recipes) -> None:
     assert {p.name: (p.kind, p.kernel.name, p.firmware.name, p.carry, p.console) for p in shipped.profiles} == {
         "builtin": (ProfileKind.PRODUCTION, "linux-6.12", "ovmf", Carry.BUILTIN, Console.NONE),
+        "kata": (ProfileKind.PRODUCTION, "linux-6.12-kata", "ovmf", Carry.BESIDE, Console.NONE),
         "debug": (ProfileKind.DEBUG, "linux-6.12-debug", "ovmf", Carry.BESIDE, Console.SERIAL),
         "production": (ProfileKind.PRODUCTION, "linux-6.12", "ovmf", Carry.BESIDE, Console.NONE),
     }
     cmdlines = {p.name: p.cmdline for p in shipped.profiles}
     assert cmdlines["production"] == "panic=-1 quiet loglevel=1 sev_agent.profile=production"
-    assert cmdlines["builtin"] == cmdlines["production"]
+    assert cmdlines["builtin"] == cmdlines["kata"] == cmdlines["production"]
+    assert [p.name for p in shipped.profiles if p.kata] == ["kata"]
     assert cmdlines["debug"] == "panic=-1 console=ttyS0 sev_agent.profile=debug sev_agent.log=1"
 
 
 def test_kernels_and_firmware(shipped: Recipes) -> None:
-    shared = ["base", "sev", "secrets", "virtio", "filesystems", "storage", "container", "network", "hardening"]
-    for kernel, own in zip(shipped.kernels, ("production", "debug"), strict=True):
-        assert kernel.fragments == tuple(f"recipes/kernel/fragments/{name}.config" for name in (*shared, own))
+    shared = ["base", "sev", "secrets", "virtio", "filesystems", "storage", "container", "hardening", "absent"]
+    own = {
+        "linux-6.12": ["isolated", "production"],
+        "linux-6.12-debug": ["isolated", "debug"],
+        "linux-6.12-kata": ["network", "vsock", "sharing", "encryption", "production"],
+    }
+    assert {kernel.name for kernel in shipped.kernels} == set(own)
+    for kernel in shipped.kernels:
+        names = [*shared, *own[kernel.name]]
+        assert kernel.fragments == tuple(f"recipes/kernel/fragments/{name}.config" for name in names)
         assert (kernel.source, kernel.series) == ("linux", "6.12")
     (firmware,) = shipped.firmwares
     assert firmware.sources == ("edk2", "edk2-debian")

@@ -14,12 +14,13 @@ import pytest
 
 from tests.checkout import copy_all
 
-_KERNELS = {"kernel-linux-6.12", "kernel-linux-6.12-builtin", "kernel-linux-6.12-debug"}
-_CONFIGS = {"kernel-config-linux-6.12", "kernel-config-linux-6.12-builtin", "kernel-config-linux-6.12-debug"}
-_PROFILES = ("builtin", "debug", "production")
+_NAMES = ("linux-6.12", "linux-6.12-builtin", "linux-6.12-debug", "linux-6.12-kata")
+_KERNELS = {f"kernel-{name}" for name in _NAMES}
+_CONFIGS = {f"kernel-config-{name}" for name in _NAMES}
+_PROFILES = ("builtin", "debug", "kata", "production")
 _DIGESTS = {f"digests-{name}" for name in _PROFILES}
 _RUNTIME = {f"runtime-{name}" for name in _PROFILES}
-_KATA = {"kata-debug", "kata-production"}
+_KATA = {"dropins-kata"}
 _MEASURED = _DIGESTS | _RUNTIME
 _BUILTIN = {"kernel-linux-6.12-builtin", "digests-builtin", "runtime-builtin"}
 _AGENT = {"agent", "initramfs"} | _BUILTIN | _MEASURED
@@ -99,7 +100,7 @@ def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
             "recipes/profiles/production.toml",
             "panic=-1",
             "panic=-2",
-            {"digests-production", "runtime-production", "kata-production"},
+            {"digests-production", "runtime-production"},
         ),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
         ("recipes/erofs/config.h", "HAVE_SYSCONF 1", "HAVE_SYSCONF 2", {"mkfs-erofs"}),

@@ -68,7 +68,7 @@ def kata(profile: Profile, guest: Guest, *, kernel: str, firmware: str) -> Step:
         for variant in Variant
     }
     return _step(
-        name=f"kata-{profile.name}", title=f"drop-ins for Kata Containers, {profile.name}", template=KATA,
+        name=f"dropins-{profile.name}", title=f"drop-ins for Kata Containers, {profile.name}", template=KATA,
         documents=documents,
     )  # fmt: skip
 

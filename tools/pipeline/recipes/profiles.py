@@ -30,7 +30,7 @@ class Carry(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Which kernel and firmware, started how. `cmdline` is measured byte for byte."""
+    """Which kernel and firmware, started how. `cmdline` is measured byte for byte; `kata`: drop-ins for Kata, too."""
 
     name: str
     kind: ProfileKind
@@ -39,6 +39,7 @@ class Profile:
     cmdline: str
     carry: Carry
     console: Console
+    kata: bool = False
 
     @property
     def file(self) -> str:
@@ -54,14 +55,19 @@ def load(
     def read(table: Table, name: str) -> Profile:
         table.integer("schema", low=SCHEMA, high=SCHEMA)
         kind = table.choice("kind", ProfileKind)
+        carry = table.choice("carry", Carry)
+        kata = table.has("kata") and table.boolean("kata")
+        if kata and carry is Carry.BUILTIN:
+            raise table.error("kata", "a kernel that brings an agent of its own is none for Kata", 'carry = "beside"')
         return Profile(
             name=name,
             kind=kind,
             kernel=folder.named(table, "kernel", known_kernels, kernels.FOLDER),
             firmware=folder.named(table, "firmware", known_firmwares, firmwares.FOLDER),
             cmdline=_cmdline(table, kind),
-            carry=table.choice("carry", Carry),
+            carry=carry,
             console=table.choice("console", Console),
+            kata=kata,
         )
 
     return folder.load(root, FOLDER, read)

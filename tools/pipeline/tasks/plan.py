@@ -5,7 +5,7 @@
 source-LINUX ── kernel-config-K ── kernel-K ─────────────┬─ digests-P ── runtime-P ─┐
 source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
 agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘                          │
-                                     launcher, mkfs-erofs, kata-P ──────────────────┘
+                                     launcher, mkfs-erofs, dropins-P ───────────────┘
 """
 
 from collections.abc import Mapping
@@ -171,8 +171,7 @@ class Plan:
             DIGESTS_NAME: digests.output(DIGESTS_NAME),
             templates.CONFIG: runtime.output(templates.CONFIG),
         }
-        if not builtin:
-            # A kernel that brings an agent of its own is none for Kata.
+        if profile.kata:
             kata = templates.kata(profile, machine, kernel=files["kernel"], firmware=files["firmware"])
             outputs |= {f"kata/{name}": kata.output(name) for name in kata.outputs}
         return Deliverable(profile=profile, outputs=outputs)
