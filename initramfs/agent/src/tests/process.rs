@@ -208,6 +208,7 @@ fn sources_without_room_are_left_alone() {
 #[test]
 fn a_closed_stdin_is_at_its_end() {
     let mut far = behind(Doors { stdin: false, ..Doors::all() }, 10);
+    sys::set_nonblocking(far.stdin.as_ref().unwrap()).unwrap();
     assert_eq!(far.stdin.as_mut().unwrap().read(&mut [0; 1]).unwrap(), 0);
     // The control: an open one would wait for the host.
     let mut open = make(10);
