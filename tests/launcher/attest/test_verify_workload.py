@@ -56,6 +56,21 @@ def test_a_guest_that_is_bound_to_the_document(desk: Desk, out: Out, file: Path)
     assert outcome.failed == ["launch digest"]
 
 
+def test_a_guest_whose_host_may_do_nothing(desk: Desk, out: Out, file: Path) -> None:
+    """And the same of the debug profile, whose kernel log is an opening that no document closes."""
+    process = Process(argv=("/bin/true",), host=Doors(output=False))
+    shut = Document(root=SHELL.root, process=process, end_on_refusal=True)
+    file.write_bytes(shut.data)
+    said = desk.verify(report(out, shut), "--workload", file, without=("unbound",)).detail("workload")
+    assert said == f"SHA-256 {shut.sha256}; the host may do nothing to it but end it"
+    out.data["profile"] = "debug"
+    out.data["kernel"]["cmdline"] = out.data["kernel"]["cmdline"].replace("production", "debug")
+    out.write()
+    outcome = desk.verify(report(out, shut), "--workload", file, without=("unbound",))
+    assert outcome.status == 0
+    assert "the host reads the kernel's log" in outcome.detail("workload")
+
+
 def test_options_that_move_the_digest(desk: Desk, out: Out, file: Path) -> None:
     raw = report(out, SHELL, append="quiet2")
     assert desk.verify(raw, "--workload", file, "--append", "quiet2", without=("unbound",)).status == 0
@@ -114,6 +129,8 @@ def test_sev_and_sev_es_get_another_word(desk: Desk, out: Out, file: Path, mode:
         "55",
         "--build",
         "21",
+        "--policy",
+        hex(policy),
         "--config",
         str(out.config),
     ]

@@ -73,8 +73,19 @@ def test_a_verity_root_is_in_the_document(made: Callable[..., Document], out: Ou
 
 def test_secrets_are_warned_of(out: Out, call: Call, tar: Path) -> None:
     words = ["workload", "--config", out.config, "--rootfs", tar]
-    assert "the host has it" in call(*words, "--env", "DB_PASSWORD=x", "--", "y").one_line()
-    assert call(*words, "--env", "LANG=x", "--", "y").err == ""
+    secrets = (
+        "DB_PASSWORD=x",
+        "my_token=x",
+        "APIKEY=x",
+        "DB=postgres://u:pass@host/db",
+        "K=-----BEGIN PRIVATE KEY-----",
+    )
+    for entry in secrets:
+        line = call(*words, "--env", entry, "--", "y").one_line()
+        assert "the host has it" in line
+        assert "can be guessed" in line
+    for entry in ("LANG=x", "URL=https://host:80/a@b", "KEYBOARD=us"):
+        assert call(*words, "--env", entry, "--", "y").err == ""
 
 
 def test_a_word_that_is_no_text(out: Out, call: Call, tar: Path) -> None:

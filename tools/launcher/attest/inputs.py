@@ -21,7 +21,7 @@ from tools.launcher.measure.digest_file import launch_digests
 from tools.sev import policy as policies
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.formats import DIGESTS_NAME, DIGESTS_VCPUS
-from tools.sev.modes import Mode
+from tools.sev.modes import Mode, ProfileKind
 from tools.sev.workload.document import Document
 from tools.sev.workload.openings import openings
 
@@ -47,12 +47,18 @@ def expectation(options: Values, mode: Mode) -> Expectation:
     name = "workload"
     if options.workload is not None:
         document = read_document(options.workload)
+        config = load_config(options.config)
         opened = openings(document)
+        if config.profile is ProfileKind.DEBUG:
+            opened.append("debug profile: the host reads the kernel's log")
         found: tuple[str, ...] = (f"SHA-256 {document.sha256}; the host may do nothing to it but end it",)
         if opened:
             found = (f"SHA-256 {document.sha256}, which leaves to the host:", *opened)
         entries = select(
-            tuple(_computed(options, mode, document)), cpu=options.cpu, vcpus=options.cpus, where="what was computed"
+            tuple(_computed(options, mode, config, document)),
+            cpu=options.cpu,
+            vcpus=options.cpus,
+            where="what was computed",
         )
         line = Check(name=name, result=Result.OK, findings=found)
         return Expectation(entries=entries, workload=line, document=document)
@@ -64,9 +70,8 @@ def expectation(options: Values, mode: Mode) -> Expectation:
     return Expectation(entries=entries, workload=unchecked(name, f"unknown: {why}"))
 
 
-def _computed(options: Values, mode: Mode, document: Document) -> Iterator[Entry]:
+def _computed(options: Values, mode: Mode, config: RuntimeConfig, document: Document) -> Iterator[Entry]:
     """The digests of a guest that is bound to the document, from the artifacts beside the config."""
-    config = load_config(options.config)
     for artifact in config.artifacts:
         artifacts.verify(config, artifact)
     cmdline = compose(config, append=options.append or "", binding=document, verity=None, rootfs=None)

@@ -38,6 +38,7 @@ from tools.sev.workload.document import (
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key")
+_SECRET_VALUE = re.compile(r"://[^/\s:@]*:[^/\s@]+@|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _SIGPIPE = 13
 _MAKES_ONE = f"`{NAME} bundle` makes one"
 _STDIN, _SIGNALS, _RESIZE = "stdin", "signals", "resize"
@@ -197,8 +198,8 @@ def document_of(values: Values, *, root: Tar | Verity, process: Process) -> Docu
 
 def warn_of_secrets(values: Values, ui: Ui) -> None:
     """Name each variable that was given and looks like a secret."""
-    for name in given_environment(values):
-        if _SECRET.search(name):
+    for name, value in given_environment(values).items():
+        if _SECRET.search(name) or _SECRET_VALUE.search(value):
             ui.warn(
                 f"--env {name}: if that is a secret, the host has it: the workload document passes through its hands, "
                 "and what can be guessed can be found from the launch digest"
