@@ -43,7 +43,7 @@ def step(
         firmware_size=profile.firmware.size.bytes,
         artifacts=files,
     )
-    code = [*_CODE, *(path.relative_to(root).as_posix() for path in sorted((root / "tools/sev").glob("*.py")))]
+    code = [*_CODE, *(path.relative_to(root).as_posix() for path in sorted((root / "tools/sev").rglob("*.py")))]
     program = ("python3", "-m", "tools.pipeline.measure.program")
     return Step(
         name=f"digests-{profile.name}",
