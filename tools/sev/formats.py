@@ -5,6 +5,9 @@
 MKFS_NAME = "mkfs.erofs"
 """The program beside the launcher that makes images."""
 
+SUMS_NAME = "SHA256SUMS"
+"""What `sha256sum -c` reads, of every file in the output folder."""
+
 RUNTIME_NAME = "runtime.toml"
 RUNTIME_SCHEMA = 4
 

@@ -5,6 +5,7 @@
 import gzip
 import hashlib
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_the_command_line(bundler: Bundler, call: Callable[..., Answer], tmp_pat
         "digests": [],
     }
     assert said == json.loads((bundler.folder / "bundle.json").read_text())
-    assert "exists already" in call("bundle", source, "-o", bundler.folder).one_line()
+    assert "exists already" in call("bundle", source, "-o", bundler.folder, "--mkfs", bundler.mkfs).one_line()
     assert "no SOURCE" in call("bundle", "-o", tmp_path / "x").one_line()
     assert "no folder to make" in call("bundle", source).one_line()
     assert "No such file" in bundler.refused(tmp_path / "missing")
@@ -139,6 +140,30 @@ def test_the_command_line(bundler: Bundler, call: Callable[..., Answer], tmp_pat
     assert "is no size" in bundler.refused(source, "--max-size", "0G")
     missing = call("bundle", source, "-o", tmp_path / "x", "--mkfs", tmp_path / "none")
     assert "none: is no program that can be run" in missing.one_line()
+
+
+def test_the_program_beside_the_launcher_is_the_one_that_was_built(
+    bundler: Bundler, artifacts: Path, call: Callable[..., Answer], tmp_path: Path
+) -> None:
+    """Another one would make other bytes: its digest is compared before it runs."""
+    source, out = Layout().folder(tmp_path / "layout"), tmp_path / "out"
+    shutil.copytree(artifacts, out)
+    words = ("bundle", source, "--config", out / "runtime.toml", "--quiet", "-o")
+    assert call(*words, tmp_path / "whole").status == 0
+    program = out / "mkfs.erofs"
+    # It still runs, and so does not fail by itself.
+    program.write_bytes(program.read_bytes() + b"\0")
+    changed = call(*words, tmp_path / "changed")
+    assert changed.status == 2
+    assert "mkfs.erofs: SHA-256 is " in changed.one_line()
+    assert "SHA256SUMS says " in changed.one_line()
+    assert not (tmp_path / "changed").exists()
+    assert call(*words, tmp_path / "own", "--mkfs", program).status == 0
+    sums = out / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace("  mkfs.erofs", "  mkfs.other"))
+    assert "SHA256SUMS: does not name mkfs.erofs; ./doit build makes both" in call(*words, tmp_path / "x").one_line()
+    sums.unlink()
+    assert "SHA256SUMS: No such file" in call(*words, tmp_path / "x").one_line()
 
 
 def _tar(tmp_path: Path) -> Path:

@@ -13,8 +13,9 @@ import pytest
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.publish.out_folder import SUMS, OutFolder
+from tools.pipeline.publish.out_folder import OutFolder
 from tools.pipeline.tasks.project import Project
+from tools.sev.formats import SUMS_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +57,16 @@ def test_it_holds_the_outputs_the_manifest_and_their_sums(case: Case, kata_artif
     assert not case.is_current()
     case.fill()
     assert case.is_current()
-    assert case.names() == {*case.out.outputs, "manifest.json", SUMS}
+    assert case.names() == {*case.out.outputs, "manifest.json", SUMS_NAME}
     assert any("/" in name for name in case.out.outputs)
     for name in case.out.outputs:
         assert (case.folder / name).read_bytes() == (kata_artifacts / name).read_bytes()
-    sums = {f"{files.of_file(case.folder / name)}  {name}" for name in case.names() - {SUMS}}
-    assert set((case.folder / SUMS).read_text().splitlines()) == sums
+    sums = {f"{files.of_file(case.folder / name)}  {name}" for name in case.names() - {SUMS_NAME}}
+    assert set((case.folder / SUMS_NAME).read_text().splitlines()) == sums
 
 
 @pytest.mark.parametrize(
-    "name", ["vmlinuz", "runtime.toml", "kata/50-sev-artifacts-snp.toml", "manifest.json", SUMS, "sev-launch"]
+    "name", ["vmlinuz", "runtime.toml", "kata/50-sev-artifacts-snp.toml", "manifest.json", SUMS_NAME, "sev-launch"]
 )
 @pytest.mark.parametrize("how", ["changed", "gone", "a link"])
 def test_a_file_that_was_changed_is_put_right(case: Case, name: str, how: str) -> None:
@@ -98,7 +99,7 @@ def test_another_manifest_changes_itself_and_the_sums(case: Case) -> None:
     assert not case.is_current(b"other\n")
     case.fill(b"other\n")
     after = {name: files.of_file(case.folder / name) for name in case.names()}
-    assert {name for name in after if after[name] != before[name]} == {"manifest.json", SUMS}
+    assert {name for name in after if after[name] != before[name]} == {"manifest.json", SUMS_NAME}
 
 
 def test_strays_are_named_and_stay(case: Case, capfd: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +135,7 @@ def test_what_the_launcher_refuses_is_no_output_folder(case: Case) -> None:
     broken = replace(case, out=replace(case.out, outputs=wrong))
     with pytest.raises(BuildError, match=r"sev-launch check ended with status 1: .*vmlinuz"):
         broken.fill()
-    assert not (case.folder / SUMS).exists()
+    assert not (case.folder / SUMS_NAME).exists()
     assert not broken.is_current()
 
 
@@ -153,7 +154,7 @@ def test_a_half_copied_file_of_a_killed_run_is_replaced(case: Case) -> None:
     case.folder.mkdir()
     (case.folder / ".vmlinuz.new").write_bytes(b"half")
     case.fill()
-    assert case.names() == {*case.out.outputs, "manifest.json", SUMS}
+    assert case.names() == {*case.out.outputs, "manifest.json", SUMS_NAME}
 
 
 def test_the_report_says_what_to_do_next(case: Case, capfd: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from tools.launcher.base.values import Values
 from tools.launcher.bundle.image_config import Changes
 from tools.launcher.bundle.make import Bundle, Steps, make
 from tools.launcher.bundle.sources import Wanted
+from tools.launcher.config import sums
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.layers.plain import LIMIT
 from tools.launcher.layers.rules import ID_MAX
@@ -31,6 +32,7 @@ _SILENCE = 2.0
 """Seconds after which it says what it is at."""
 
 _UNITS = {"M": 20, "G": 30}
+_OWN_MKFS = "./doit build makes both; --mkfs FILE takes one that you answer for"
 
 
 def _owner(text: str) -> tuple[int, int]:
@@ -58,7 +60,7 @@ SYNTAX = Syntax(
         "options",
         Option("-o", "DIR", text="the folder to make", convert=Path),
         CONFIG,
-        Option("--mkfs", "FILE", text="mkfs.erofs; default: the one beside this program", convert=Path),
+        Option("--mkfs", "FILE", text="mkfs.erofs; default: the one beside this program, checked", convert=Path),
         JSON,
         QUIET,
     ),
@@ -130,7 +132,7 @@ def run(values: Values, ui: Ui) -> int:
         user=values.user,
     )
     config = _config(values)
-    mkfs = values.mkfs or (values.config or default_config()).parent / MKFS_NAME
+    mkfs = values.mkfs or sums.checked((values.config or default_config()).parent / MKFS_NAME, hint=_OWN_MKFS)
     made = _Made(values, config)
     with _progress(ui) as begin:
         steps = Steps(note=ui.note, begin=begin, describe=made.describe)

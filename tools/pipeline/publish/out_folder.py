@@ -15,9 +15,8 @@ from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Output
 from tools.pipeline.publish import expected, launcher, manifest, templates
 from tools.pipeline.sandbox import sandbox
-from tools.sev.formats import MKFS_NAME
+from tools.sev.formats import MKFS_NAME, SUMS_NAME
 
-SUMS = "SHA256SUMS"
 _CHECK_TOOLS = "python"
 _EXECUTABLES = {launcher.NAME, MKFS_NAME}
 
@@ -40,7 +39,7 @@ class OutFolder:
         sums = _sums(wanted)
         try:
             found = {name: files.of_file(self.folder / name) for name in wanted}
-            return found == wanted and (self.folder / SUMS).read_bytes() == sums
+            return found == wanted and (self.folder / SUMS_NAME).read_bytes() == sums
         except OSError:
             return False
 
@@ -59,7 +58,7 @@ class OutFolder:
         files.write_if_changed(self.folder / manifest.NAME, listed)
         self._name_strays(wanted)
         self._check(engine)
-        files.write_if_changed(self.folder / SUMS, _sums(wanted))
+        files.write_if_changed(self.folder / SUMS_NAME, _sums(wanted))
         self._report(wanted, profile=profile, default=default, verdict=expected.verdict(root, self.folder).line)
 
     def _digests(self, engine: Engine, listed: bytes) -> dict[str, str] | None:
@@ -73,7 +72,7 @@ class OutFolder:
         return found
 
     def _name_strays(self, wanted: Mapping[str, str]) -> None:
-        known = {self.folder / name for name in [*wanted, SUMS]}
+        known = {self.folder / name for name in [*wanted, SUMS_NAME]}
         known |= {path.parent for path in known}
         for stray in sorted(set(self.folder.rglob("*")) - known):
             ui.line(f"   note: {stray.relative_to(self.folder)} in {self.folder.name}/ is not of this build")
