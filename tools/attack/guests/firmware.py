@@ -163,7 +163,7 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
             if _KERNEL_WORDS in _serial(door):
                 return Became.STARTED
             try:
-                monitor = monitor or Monitor(door / "qmp.sock")
+                monitor = monitor or Monitor.connect(door / "qmp.sock", wait=0)
                 samples.append((monitor.instruction_pointer(), monitor.cpu_seconds()))
                 if stays(samples) and _PAUSE in monitor.memory(samples[-1][0] - _REACH, 2 * _REACH):
                     return Became.REFUSED
