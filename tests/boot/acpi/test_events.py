@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A method for a general-purpose event: the host runs AML when it likes, long after the guest has started."""
 
-import os
 from pathlib import Path
 
 from tools.attack.acpi import events
@@ -10,20 +9,11 @@ from tools.attack.acpi.host import Side
 from tools.attack.guests.monitor import Monitor
 
 
-def _connect(path: Path) -> Monitor:
-    # By its folder's descriptor: a socket's path has at most 107 bytes.
-    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        return Monitor(Path(f"/proc/self/fd/{descriptor}") / path.name)
-    finally:
-        os.close(descriptor)
-
-
 def test_a_method_that_runs_later(undefended: Side, shipped: Side, iasl: Path, tmp_path: Path) -> None:
     """Debian's kernel first: its memory changes."""
-    broken = events.method(undefended, tmp_path / "undefended", iasl, connect=_connect)
+    broken = events.method(undefended, tmp_path / "undefended", iasl, connect=Monitor.connect)
     assert broken.ran
     assert broken.obeyed
-    held = events.method(shipped, tmp_path / "shipped", iasl, connect=_connect)
+    held = events.method(shipped, tmp_path / "shipped", iasl, connect=Monitor.connect)
     assert held.ran
     assert not held.obeyed

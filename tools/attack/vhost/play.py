@@ -198,7 +198,7 @@ class _Watch:
             self.output += part
             self._burnt = self._used()
         if self._monitor is None and self._what.during is not None and READY.encode() in self.output:
-            self._monitor = Monitor(self._path)
+            self._monitor = Monitor.connect(self._path)
             self._what.during(self._monitor)
             if WAIT in self._what.script:
                 assert self._launcher.stdin is not None

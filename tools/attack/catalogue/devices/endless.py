@@ -42,7 +42,7 @@ def attempt(lab: Lab, target: Target, folder: Path) -> Outcome:
             qemu=lab.qemu, kernel=target.kernel, initrd=target.initramfs, disk=image, folder=folder, options=_OPTIONS
         ) as guest:
             guest.expect(agent.HELLO)
-            monitor = Monitor(place / "qmp.sock")
+            monitor = Monitor.connect(place / "qmp.sock")
             try:
                 with Twin(monitor, place / "qtest.sock") as twin:
                     twin.endless(twin.queue(_INTO))

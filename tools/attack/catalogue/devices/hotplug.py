@@ -68,7 +68,7 @@ def function(lab: Lab, target: Target, folder: Path) -> Outcome:
             qemu=lab.qemu, kernel=target.kernel, initrd=target.initramfs, disk=disk, folder=folder, options=options
         ) as guest:
             guest.expect(agent.HELLO)
-            monitor = Monitor(Path(f"/proc/self/fd/{door}/qmp.sock"))
+            monitor = Monitor.connect(Path(f"/proc/self/fd/{door}/qmp.sock"))
             try:
                 monitor.execute("device_add", driver="virtio-serial-pci", id="hot0", bus="port0")
                 return _set_up(guest, monitor)
