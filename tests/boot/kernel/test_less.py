@@ -4,7 +4,7 @@
 
 import pytest
 
-from tests.boot.conftest import Guest
+from tools.attack.guests.run import Guest
 
 _UNRESTRICTED = "sysctl.kernel.dmesg_restrict=0"
 
