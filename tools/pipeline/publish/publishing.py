@@ -1,0 +1,160 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""./doit publish: what is refused, what is pushed, what is said about it.
+
+out/ against SHA256SUMS, recipes/expected.sha256 and git ── objections? ── refused, unless told why not
+layers, manifest, tools ── registry or layout
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.pipeline.base import files, ui
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.cas import Cas
+from tools.pipeline.publish import artifact, checkout, expected
+from tools.pipeline.publish.artifact import Labels
+from tools.pipeline.publish.checkout import Checkout
+from tools.pipeline.publish.out_folder import SUMS
+from tools.pipeline.registry import reference, target
+from tools.pipeline.registry.client import Registry
+from tools.pipeline.registry.connection import Options
+from tools.pipeline.registry.layout import Layout
+from tools.pipeline.registry.oci import Descriptor
+from tools.pipeline.registry.reference import Reference
+from tools.pipeline.registry.target import Attachment, Target
+from tools.pipeline.sources.pins import Package, Source
+
+OWN_LICENCE = "Apache-2.0"
+_SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._+/-]*)")
+_SHOWN = 5  # changed files that an error names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """The options of the command as they were typed; "" where there was none."""
+
+    to: str
+    tag: str
+    although: str
+    ca: str
+    plain_http: bool
+    without_tools: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What is published: an output folder, and the pins that its steps take. All of them are in the cache."""
+
+    root: Path
+    folder: Path
+    profile: str
+    version: str
+    sources: Sequence[Source]
+    packages: Sequence[Package]
+    cas: Cas
+
+
+def run(built: Built, wish: Wish) -> Descriptor:
+    """Publish; the artifact's descriptor. UserError for a wrong option, BuildError for what is refused or fails."""
+    place = where(built, wish)
+    ours = checkout.look(built.root)
+    names = listed(built.folder)
+    objections = object_to(built, ours)
+    if objections and not wish.although:
+        hint = 'put that right, or say why it is to be published all the same: --although "WHY"'
+        raise BuildError("is not published", where=f"{built.folder.name}/", hint=hint, details=objections)
+    labels = Labels(
+        profile=built.profile,
+        version=built.version,
+        licences=[OWN_LICENCE, *(source.wanted.licence for source in built.sources)],
+    )
+    whole = artifact.guest(
+        built.folder,
+        [*names, SUMS],
+        labels=labels,
+        sources=artifact.pinned(
+            (source.pin for source in built.sources),
+            cas=built.cas, root=built.root, media_type=artifact.SOURCE, folder="sources",
+        ),
+        checkout=ours.archive(),
+    )  # fmt: skip
+    subject = whole.manifest.descriptor
+    attachments = []
+    if not wish.without_tools:
+        packages = artifact.pinned(
+            (package.pin for package in built.packages),
+            cas=built.cas, root=built.root, media_type=artifact.PACKAGE, folder="tools",
+        )  # fmt: skip
+        attachments.append(Attachment(whole=artifact.tools(packages, labels=labels, subject=subject)))
+    where_to, tag = _open(place, wish, built)
+    try:
+        tally = target.push(where_to, whole, attachments, tag=tag)
+    finally:
+        where_to.close()
+    ui.line("")
+    ui.line(f"   {place.host}/{place.name}" if isinstance(place, Reference) else f"   {place}")
+    ui.line(f"   {'tag':<12}{tag or 'none'}")
+    ui.line(f"   {'digest':<12}{subject.digest}")
+    ui.line(f"   {'sent':<12}{tally.sent} blobs, {ui.size(tally.bytes_sent)}; {tally.there} were there")
+    for objection in objections:
+        ui.line(f"   {ui.paint('although', '33'):<12}{objection}")
+    return subject
+
+
+def where(built: Built, wish: Wish) -> Reference | Path:
+    """A repository or a folder, as --to says it. A folder begins with / or . so that none is taken for the other."""
+    if not wish.to:
+        raise UserError("no place to publish to", hint="./doit publish --to HOST/NAME:TAG, or --to ./FOLDER")
+    if wish.to.startswith(("/", "./", "../")) or wish.to in {".", ".."}:
+        return built.root / wish.to
+    place = reference.parse(wish.to, where="--to")
+    if place.digest:
+        raise UserError("has a digest, which is for publishing to say", where="--to", hint="leave it out")
+    if place.tag and wish.tag:
+        raise UserError("--to has a tag already", where="--tag", hint="give one of the two")
+    return place
+
+
+def _open(place: Reference | Path, wish: Wish, built: Built) -> tuple[Target, str]:
+    """What is published to, and by which tag."""
+    if wish.tag and reference.TAG.fullmatch(wish.tag) is None:
+        raise UserError(f"{wish.tag[:200]!r} is no tag", where="--tag", hint="letters, digits and . _ - only")
+    if isinstance(place, Path):
+        return Layout(place), wish.tag or built.version
+    options = Options(plain_http=wish.plain_http, ca=built.root / wish.ca if wish.ca else None)
+    return Registry(place, options), wish.tag or place.tag
+
+
+def listed(folder: Path) -> list[str]:
+    """The names in SHA256SUMS, after comparing every file with it; BuildError when one differs."""
+    shown = f"{folder.name}/{SUMS}"
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise BuildError(f"cannot be read: {error.strerror}", where=shown, hint="build it first") from None
+    found = []
+    for line in lines:
+        match = _SUM.fullmatch(line)
+        if match is None or ".." in match[2].split("/"):
+            raise BuildError("is not a list of digests", where=shown, hint="build it again")
+        path = folder / match[2]
+        if not path.is_file() or path.is_symlink() or files.of_file(path) != match[1]:
+            raise BuildError(f"is not what {SUMS} says", where=f"{folder.name}/{match[2]}", hint="build it again")
+        found.append(match[2])
+    return found
+
+
+def object_to(built: Built, ours: Checkout) -> list[str]:
+    """What speaks against publishing this, a line each."""
+    found = []
+    verdict = expected.verdict(built.root, built.folder)
+    if not verdict.good:
+        found.append(verdict.line)
+    if ours.changes:
+        shown = ", ".join(change[3:] for change in ours.changes[:_SHOWN])
+        more = len(ours.changes) - _SHOWN
+        found.append(f"the checkout differs from its commit: {shown}{f' and {more} more' if more > 0 else ''}")
+    return found

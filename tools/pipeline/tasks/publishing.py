@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""publish: what is built, for others to pull.
+
+artifacts:PROFILE ── publish:PROFILE ── a registry, or a folder
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from tools.pipeline.engine.step import Blob
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.project import Project
+
+
+def _option(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "long": name.replace("_", "-"), "type": str, "default": "", "help": text}
+
+
+def _switch(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "long": name.replace("_", "-"), "type": bool, "default": False, "help": text}
+
+
+# The fields of Wish.
+_PARAMS = [
+    _option("to", "HOST/NAME:TAG of a registry, or a folder (./NAME or /NAME) for an OCI image layout"),
+    _option("tag", "the tag, where --to has none; a folder's default is the project's version"),
+    _option("although", "why to publish what is not as expected, or from a checkout with changes"),
+    _option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
+    _switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
+    _switch("without_tools", "leave out the packages that the build ran on"),
+]
+
+
+def publish(project: Project) -> Iterator[Task]:
+    """Publish for the default profile, publish:PROFILE for each other."""
+    for profile in project.recipes.profiles:
+        name = "publish" if profile.name == DEFAULT_PROFILE else f"publish:{profile.name}"
+        yield {
+            "basename": name,
+            "doc": f"publish {project.out(profile).name}/: ./doit {name} --to HOST/NAME:TAG (docs/publishing.md)",
+            "actions": [action(partial(_publish, project, profile))],
+            "params": _PARAMS,
+            "task_dep": [f"artifacts:{profile.name}"],
+            "io": {"capture": False},
+        }
+
+
+def _publish(project: Project, profile: Profile, **options: Any) -> None:
+    from tools.pipeline.publish import publishing  # noqa: PLC0415 (start-up: it imports requests)
+
+    steps = project.plan.deliverable(profile).steps
+    used = {taken.sha256 for step in steps for taken in step.inputs.values() if isinstance(taken, Blob)}
+    sources = [source for source in project.sources if source.pin.sha256 in used]
+    trees = {step.tools for step in steps}
+    packages = [package for package in project.toolchain_lock.packages if trees & set(package.trees)]
+    built = publishing.Built(
+        root=project.root,
+        folder=project.out(profile),
+        profile=profile.name,
+        version=project.version,
+        sources=sources,
+        packages=packages,
+        cas=project.cas,
+    )
+    wish = publishing.Wish(**options)
+    # A wrong word is told before anything is fetched.
+    publishing.where(built, wish)
+    needed = [source.pin for source in sources]
+    needed += [] if wish.without_tools else [package.pin for package in packages]
+    # The result of a step may have been there without what it was made from.
+    project.fetch(needed, title="fetching what is published")
+    publishing.run(built, wish)
