@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An output folder as one OCI artifact, and the packages that built it as another (docs/publishing.md).
 
-out/, pinned sources, checkout ── layers, by name ── manifest: the same bytes, the same digest
+out/, SBOM, pinned sources, checkout ── layers, by name ── manifest: the same bytes, the same digest
 packages of the tool trees ──────────── layers, by name ── manifest of the tools, attached to it
 """
 
@@ -23,8 +23,10 @@ TOOLS = "application/vnd.sev-artifacts.tools.v1"
 FILE = "application/vnd.sev-artifacts.file.v1"
 SOURCE = "application/vnd.sev-artifacts.source.v1"
 PACKAGE = "application/vnd.sev-artifacts.package.v1"
+SBOM = "application/vnd.cyclonedx+json"
 CHECKOUT = "application/vnd.sev-artifacts.checkout.v1.tar"
 
+SBOM_NAME = "sbom.cdx.json"
 CHECKOUT_NAME = "sources/checkout.tar"
 MODE = "sev-artifacts.mode"
 PROFILE = "sev-artifacts.profile"
@@ -54,10 +56,13 @@ class Labels:
         }
 
 
-def guest(folder: Path, names: Iterable[str], *, labels: Labels, sources: Sequence[Content], checkout: bytes) -> Whole:
+def guest(
+    folder: Path, names: Iterable[str], *, labels: Labels, sbom: bytes, sources: Sequence[Content], checkout: bytes
+) -> Whole:
     """The artifact: the files of an output folder (`names` below `folder`), and what they were made of."""
     contents = [
         *(_file(folder, name) for name in sorted(names)),
+        oci.of_bytes(sbom, SBOM, annotations={oci.TITLE: SBOM_NAME}),
         *sources,
         oci.of_bytes(checkout, CHECKOUT, annotations={oci.TITLE: CHECKOUT_NAME}),
     ]

@@ -7,7 +7,7 @@ layers, manifest, tools ── registry or layout
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,10 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What is published: an output folder, and the pins that its steps take. All of them are in the cache."""
+    """What is published: an output folder, and the pins that its steps take. All of them are in the cache.
+
+    `sbom` makes the document for the folder's files: name → SHA-256.
+    """
 
     root: Path
     folder: Path
@@ -55,6 +58,7 @@ class Built:
     sources: Sequence[Source]
     packages: Sequence[Package]
     cas: Cas
+    sbom: Callable[[Mapping[str, str]], bytes]
 
 
 def run(built: Built, wish: Wish) -> Descriptor:
@@ -75,6 +79,7 @@ def run(built: Built, wish: Wish) -> Descriptor:
         built.folder,
         [*names, SUMS],
         labels=labels,
+        sbom=built.sbom(names),
         sources=artifact.pinned(
             (source.pin for source in built.sources),
             cas=built.cas, root=built.root, media_type=artifact.SOURCE, folder="sources",
@@ -128,14 +133,14 @@ def _open(place: Reference | Path, wish: Wish, built: Built) -> tuple[Target, st
     return Registry(place, options), wish.tag or place.tag
 
 
-def listed(folder: Path) -> list[str]:
-    """The names in SHA256SUMS, after comparing every file with it; BuildError when one differs."""
+def listed(folder: Path) -> dict[str, str]:
+    """What SHA256SUMS says, name → SHA-256, after comparing every file with it; BuildError when one differs."""
     shown = f"{folder.name}/{SUMS}"
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise BuildError(f"cannot be read: {error.strerror}", where=shown, hint="build it first") from None
-    found = []
+    found = {}
     for line in lines:
         match = _SUM.fullmatch(line)
         if match is None or ".." in match[2].split("/"):
@@ -143,7 +148,7 @@ def listed(folder: Path) -> list[str]:
         path = folder / match[2]
         if not path.is_file() or path.is_symlink() or files.of_file(path) != match[1]:
             raise BuildError(f"is not what {SUMS} says", where=f"{folder.name}/{match[2]}", hint="build it again")
-        found.append(match[2])
+        found[match[2]] = match[1]
     return found
 
 

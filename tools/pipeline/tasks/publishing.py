@@ -5,14 +5,19 @@
 artifacts:PROFILE ── publish:PROFILE ── a registry, or a folder
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.pipeline.engine.step import Blob
+from tools.pipeline.guest import firmware, patches
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.sources.pins import Package, Source
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
+
+if TYPE_CHECKING:
+    from tools.pipeline.sbom import document
 
 
 def _option(name: str, text: str) -> dict[str, Any]:
@@ -50,12 +55,9 @@ def publish(project: Project) -> Iterator[Task]:
 
 def _publish(project: Project, profile: Profile, **options: Any) -> None:
     from tools.pipeline.publish import publishing  # noqa: PLC0415 (start-up: it imports requests)
+    from tools.pipeline.sbom import document  # noqa: PLC0415 (start-up: only this command needs it)
 
-    steps = project.plan.deliverable(profile).steps
-    used = {taken.sha256 for step in steps for taken in step.inputs.values() if isinstance(taken, Blob)}
-    sources = [source for source in project.sources if source.pin.sha256 in used]
-    trees = {step.tools for step in steps}
-    packages = [package for package in project.toolchain_lock.packages if trees & set(package.trees)]
+    sources, packages = pins_of(project, profile)
     built = publishing.Built(
         root=project.root,
         folder=project.out(profile),
@@ -64,6 +66,7 @@ def _publish(project: Project, profile: Profile, **options: Any) -> None:
         sources=sources,
         packages=packages,
         cas=project.cas,
+        sbom=partial(document.render, material(project, profile, sources, packages)),
     )
     wish = publishing.Wish(**options)
     # A wrong word is told before anything is fetched.
@@ -73,3 +76,45 @@ def _publish(project: Project, profile: Profile, **options: Any) -> None:
     # The result of a step may have been there without what it was made from.
     project.fetch(needed, title="fetching what is published")
     publishing.run(built, wish)
+
+
+def pins_of(project: Project, profile: Profile) -> tuple[list[Source], list[Package]]:
+    """The sources that a profile's steps take, and the packages of the trees that they run on."""
+    steps = project.plan.deliverable(profile).steps
+    used = {taken.sha256 for step in steps for taken in step.inputs.values() if isinstance(taken, Blob)}
+    trees = {step.tools for step in steps}
+    sources = [source for source in project.sources if source.pin.sha256 in used]
+    return sources, [package for package in project.toolchain_lock.packages if trees & set(package.trees)]
+
+
+def material(
+    project: Project, profile: Profile, sources: Sequence[Source], packages: Sequence[Package]
+) -> "document.Material":
+    """What the SBOM of a profile is made of."""
+    from tools.pipeline.sbom import contents, document  # noqa: PLC0415 (start-up: only this command needs it)
+
+    return document.Material(
+        profile=profile.name,
+        version=project.version,
+        suite=project.toolchain_lock.suite,
+        older=project.toolchain_lock.older,
+        contents=contents.load(project.root, sources=[source.pin.name for source in project.sources]),
+        sources=sources,
+        packages=packages,
+        patches=_patches(project, profile),
+    )
+
+
+def _patches(project: Project, profile: Profile) -> "dict[str, list[document.Patch]]":
+    from tools.pipeline.sbom.document import Patch  # noqa: PLC0415 (as above)
+
+    debian = [
+        Patch(where=f"debian/patches/{patch.file}", resolves=patch.cves, unofficial=False)
+        for patch in firmware.debian_patches(project.root, profile.firmware)
+        if patch.apply
+    ]
+    kernel, own = (patches.listed(project.root, of.patches) for of in (profile.kernel, profile.firmware))
+    return {
+        profile.kernel.source: [Patch(where=path) for path in kernel],
+        profile.firmware.source: [*debian, *(Patch(where=path) for path in own)],
+    }
