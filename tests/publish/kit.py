@@ -178,7 +178,7 @@ class Between:
                 self._then()
 
 
-WISH = Wish(to="", tag="", although="", ca="", plain_http=True, without_tools=False)
+WISH = Wish(to="", tag="", although="", key="", builder="", ca="", plain_http=True, without_tools=False)
 
 
 def wish(to: str, **options: object) -> Wish:

@@ -3,18 +3,19 @@
 """./doit publish: what is refused, what is pushed, what is said about it.
 
 out/ against SHA256SUMS, recipes/expected.sha256 and git ── objections? ── refused, unless told why not
-layers, manifest, tools ── registry or layout
+layers, manifest, tools, provenance, signature ── registry or layout
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.publish import artifact, checkout, expected
+from tools.pipeline.publish import artifact, checkout, expected, provenance
 from tools.pipeline.publish.artifact import Labels
 from tools.pipeline.publish.checkout import Checkout
 from tools.pipeline.publish.out_folder import SUMS
@@ -24,7 +25,9 @@ from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.layout import Layout
 from tools.pipeline.registry.oci import Descriptor
 from tools.pipeline.registry.reference import Reference
-from tools.pipeline.registry.target import Attachment, Target
+from tools.pipeline.registry.target import Attachment, Target, Whole
+from tools.pipeline.sign import keys, statements
+from tools.pipeline.sign.keys import Signer
 from tools.pipeline.sources.pins import Package, Source
 
 OWN_LICENCE = "Apache-2.0"
@@ -39,6 +42,8 @@ class Wish:
     to: str
     tag: str
     although: str
+    key: str
+    builder: str
     ca: str
     plain_http: bool
     without_tools: bool
@@ -64,6 +69,7 @@ class Built:
 def run(built: Built, wish: Wish) -> Descriptor:
     """Publish; the artifact's descriptor. UserError for a wrong option, BuildError for what is refused or fails."""
     place = where(built, wish)
+    signer = keys.load(wish.key, root=built.root) if wish.key else None
     ours = checkout.look(built.root)
     names = listed(built.folder)
     objections = object_to(built, ours)
@@ -94,19 +100,49 @@ def run(built: Built, wish: Wish) -> Descriptor:
             cas=built.cas, root=built.root, media_type=artifact.PACKAGE, folder="tools",
         )  # fmt: skip
         attachments.append(Attachment(whole=artifact.tools(packages, labels=labels, subject=subject)))
+    said = provenance.predicate(
+        profile=built.profile,
+        version=built.version,
+        checkout=ours,
+        pins=[*(source.pin for source in built.sources), *(package.pin for package in built.packages)],
+        builder=wish.builder,
+        although=wish.although,
+        objections=objections,
+    )
     where_to, tag = _open(place, wish, built)
     try:
+        attachments += _statements(where_to, whole, said, signer, _name(place))
         tally = target.push(where_to, whole, attachments, tag=tag)
     finally:
         where_to.close()
     ui.line("")
-    ui.line(f"   {place.host}/{place.name}" if isinstance(place, Reference) else f"   {place}")
+    ui.line(f"   {_name(place) or place}")
     ui.line(f"   {'tag':<12}{tag or 'none'}")
     ui.line(f"   {'digest':<12}{subject.digest}")
+    ui.line(f"   {'signed':<12}{f'key {keys.fingerprint(signer.public)}' if signer else 'no (--key)'}")
     ui.line(f"   {'sent':<12}{tally.sent} blobs, {ui.size(tally.bytes_sent)}; {tally.there} were there")
     for objection in objections:
-        ui.line(f"   {ui.paint('although', '33'):<12}{objection}")
+        ui.line(f"   {'although':<12}{objection}")
     return subject
+
+
+def _name(place: Reference | Path) -> str:
+    """HOST/NAME; empty for a folder."""
+    return f"{place.host}/{place.name}" if isinstance(place, Reference) else ""
+
+
+def _statements(
+    where_to: Target, whole: Whole, said: dict[str, Any], signer: Signer | None, name: str
+) -> list[Attachment]:
+    """The provenance and the signature, but for those that are there already."""
+    subject = whole.manifest.descriptor
+    key = keys.fingerprint(signer.public) if signer else ""
+    payload, says, created = provenance.statement(whole, said, key=key)
+    found = []
+    if not statements.said(where_to, subject, says):
+        found.append(statements.attached(payload, signer, subject=subject, says=says, created=created))
+    simple = statements.signed(where_to, subject, name, signer) if signer else None
+    return [*found, simple] if simple else found
 
 
 def where(built: Built, wish: Wish) -> Reference | Path:

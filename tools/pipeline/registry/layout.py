@@ -70,6 +70,16 @@ class Layout:
         if all(other.get("digest") != entry["digest"] for other in self._listed):
             self._write([*self._listed, entry])
 
+    def resolve(self, what: str) -> Content | None:
+        """The manifest behind a tag; None when there is none, or its bytes are wrong."""
+        for entry in self._listed:
+            if entry.get("annotations", {}).get(_REF) == what:
+                digest = str(entry["digest"]).removeprefix("sha256:")
+                data = files.read_member(self._folder, "blobs", "sha256", digest, limit=MANIFEST_MAX)
+                if data is not None and files.of_bytes(data) == digest:
+                    return oci.of_bytes(data, str(entry.get("mediaType", "")))
+        return None
+
     def referrers(self, subject: Descriptor) -> list[dict[str, Any]]:
         """Descriptors, as JSON, of the manifests that name `subject`."""
         found = []

@@ -31,6 +31,9 @@ class Target(Protocol):
     def referrers(self, subject: Descriptor) -> list[dict[str, Any]]:
         """Descriptors, as JSON, of what names `subject`."""
 
+    def resolve(self, what: str) -> Content | None:
+        """The manifest behind a tag; None when there is none."""
+
     def close(self) -> None:
         """The end."""
 

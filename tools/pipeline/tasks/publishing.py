@@ -33,6 +33,8 @@ _PARAMS = [
     _option("to", "HOST/NAME:TAG of a registry, or a folder (./NAME or /NAME) for an OCI image layout"),
     _option("tag", "the tag, where --to has none; a folder's default is the project's version"),
     _option("although", "why to publish what is not as expected, or from a checkout with changes"),
+    _option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs; none: not signed"),
+    _option("builder", "URI of who has built it, for the provenance"),
     _option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
     _switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
     _switch("without_tools", "leave out the packages that the build ran on"),
