@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from tools.pipeline.base import files, ui
-from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.publish import artifact, checkout, expected, provenance
+from tools.pipeline.publish import artifact, checkout, expected, places, provenance
 from tools.pipeline.publish.artifact import Labels
 from tools.pipeline.publish.checkout import Checkout
 from tools.pipeline.publish.out_folder import SUMS
-from tools.pipeline.registry import reference, target
-from tools.pipeline.registry.client import Registry
+from tools.pipeline.publish.places import Url
+from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.connection import Options
-from tools.pipeline.registry.layout import Layout
-from tools.pipeline.registry.oci import Descriptor
+from tools.pipeline.registry.oci import Content, Descriptor
 from tools.pipeline.registry.reference import Reference
 from tools.pipeline.registry.target import Attachment, Target, Whole
 from tools.pipeline.sign import keys, statements
@@ -68,7 +67,8 @@ class Built:
 
 def run(built: Built, wish: Wish) -> Descriptor:
     """Publish; the artifact's descriptor. UserError for a wrong option, BuildError for what is refused or fails."""
-    place = where(built, wish)
+    place = places.parse(wish.to, tag=wish.tag, root=built.root)
+    options = Options(plain_http=wish.plain_http, ca=built.root / wish.ca if wish.ca else None)
     signer = keys.load(wish.key, root=built.root) if wish.key else None
     ours = checkout.look(built.root)
     names = listed(built.folder)
@@ -109,14 +109,20 @@ def run(built: Built, wish: Wish) -> Descriptor:
         although=wish.although,
         objections=objections,
     )
-    where_to, tag = _open(place, wish, built)
-    try:
-        attachments += _statements(where_to, whole, said, signer, _name(place))
-        tally = target.push(where_to, whole, attachments, tag=tag)
-    finally:
-        where_to.close()
+    tag = wish.tag
+    if isinstance(place, Url):
+        wholes = [whole, *(attachment.whole for attachment in attachments)]
+        tally = places.push_plain(place, options, wholes, *_statement(whole, said, signer))
+    else:
+        tag = tag or (place.tag if isinstance(place, Reference) else built.version)
+        where_to = places.target(place, options)
+        try:
+            attachments += _statements(where_to, whole, said, signer, places.name(place))
+            tally = target.push(where_to, whole, attachments, tag=tag)
+        finally:
+            where_to.close()
     ui.line("")
-    ui.line(f"   {_name(place) or place}")
+    ui.line(f"   {places.name(place) or place}")
     ui.line(f"   {'tag':<12}{tag or 'none'}")
     ui.line(f"   {'digest':<12}{subject.digest}")
     ui.line(f"   {'signed':<12}{f'key {keys.fingerprint(signer.public)}' if signer else 'no (--key)'}")
@@ -126,9 +132,12 @@ def run(built: Built, wish: Wish) -> Descriptor:
     return subject
 
 
-def _name(place: Reference | Path) -> str:
-    """HOST/NAME; empty for a folder."""
-    return f"{place.host}/{place.name}" if isinstance(place, Reference) else ""
+def _statement(whole: Whole, said: dict[str, Any], signer: Signer | None) -> tuple[Content, str]:
+    """The provenance for a server of plain files, and its name there."""
+    payload, _, _ = provenance.statement(whole, said, key=keys.fingerprint(signer.public) if signer else "")
+    if signer is None:
+        return oci.of_bytes(payload, statements.STATEMENT), "provenance.json"
+    return oci.of_bytes(statements.bundle(payload, signer), statements.BUNDLE), "provenance.sigstore.json"
 
 
 def _statements(
@@ -143,30 +152,6 @@ def _statements(
         found.append(statements.attached(payload, signer, subject=subject, says=says, created=created))
     simple = statements.signed(where_to, subject, name, signer) if signer else None
     return [*found, simple] if simple else found
-
-
-def where(built: Built, wish: Wish) -> Reference | Path:
-    """A repository or a folder, as --to says it. A folder begins with / or . so that none is taken for the other."""
-    if not wish.to:
-        raise UserError("no place to publish to", hint="./doit publish --to HOST/NAME:TAG, or --to ./FOLDER")
-    if wish.to.startswith(("/", "./", "../")) or wish.to in {".", ".."}:
-        return built.root / wish.to
-    place = reference.parse(wish.to, where="--to")
-    if place.digest:
-        raise UserError("has a digest, which is for publishing to say", where="--to", hint="leave it out")
-    if place.tag and wish.tag:
-        raise UserError("--to has a tag already", where="--tag", hint="give one of the two")
-    return place
-
-
-def _open(place: Reference | Path, wish: Wish, built: Built) -> tuple[Target, str]:
-    """What is published to, and by which tag."""
-    if wish.tag and reference.TAG.fullmatch(wish.tag) is None:
-        raise UserError(f"{wish.tag[:200]!r} is no tag", where="--tag", hint="letters, digits and . _ - only")
-    if isinstance(place, Path):
-        return Layout(place), wish.tag or built.version
-    options = Options(plain_http=wish.plain_http, ca=built.root / wish.ca if wish.ca else None)
-    return Registry(place, options), wish.tag or place.tag
 
 
 def listed(folder: Path) -> dict[str, str]:

@@ -30,7 +30,9 @@ def _switch(name: str, text: str) -> dict[str, Any]:
 
 # The fields of Wish.
 _PARAMS = [
-    _option("to", "HOST/NAME:TAG of a registry, or a folder (./NAME or /NAME) for an OCI image layout"),
+    _option(
+        "to", "HOST/NAME:TAG of a registry, a folder (./NAME, /NAME) for an image layout, or https://… for plain files"
+    ),
     _option("tag", "the tag, where --to has none; a folder's default is the project's version"),
     _option("although", "why to publish what is not as expected, or from a checkout with changes"),
     _option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs; none: not signed"),
@@ -56,7 +58,7 @@ def publish(project: Project) -> Iterator[Task]:
 
 
 def _publish(project: Project, profile: Profile, **options: Any) -> None:
-    from tools.pipeline.publish import publishing  # noqa: PLC0415 (start-up: it imports requests)
+    from tools.pipeline.publish import places, publishing  # noqa: PLC0415 (start-up: it imports requests)
     from tools.pipeline.sbom import document  # noqa: PLC0415 (start-up: only this command needs it)
 
     sources, packages = pins_of(project, profile)
@@ -72,7 +74,7 @@ def _publish(project: Project, profile: Profile, **options: Any) -> None:
     )
     wish = publishing.Wish(**options)
     # A wrong word is told before anything is fetched.
-    publishing.where(built, wish)
+    places.parse(wish.to, tag=wish.tag, root=project.root)
     needed = [source.pin for source in sources]
     needed += [] if wish.without_tools else [package.pin for package in packages]
     # The result of a step may have been there without what it was made from.
