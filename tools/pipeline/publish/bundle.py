@@ -8,7 +8,10 @@
 Nothing that the place says is believed: what is wanted is known by size and digest.
 """
 
-from collections.abc import Sequence
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from tools.pipeline.sources.partial import Partial
 from tools.pipeline.sources.pins import Pin
 
 _WHERE = "--from"
+_AHEAD = 16  # chunks of at most 256 KiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def _fill(part: Partial, pin: Pin, registry: Registry) -> None:
     descriptor = Descriptor(media_type="", sha256=pin.sha256, size=pin.size)
 
     def go_on() -> None:
-        for chunk in registry.fetch(descriptor, part.size):
+        for chunk in _ahead(registry.fetch(descriptor, part.size)):
             part.append(chunk)
 
     resumed = part.size > 0
@@ -98,3 +102,35 @@ def _fill(part: Partial, pin: Pin, registry: Registry) -> None:
         except BuildError as error:
             raise BuildError(f"{pin.version} could not be fetched: {error}", where=pin.where) from None
     part.commit()
+
+
+def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same chunks, a few of them read while the caller hashes and writes those before."""
+    read: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=_AHEAD)
+    stopped = threading.Event()
+
+    def work() -> None:
+        last: BaseException | None = None
+        try:
+            for chunk in chunks:
+                read.put(chunk)
+                if stopped.is_set():
+                    return
+        except Exception as error:  # noqa: BLE001 (raised where the chunks are used)
+            last = error
+        read.put(last)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while isinstance(item := read.get(), bytes):
+            yield item
+        if item is not None:
+            raise item
+    finally:
+        stopped.set()
+        # Room for what is being put: the reader sees then that it must stop.
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                read.get_nowait()
+            thread.join(0.01)
