@@ -6,9 +6,8 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
-    build · build_all · check · accept · graph · cache · idblock · attack · test · test_fast · test_containers
-    repro · rebuild
-    bench · lock
+    build · build_all · check · accept · graph · cache · idblock · publish · attack · test · test_fast
+    test_containers · test_publish · repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -16,7 +15,19 @@
 from collections.abc import Iterator
 
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
-from tools.pipeline.tasks import attack, bench, cache, checks, doit_glue, guest, identity, inputs, outputs, repro
+from tools.pipeline.tasks import (
+    attack,
+    bench,
+    cache,
+    checks,
+    doit_glue,
+    guest,
+    identity,
+    inputs,
+    outputs,
+    publishing,
+    repro,
+)
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
@@ -94,6 +105,11 @@ def task_idblock() -> Task:
     return identity.idblock(PROJECT)
 
 
+def task_publish() -> Iterator[Task]:
+    """Publish what is built."""
+    yield from publishing.publish(PROJECT)
+
+
 def task_attack() -> Task:
     """Play the hostile host."""
     return attack.attack(PROJECT)
@@ -112,6 +128,11 @@ def task_test_fast() -> Task:
 def task_test_containers() -> Task:
     """Run a build step in containers."""
     return checks.test_containers(PROJECT)
+
+
+def task_test_publish() -> Task:
+    """Publish the real artifacts and take them back."""
+    return checks.test_publish(PROJECT)
 
 
 def task_rebuild() -> Task:

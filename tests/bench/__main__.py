@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, report, repro, sizes
+from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, publishing, report, repro, sizes
 from tests.bench.report import Part
 from tools.launcher.base.errors import LauncherError
 from tools.pipeline.base import ui
@@ -25,6 +25,7 @@ def main() -> int:
         "noop": lambda project: noop.measure(project, runs=options.runs),
         "digests": lambda project: digests.measure(project, runs=options.runs),
         "launcher_start": lambda project: launcher_start.measure(project, runs=options.runs),
+        "publishing": lambda project: publishing.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
         "profiles": profiles.measure,

@@ -11,8 +11,8 @@ import grimp
 import pytest
 from grimp import ImportGraph
 
-MAX_ROOMS = 12
-MAX_ARROWS = 45
+MAX_ROOMS = 15
+MAX_ARROWS = 60
 MAX_MODULES = 14  # of a folder, about a dozen
 MAX_LINES = 400
 

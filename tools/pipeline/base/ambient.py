@@ -58,6 +58,15 @@ def state_dir() -> Path | None:
     return Path(base) / "sev-artifacts"
 
 
+def docker_config() -> Path | None:
+    """Where docker, oras, cosign and others keep who the user is to registries; None without a home."""
+    chosen = os.environ.get("DOCKER_CONFIG") or ""
+    if chosen:
+        return Path(chosen) / "config.json"
+    home = os.environ.get("HOME", "")
+    return Path(home) / ".docker/config.json" if Path(home).is_absolute() else None
+
+
 def effective_uid() -> int:
     """Who we are, for what only root can do."""
     return os.geteuid()

@@ -66,6 +66,24 @@ def write_if_changed(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         write_atomically(path, data, mode=mode)
 
 
+def read_private(path: Path, limit: int = 64 << 10) -> bytes:
+    """The bytes of a file with a secret, at most `limit`. UserError unless it is a regular file of ours alone."""
+    try:
+        # O_NONBLOCK: opening a fifo must not wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError("is not a regular file", where=str(path))
+            check_private(status, path)
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(data) > limit:
+        raise UserError(f"is larger than {limit} bytes, so no key file", where=str(path))
+    return data
+
+
 def check_private(status: os.stat_result, path: Path) -> None:
     """Raise UserError unless a file with a secret is ours, and nobody else's to read or write."""
     us = ambient.effective_uid()

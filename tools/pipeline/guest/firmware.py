@@ -30,10 +30,11 @@ _UNPACKED = "/tmp"  # noqa: S108 (the sandbox's own)
 
 @dataclass(frozen=True, kw_only=True)
 class DebianPatch:
-    """One patch of Debian's edk2 package, and whether it is applied."""
+    """One patch of Debian's edk2 package, whether it is applied, and the CVEs that it is for."""
 
     file: str
     apply: bool
+    cves: tuple[str, ...] = ()
 
 
 def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...]:
@@ -43,11 +44,11 @@ def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...
     found: dict[str, DebianPatch] = {}
     for item in table.tables("debian"):
         file = item.string("file", pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*", says="a file in debian/patches")
-        item.strings("cves", allow_empty=True)
+        cves = item.strings("cves", allow_empty=True)
         item.string("reason")
         if file in found:
             raise item.error("file", f"{file!r} stands twice")
-        found[file] = DebianPatch(file=file, apply=item.boolean("apply"))
+        found[file] = DebianPatch(file=file, apply=item.boolean("apply"), cves=cves)
         item.close()
     table.close()
     return tuple(found.values())

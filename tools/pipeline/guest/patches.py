@@ -62,6 +62,12 @@ def load_series(root: Path, folder: str, *, licence: str) -> tuple[Patch, ...]:
     return tuple(patches)
 
 
+def listed(root: Path, folder: str) -> tuple[str, ...]:
+    """The paths of the patches that a series names, from the checkout's root, in order; the patches are not read."""
+    series = f"{folder}/series"
+    return tuple(f"{folder}/{name}" for name in _parse_series(_read(root / series, where=series), where=series))
+
+
 def apply(paths: Iterable[str], *, crlf: bool = False) -> str:
     """Shell: applies patches, by their paths in the sandbox, in the current directory.
 

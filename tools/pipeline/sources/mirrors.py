@@ -33,13 +33,21 @@ def unknown(archive: Archive) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Mirror:
-    """A base URL without a trailing '/'. `archive` None: a bundle, with everything below it."""
+    """A base URL without a trailing '/'. `archive` None: a bundle, with everything below it.
+
+    `oci`: a bundle that is a repository of a registry (https://HOST/v2/NAME), or an OCI image layout in a folder.
+    """
 
     base: str
     archive: Archive | None
+    oci: bool = False
 
     def urls(self, pin: Pin) -> list[str]:
         """Where this mirror would have the pin; most likely place first."""
+        if self.oci:
+            # Image layouts are files, registries know the distribution specification's paths.
+            separator = "/" if self.base.startswith("file:") else ":"
+            return [f"{self.base}/blobs/sha256{separator}{pin.sha256}"]
         found = []
         if self.archive is None:
             # A bundle is laid out like the cache, so that a copy of a cache is a bundle.
@@ -56,9 +64,10 @@ class Mirror:
 
 @dataclass(frozen=True, kw_only=True)
 class Mirrors:
-    """All mirrors, in the order in which they are tried."""
+    """All mirrors, in the order in which they are tried. `alone`: nothing is looked for elsewhere."""
 
     mirrors: tuple[Mirror, ...]
+    alone: bool = False
 
     def urls(self, pin: Pin) -> tuple[str, ...]:
         """Every place for a pin, in turn. A file of the archive without any is a UserError that says what to set."""
@@ -70,9 +79,9 @@ class Mirrors:
             moved = PoolFile(archive=Archive.DEBIAN, path=pin.origin.path.replace("pool/updates/", "pool/", 1))
             for mirror in self.mirrors:
                 found += mirror.urls(replace(pin, origin=moved))
-        if isinstance(pin.origin, Urls):
+        if isinstance(pin.origin, Urls) and not self.alone:
             found += pin.origin.urls
-        if isinstance(pin.origin, Wheel):
+        if isinstance(pin.origin, Wheel) and not self.alone:
             found.append(pypi.place(pin.origin))
         if isinstance(pin.origin, PoolFile) and not found:
             raise UserError(unknown(pin.origin.archive), where=pin.where, hint=REMEDY)
@@ -81,7 +90,7 @@ class Mirrors:
     def of_archive(self, archive: Archive) -> tuple[str, ...]:
         """Base URLs of one archive, for apt: its own mirrors before bundles, which need not have an index."""
         own = [m.base for m in self.mirrors if m.archive is archive]
-        return (*own, *(f"{m.base}/{archive}" for m in self.mirrors if m.archive is None))
+        return (*own, *(f"{m.base}/{archive}" for m in self.mirrors if m.archive is None and not m.oci))
 
 
 def archive_of(url: str) -> Archive | None:
@@ -109,21 +118,21 @@ def _usable(url: str) -> bool:
 def from_setting(words: Sequence[str]) -> Mirrors:
     """The mirrors in SEV_ARTIFACTS_MIRROR: words of the form `URL` or `ARCHIVE=URL`.
 
-    `ARCHIVE` is `debian`, `debian-security` or `bundle`; without it the URL's path decides, and a path
+    `ARCHIVE` is `debian`, `debian-security`, `bundle` or `oci`; without it the URL's path decides, and a path
     that names neither archive is a bundle's.
     """
     mirrors = []
     for word in words:
         prefix, equals, rest = word.partition("=")
-        named = bool(equals) and (prefix == "bundle" or prefix in set(Archive))
+        named = bool(equals) and prefix in {"bundle", "oci", *Archive}
         url = (rest if named else word).rstrip("/")
         if not _usable(url):
             says = "a base URL (http://HOST/…, https://HOST/… or file:///…)"
             raise UserError(f"{word!r} is not {says}", where=SETTING, hint=REMEDY)
         archive = archive_of(url)
         if named:
-            archive = None if prefix == "bundle" else Archive(prefix)
-        mirrors.append(Mirror(base=url, archive=archive))
+            archive = None if prefix in {"bundle", "oci"} else Archive(prefix)
+        mirrors.append(Mirror(base=url, archive=archive, oci=named and prefix == "oci"))
     return Mirrors(mirrors=tuple(dict.fromkeys(mirrors)))
 
 

@@ -136,11 +136,12 @@ def _translate(error: Exception, place: str) -> Refused | Broken:
     for kinds, words in _FINAL:
         if isinstance(error, kinds):
             return Refused(words)
-    words = _words(error)
+    words = describe(error)
     return Broken(f"{words} (through {name}={value})" if value else words)
 
 
-def _words(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """A few words for what went wrong with a connection."""
     causes = list(_causes(error))
     # What the system said is the most exact; urllib3 counts a refused connection among its timeouts.
     for cause in causes:

@@ -32,6 +32,7 @@ def test(project: Project) -> Task:
             "toolchain:bench",
             "toolchain:boot",
             "toolchain:lint",
+            "toolchain:publish",
             "toolchain:repro",
         ],
         "io": {"capture": False},
@@ -57,6 +58,16 @@ def test_containers(project: Project) -> Task:
         "doc": "a build step in containers of docker and podman, bundles of their images, whichever is installed",
         "actions": [action(partial(_pytest, project, *_OF_ENGINES))],
         "task_dep": ["build", "toolchain:boot", "toolchain:build", "toolchain:repro"],
+        "io": {"capture": False},
+    }
+
+
+def test_publish(project: Project) -> Task:
+    """Not in `test`: it pushes and pulls all of the real artifacts, several times."""
+    return {
+        "doc": "publish the real artifacts to a registry, killed on the way, and build from what was published",
+        "actions": [action(partial(_pytest, project, "tests/publish/whole.py"))],
+        "task_dep": ["build", "toolchain:lint", "toolchain:publish"],
         "io": {"capture": False},
     }
 

@@ -9,6 +9,7 @@ _locks ── sources.lock ──── fetch:sources ────────�
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from doit.tools import config_changed
 
@@ -30,8 +31,35 @@ def locks(project: Project) -> Task:
     }
 
 
+_FROM = [
+    {
+        "name": "source",
+        "long": "from",
+        "type": str,
+        "default": "",
+        "help": "what a build needs, from a published artifact alone: HOST/NAME:TAG, a folder, or https://…",
+    },
+    {"name": "ca", "long": "ca", "type": str, "default": "", "help": "PEM file of the authorities to believe"},
+    {
+        "name": "plain_http",
+        "long": "plain-http",
+        "type": bool,
+        "default": False,
+        "help": "speak HTTP without TLS to a registry; what comes is compared with the pins all the same",
+    },
+]
+
+
 def fetch(project: Project) -> Iterator[Task]:
-    """fetch:sources and fetch:TREE for each tool tree."""
+    """Fetch for everything; fetch:sources, and fetch:TREE for each tool tree."""
+    yield {
+        "basename": "fetch",
+        "doc": "bring what the locks pin into the cache; --from: from a published artifact (docs/publishing.md)",
+        "actions": [action(partial(_fetch_all, project))],
+        "params": _FROM,
+        "task_dep": [LOCKS],
+        "io": {"capture": False},
+    }
     yield _fetch(project, "sources", [s.pin for s in project.sources], doc="pinned sources")
     for tree in project.toolchain.trees:
         pins = [p.pin for p in project.toolchain_lock.of_tree(tree.name)]
@@ -40,7 +68,7 @@ def fetch(project: Project) -> Iterator[Task]:
 
 def _fetch(project: Project, name: str, pins: list[Pin], *, doc: str) -> Task:
     return {
-        "name": name,
+        "basename": f"fetch:{name}",
         "doc": f"bring the {doc} into the cache, verified",
         "actions": [action(partial(project.fetch, pins, title=f"fetching {doc}"))],
         "task_dep": [LOCKS],
@@ -49,6 +77,20 @@ def _fetch(project: Project, name: str, pins: list[Pin], *, doc: str) -> Task:
             lambda: all(project.cas.has(pin.sha256, pin.size) for pin in pins),
         ],
     }
+
+
+def _fetch_all(project: Project, *, source: str, **options: Any) -> None:
+    packages = project.toolchain_lock.packages
+    if not source:
+        pins = [*(s.pin for s in project.sources), *(package.pin for package in packages)]
+        project.fetch(pins, title="fetching what the locks pin")
+        return
+    from tools.pipeline.publish import bundle  # noqa: PLC0415 (start-up: it imports requests)
+
+    # A published artifact has what a build needs; trees for tests and benchmarks are not in it.
+    trees = {step.tools for step in project.plan.steps}
+    pins = [*(s.pin for s in project.sources), *(package.pin for package in packages if trees & {*package.trees})]
+    bundle.bring(pins, bundle.Wish(source=source, **options), cas=project.cas, root=project.root)
 
 
 def toolchain(project: Project) -> Iterator[Task]:

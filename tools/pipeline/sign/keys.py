@@ -1,0 +1,160 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Keys that sign what is published: a PEM file with Ed25519 or P-256, or P-256 in a token (PKCS#11).
+
+    --key FILE
+    --key "pkcs11:token=NAME;object=NAME?module-path=FILE&pin-source=FILE"   (RFC 7512), through OpenSC's pkcs11-tool
+
+No message quotes a key or a PIN, and a PIN is on no command line.
+"""
+
+import base64
+import hashlib
+import subprocess
+import tempfile
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from tools.pipeline.base import ambient, children, files
+from tools.pipeline.base.errors import BuildError, UserError
+
+_MAKE = "make one with openssl genpkey -algorithm ed25519 -out FILE"
+_URI = "pkcs11:token=NAME;object=NAME?module-path=FILE&pin-source=FILE"
+_PIN = "SEV_ARTIFACTS_PKCS11_PIN"
+_TOOL = "pkcs11-tool"
+
+Public = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+Private = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+class Signer(Protocol):
+    """Something that signs."""
+
+    public: Public
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature: Ed25519's 64 bytes, or ECDSA with SHA-256 in DER."""
+
+
+def load(words: str, *, root: Path) -> Signer:
+    """The key that the user names. UserError for one that cannot be used, or that others can read."""
+    if words.startswith("pkcs11:"):
+        return _token(words, root)
+    path = root / words
+    where = str(path)
+    pem = files.read_private(path)
+    if b"ENCRYPTED" in pem:
+        raise UserError("is encrypted", where=where, hint="give an unencrypted copy and delete it afterwards")
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UserError("holds no private key in PEM", where=where, hint=_MAKE) from None
+    if isinstance(key, ed25519.Ed25519PrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+    ):
+        return _InMemory(key)
+    raise UserError("is neither Ed25519 nor P-256", where=where, hint=_MAKE)
+
+
+def fingerprint(public: Public) -> str:
+    """SHA-256 of the key as SubjectPublicKeyInfo, in base64: the hint in sigstore's bundles."""
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+def verifies(public: Public, signature: bytes, data: bytes) -> bool:
+    """Whether the signature is right."""
+    try:
+        if isinstance(public, ed25519.Ed25519PublicKey):
+            public.verify(signature, data)
+        else:
+            public.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+class _InMemory:
+    def __init__(self, key: Private) -> None:
+        self._key = key
+        self.public: Public = key.public_key()
+
+    def sign(self, data: bytes) -> bytes:
+        """Equal data gives an equal signature (RFC 8032, RFC 6979)."""
+        if isinstance(self._key, ed25519.Ed25519PrivateKey):
+            return self._key.sign(data)
+        return self._key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a key lies; `pin` is a secret."""
+
+    module: str
+    token: str
+    label: str
+    pin: str
+
+    def tool(self, *words: str) -> None:
+        """Run pkcs11-tool on the token."""
+        argv = [_TOOL, "--module", self.module, "--token-label", self.token, *words]
+        environment = {**ambient.host_environment("PATH", "HOME", "SOFTHSM2_CONF", "OPENSC_CONF"), _PIN: self.pin}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        try:
+            with children.running(argv, env=environment, **pipes) as process:
+                _, said = process.communicate()
+        except FileNotFoundError:
+            raise UserError(f"{_TOOL} is not installed", where="--key", hint="install OpenSC") from None
+        if process.returncode != 0:
+            lines = said.decode(errors="replace").strip().splitlines() or [f"status {process.returncode}"]
+            # Its last line is "Aborting."; what went wrong stands before it.
+            line = next((line for line in lines if line.startswith("error:")), lines[-1])
+            raise BuildError(f"{_TOOL}: {line[:200]}", where=f"--key, token {self.token}")
+
+
+class _InToken:
+    def __init__(self, place: _Place) -> None:
+        self._place = place
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "public"
+            place.tool("--read-object", "--type", "pubkey", "--label", place.label, "--output-file", str(out))
+            try:
+                public = serialization.load_der_public_key(out.read_bytes())
+            except (OSError, ValueError, UnsupportedAlgorithm):
+                public = None
+        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+            raise UserError(f"{place.label!r} is no key on P-256", where=f"--key, token {place.token}")
+        self.public: Public = public
+
+    def sign(self, data: bytes) -> bytes:
+        """Each time another signature."""
+        with tempfile.TemporaryDirectory() as folder:
+            digest, out = Path(folder) / "digest", Path(folder) / "signature"
+            digest.write_bytes(hashlib.sha256(data).digest())
+            # Plain ECDSA of a digest: what every token can.
+            self._place.tool(
+                "--login", "--pin", f"env:{_PIN}", "--sign", "--mechanism", "ECDSA", "--signature-format", "openssl",
+                "--label", self._place.label, "--input-file", str(digest), "--output-file", str(out),
+            )  # fmt: skip
+            signature = out.read_bytes()
+        if not verifies(self.public, signature, data):
+            raise BuildError("its signature is not of its public key", where=f"--key, token {self._place.token}")
+        return signature
+
+
+def _token(uri: str, root: Path) -> Signer:
+    path, _, query = uri.removeprefix("pkcs11:").partition("?")
+    given = dict(part.partition("=")[::2] for part in [*path.split(";"), *query.split("&")] if part)
+    given = {key: urllib.parse.unquote(value) for key, value in given.items()}
+    wanted = {"token", "object", "module-path", "pin-source"}
+    if given.keys() != wanted or not all(given.values()):
+        # What was given is not repeated: it may hold a PIN.
+        raise UserError("the URI must have exactly token, object, module-path and pin-source", where="--key", hint=_URI)
+    pin = files.read_private(root / given["pin-source"].removeprefix("file:")).decode(errors="replace").strip()
+    return _InToken(_Place(module=given["module-path"], token=given["token"], label=given["object"], pin=pin))
