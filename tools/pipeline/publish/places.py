@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.publish import artifact
-from tools.pipeline.publish.out_folder import SUMS
 from tools.pipeline.registry import oci, reference
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Options
@@ -16,6 +15,7 @@ from tools.pipeline.registry.oci import Content
 from tools.pipeline.registry.plain import Plain
 from tools.pipeline.registry.reference import Reference
 from tools.pipeline.registry.target import Tally, Target, Whole
+from tools.sev.formats import SUMS_NAME
 
 
 class Url(str):
@@ -70,7 +70,7 @@ def push_plain(url: Url, options: Options, wholes: Sequence[Whole], statement: C
             pinned.append(content)
         elif title := content.descriptor.annotations.get(oci.TITLE):
             named.append((title, content))
-    (last,) = (one for one in named if one[0] == SUMS)
+    (last,) = (one for one in named if one[0] == SUMS_NAME)
     named.remove(last)
     server = Plain(url, options)
     try:

@@ -18,7 +18,6 @@ from tools.pipeline.engine.cas import Cas
 from tools.pipeline.publish import artifact, checkout, expected, places, provenance
 from tools.pipeline.publish.artifact import Labels
 from tools.pipeline.publish.checkout import Checkout
-from tools.pipeline.publish.out_folder import SUMS
 from tools.pipeline.publish.places import Url
 from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.connection import Options
@@ -28,6 +27,7 @@ from tools.pipeline.registry.target import Attachment, Target, Whole
 from tools.pipeline.sign import keys, statements
 from tools.pipeline.sign.keys import Signer
 from tools.pipeline.sources.pins import Package, Source
+from tools.sev.formats import SUMS_NAME
 
 OWN_LICENCE = "Apache-2.0"
 _SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._+/-]*)")
@@ -83,7 +83,7 @@ def run(built: Built, wish: Wish) -> Descriptor:
     )
     whole = artifact.guest(
         built.folder,
-        [*names, SUMS],
+        [*names, SUMS_NAME],
         labels=labels,
         sbom=built.sbom(names),
         sources=artifact.pinned(
@@ -156,9 +156,9 @@ def _statements(
 
 def listed(folder: Path) -> dict[str, str]:
     """What SHA256SUMS says, name → SHA-256, after comparing every file with it; BuildError when one differs."""
-    shown = f"{folder.name}/{SUMS}"
+    shown = f"{folder.name}/{SUMS_NAME}"
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / SUMS_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise BuildError(f"cannot be read: {error.strerror}", where=shown, hint="build it first") from None
     found = {}
@@ -168,7 +168,7 @@ def listed(folder: Path) -> dict[str, str]:
             raise BuildError("is not a list of digests", where=shown, hint="build it again")
         path = folder / match[2]
         if not path.is_file() or path.is_symlink() or files.of_file(path) != match[1]:
-            raise BuildError(f"is not what {SUMS} says", where=f"{folder.name}/{match[2]}", hint="build it again")
+            raise BuildError(f"is not what {SUMS_NAME} says", where=f"{folder.name}/{match[2]}", hint="build it again")
         found[match[2]] = match[1]
     return found
 
