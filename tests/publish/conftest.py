@@ -59,10 +59,17 @@ def server(make_server: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture(autouse=True)
-def pinned_git(project: Project, host_tool: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def pinned_git(
+    project: Project,
+    host_tool: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The machine may have no git; nobody's configuration of it is taken."""
     git = host_tool("git", project.trees.ensure("lint"))
-    monkeypatch.setenv("PATH", f"{git.parent}:/usr/bin:/bin")
+    folder = tmp_path_factory.mktemp("git")
+    (folder / "git").symlink_to(git)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setenv("DOCKER_CONFIG", "/nonexistent")
 
 

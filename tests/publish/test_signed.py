@@ -233,7 +233,9 @@ def token(
     pin.touch(0o600)
     pin.write_text("1234\n")
     monkeypatch.setenv("SOFTHSM2_CONF", str(config))
-    folder = host_tool("pkcs11-tool", publish_tree).parent
+    # Wrappers may be called after their tree, too.
+    folder = kit.empty(tmp_path / "bin")
+    (folder / "pkcs11-tool").symlink_to(host_tool("pkcs11-tool", publish_tree))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return f"pkcs11:token=test;object=sign?module-path={module}&pin-source={pin}"
 
