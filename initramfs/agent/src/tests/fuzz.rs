@@ -187,7 +187,10 @@ fn mutated_and_replayed_messages() {
     println!("{sent} messages, {accepted} accepted, {before} KiB before, {after} KiB after");
     assert!(accepted > total / 10 && accepted < sent, "{accepted} of {sent}");
     // Other tests run beside this one unless it was asked for by name.
-    assert!(std::env::var("SEV_AGENT_SEED").is_err() || after <= before + GROWTH, "grew from {before} to {after} KiB");
+    assert!(
+        std::env::var("SEV_AGENT_SEED").is_err() || after <= before + GROWTH,
+        "grew from {before} to {after} KiB"
+    );
 }
 
 #[test]
