@@ -70,7 +70,7 @@ def test_list_short_and_topic(call: Call) -> None:
         (["--topic", "boots"], "--topic: there is no topic 'boots'; did you mean 'boot'?"),
         (["--only", "boot/none"], "--only: no attack is called 'boot/none'; ./doit attack --list names them"),
         (["--topic", "life", "--short"], "no attack is left"),
-        (["--out", "/nowhere"], "--out /nowhere: is no folder"),
+        (["--out", "/proc/none"], "--out /proc/none: is no folder"),
         (["--kernel", "x"], "--kernel belongs to --out"),
     ],
 )

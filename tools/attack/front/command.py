@@ -113,7 +113,8 @@ def _run(options: argparse.Namespace, package: ModuleType) -> int:
         )
         began = ambient.monotonic()
         rows = runner.run(chosen, _Progress(total=len(chosen)))
-    return _print(rows, judged.target, as_json=options.json, seconds=ambient.monotonic() - began)
+        # While the folder with somebody else's artifacts is there.
+        return _print(rows, judged.target, as_json=options.json, seconds=ambient.monotonic() - began)
 
 
 def _judged(lab: Lab, out: str, named: dict[str, str]) -> _Judged:

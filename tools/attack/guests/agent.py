@@ -179,7 +179,7 @@ class Guest:
             except BaseException:
                 self._end()
                 raise
-        self.link.settimeout(300)
+        self.link.settimeout(900)
         self._buffer = b""
 
     def __enter__(self) -> Self:
@@ -308,7 +308,7 @@ class Guest:
         while (frame := self.receive()) is not None:
             if frame[:2] == (ERROR, 0):
                 last = failure(frame[2])
-        assert self.process.wait(60) == 0
+        assert self.process.wait(300) == 0
         return last
 
     def log(self) -> str:

@@ -128,7 +128,7 @@ def listen(guest: Guest, *, start: tuple[int, bytes], heard: Callable[[bytes], N
             error = agent.failure(payload)
             if process:
                 return Told(out=out, exited=False, error=error)
-    status = guest.process.wait(60)
+    status = guest.process.wait(300)
     if status != 0:
         raise BuildError(f"QEMU ended with status {status}")
     return Told(out=out, exited=False, error=error)
