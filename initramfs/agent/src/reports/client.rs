@@ -112,7 +112,7 @@ pub fn parse(line: &[u8]) -> Result<Vec<u8>, &'static str> {
     }
     let value = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(value(high)? << 4 | value(low)?),
+        [high, low] => Some((value(high)? << 4) | value(low)?),
         _ => None,
     };
     match digits.chunks(2).map(pair).collect::<Option<Vec<u8>>>() {

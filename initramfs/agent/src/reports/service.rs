@@ -48,8 +48,8 @@ pub fn serve(
             alive && client.deadline().is_none_or(|deadline| now < deadline)
         });
         if happened.next() == Some(true) && before < MAX_CLIENTS {
-            let new = listener.and_then(|listener| listener.accept().ok());
-            clients.extend(new.and_then(|(stream, _)| Client::new(stream).ok()));
+            let accepted = listener.and_then(|listener| listener.accept().ok());
+            clients.extend(accepted.and_then(|(stream, _)| Client::new(stream).ok()));
         }
         // In the order in which they came.
         if let Some(client) = clients.iter_mut().find(|client| client.question().is_some()) {
