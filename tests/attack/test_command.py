@@ -128,6 +128,7 @@ def test_firmware_that_verifies_nothing_is_broken(call: Call, lab: Lab, theirs: 
 def test_an_agent_that_ignores_corruption_is_broken(call: Call, lab: Lab, theirs: Path) -> None:
     """Only where it matters."""
     shutil.copy(agent.ignoring_corruption(lab, lab.own).initramfs, theirs / "initrd.img")
+    shutil.copy(lab.own.kernel, theirs / "vmlinuz")
     status, out, _ = call("--json", "--out", str(theirs), "--only", ",".join(AGENT), package=catalogue)
     assert (status, verdicts(out)) == (1, {AGENT[0]: "broken", AGENT[1]: "held"})
 
