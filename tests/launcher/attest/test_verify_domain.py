@@ -12,13 +12,23 @@ from tests.launcher.attest.test_verify_workload import SHELL, digest_of
 from tests.launcher.attest.verify_kit import Desk, draft
 from tests.launcher.launcher_kit import Out
 from tools.sev.agent.report_data import Domain, report_data
-from tools.sev.workload.document import Document
+from tools.sev.workload.document import DEFAULT_CAPABILITIES, Capabilities, Document
 
 NONCE = b"of the relying party"
 SOCKET = dataclasses.replace(SHELL, reports="socket")
 HOST = dataclasses.replace(SHELL, host_reports=True)
 BOTH = dataclasses.replace(SOCKET, host_reports=True)
 RAW = dataclasses.replace(SHELL, reports="raw")
+
+
+def _may(capability: str, *, seccomp: bool = True) -> Document:
+    sets = Capabilities.of((*DEFAULT_CAPABILITIES, capability), uid=0)
+    return dataclasses.replace(BOTH, process=dataclasses.replace(BOTH.process, capabilities=sets, seccomp=seccomp))
+
+
+TRACES = _may("sys_ptrace")
+MOUNTS = _may("sys_admin", seccomp=False)
+FILTERED = _may("sys_admin")
 WITHOUT = ("unbound", "report-data")
 
 
@@ -47,9 +57,31 @@ def test_the_domain_that_was_asked_for(desk: Desk, out: Out, file: Path, domain:
         assert desk.verify(raw, *words, without=WITHOUT).failed == ["report data"]
 
 
+@pytest.mark.parametrize(("document", "domain"), [(FILTERED, "host"), (TRACES, "workload"), (MOUNTS, "workload")])
+def test_a_program_that_leaves_its_container_speaks_for_itself_alone(
+    desk: Desk, out: Out, file: Path, document: Document, domain: str
+) -> None:
+    """Beside what is refused below: the same capability under the filter, and the workload's own reports."""
+    file.write_bytes(document.data)
+    words = ("--workload", file, "--nonce", NONCE.hex(), "--domain", domain)
+    outcome = desk.verify(asked(out, document, Domain(domain)), *words, without=WITHOUT)
+    assert (outcome.status, outcome.failed) == (0, [])
+    left = document is not FILTERED
+    assert ("the workload can leave it" in outcome.detail("workload")) is left
+
+
 @pytest.mark.parametrize(
     ("document", "domain"),
-    [(SHELL, "workload"), (HOST, "workload"), (RAW, "workload"), (SHELL, "host"), (SOCKET, "host"), (RAW, "host")],
+    [
+        (SHELL, "workload"),
+        (HOST, "workload"),
+        (RAW, "workload"),
+        (SHELL, "host"),
+        (SOCKET, "host"),
+        (RAW, "host"),
+        (TRACES, "host"),
+        (MOUNTS, "host"),
+    ],
 )
 def test_a_domain_that_the_document_does_not_have(
     desk: Desk, out: Out, file: Path, document: Document, domain: str

@@ -13,6 +13,8 @@ from tools.launcher.bundle.image_config import Config, resolve
 from tools.launcher.layers import layer
 
 PASSWD = b"# comment\nroot:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\nbroken\nodd:x:x:1::/:/\n"
+# To Python, not to engines, a line ends at a vertical tab.
+PASSWD += b"many:x:5:5:a note\x0bsneaky:x:0:0::/:/bin/sh\n"
 GROUP = b"root:x:0:root\napp:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\nwheel:x:10:root\n"
 
 
@@ -42,6 +44,7 @@ def test_users_become_numbers(user: str, uid: int, gid: int, groups: tuple[int, 
     ("user", "words"),
     [
         ("nobody", "User 'nobody' is not in the image's /etc/passwd"),
+        ("sneaky", "User 'sneaky' is not in the image's /etc/passwd"),
         ("app:nobody", "group 'nobody' is not in the image's /etc/group"),
         ("4294967295", "User has the id '4294967295'"),
         ("odd", "User has the id 'x'"),

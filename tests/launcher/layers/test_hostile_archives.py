@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Archives that are damaged, or mean harm: each is refused in one line, and its nearest neighbour is taken."""
 
+import io
 from collections.abc import Callable, Sequence
+from types import GeneratorType
 
 import pytest
 
 from tests.launcher.layers.layer_kit import listing, normal_of_tar
 from tests.launcher.layers.tar_bytes import END, folder, member, pax
 from tools.launcher.base.errors import UserError
-from tools.launcher.layers import tree
+from tools.launcher.layers import tar_reader, tree
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 XATTR = b"SCHILY.xattr."
@@ -199,6 +201,50 @@ def test_memory_is_bounded(limit: str, number: int, words: str, monkeypatch: pyt
     if limit == "ENTRIES_MAX":
         with pytest.raises(UserError, match=words):
             normal_of_tar(member() * 4 + END)
+
+
+def test_folders_that_only_a_name_implies_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of 4,095 bytes stands for two thousand of them."""
+    monkeypatch.setattr(tree, "ENTRIES_MAX", 7)
+    deep = member(b"a/b/c/f") + member(b"a/b/c/g")
+    assert len(listing(normal_of_tar(deep + END))) == 6
+    with pytest.raises(UserError, match="more than 7 files"):
+        normal_of_tar(deep + member(b"a/d/e/f") + END)
+    whiteouts = member(b"h/i/.wh.j") + member(b"k/.wh..wh..opq")
+    assert listing(normal_of_tar(whiteouts + END))
+    with pytest.raises(UserError, match="more than 7 files"):
+        normal_of_tar(whiteouts + member(b"l/m/.wh..wh..opq") + END)
+
+
+def test_hard_links_do_not_gather_attributes_without_end() -> None:
+    """Each link's header adds to the file's own."""
+
+    def linked(*names: bytes) -> bytes:
+        more = b"".join(pax((XATTR + b"user." + name, bytes(20_000))) + member(name, b"1", link=b"f") for name in names)
+        return F + more + END
+
+    assert listing(normal_of_tar(linked(b"a", b"b", b"c")))
+    with pytest.raises(UserError, match="more than 65536 bytes of attributes"):
+        normal_of_tar(linked(b"a", b"b", b"c", b"d"))
+
+
+@pytest.mark.parametrize("kind", [b"x", b"L", b"K"])
+def test_extended_headers_are_bounded_together(kind: bytes) -> None:
+    """Any number may stand before one member; a member in between starts anew."""
+    one = pax((b"comment", bytes(60_000))) if kind == b"x" else member(b"@", kind, b"n" * 60_000)
+    last = pax((b"path", b"n"), (b"linkpath", b"n")) + member(b"n")
+    assert listing(normal_of_tar((one * 17 + last) * 2 + END))
+    with pytest.raises(UserError, match="1048576 bytes of extended headers for one member"):
+        normal_of_tar(one * 18 + last + END)
+
+
+def test_headers_for_all_members_leave_nothing_behind() -> None:
+    """There may be any number of them; what counts for a layer are three numbers."""
+    stream = io.BytesIO(b"".join(pax((b"k%d" % n, b"v"), (b"uid", b"7"), kind=b"g") for n in range(50)) + F + END)
+    reading = tar_reader.members(stream, end=len(stream.getvalue()), where="layer.tar")
+    assert next(reading).uid == 7
+    assert isinstance(reading, GeneratorType)
+    assert reading.gi_frame.f_locals["everywhere"] == {b"uid": b"7"}
 
 
 def test_a_very_deep_tree_does_not_exhaust_python() -> None:

@@ -116,7 +116,8 @@ def test_every_opening_is_named(repository: Path) -> None:
         no_new_privileges=False,
     )
     lines = openings(dataclasses.replace(SMALL, process=bare))
-    assert [line.partition(":")[0] for line in lines] == ["output", "capabilities", "seccomp", "privileges", "refusals"]
+    names = [line.partition(":")[0] for line in lines]
+    assert names == ["output", "capabilities", "container", "seccomp", "privileges", "refusals"]
     assert "sys_admin" in lines[1]
     assert "chown" not in lines[1]
 

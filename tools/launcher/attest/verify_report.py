@@ -29,6 +29,7 @@ from tools.launcher.base.values import Values
 from tools.sev.agent.report_data import Domain, report_data
 from tools.sev.modes import Mode
 from tools.sev.workload.document import Document
+from tools.sev.workload.openings import asks_as_anybody
 
 
 def verify_report(options: Values, ui: Ui) -> int:
@@ -132,7 +133,9 @@ def _report_data(report: Report, options: Values, document: Document | None) -> 
 
 def _asks(document: Document, domain: Domain) -> bool:
     """Whether the agent asks for this one in guests of the document, and nobody else can choose REPORT_DATA."""
-    return document.host_reports if domain is Domain.HOST else document.reports == "socket"
+    if domain is Domain.HOST:
+        return document.host_reports and not asks_as_anybody(document)
+    return document.reports == "socket"
 
 
 def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:

@@ -142,7 +142,9 @@ def resolve(config: Config, *, passwd: bytes, group: bytes, where: str) -> Proce
 
 
 def _lines(data: bytes, fields: int) -> list[list[str]]:
-    lines = (line.split(":") for line in data.decode("utf-8", "replace").splitlines() if not line.startswith("#"))
+    # Only a line feed ends a line, as engines have it; str.splitlines() would find users in the middle of others.
+    text = data.decode("utf-8", "replace")
+    lines = (line.strip().split(":") for line in text.split("\n") if not line.startswith("#"))
     return [line for line in lines if len(line) >= fields]
 
 

@@ -128,9 +128,14 @@ def xattrs(found: Mapping[bytes, bytes], name: Path, *, folder: bool, file: bool
             kept[key] = _capability(value, name, where=where)
         elif key.startswith(b"user.") and (folder or file):
             kept[key] = value
-    if sum(len(key) + len(value) for key, value in kept.items()) > XATTRS_MAX:
-        raise UserError(f"{shown(name)} has more than {XATTRS_MAX} bytes of attributes", where=where)
+    check_size(kept, name, where=where)
     return kept
+
+
+def check_size(xattrs: Mapping[bytes, bytes], name: Path, *, where: str) -> None:
+    """UserError for more attributes than one file may have."""
+    if sum(len(key) + len(value) for key, value in xattrs.items()) > XATTRS_MAX:
+        raise UserError(f"{shown(name)} has more than {XATTRS_MAX} bytes of attributes", where=where)
 
 
 def _capability(value: bytes, name: Path, *, where: str) -> bytes:

@@ -61,6 +61,7 @@ def members(stream: BinaryIO, *, end: int, where: str) -> Iterator[Member]:
     """Every member of the archive of `end` bytes, which must be one that can be sought in."""
     everywhere: dict[bytes, bytes] = {}
     extended: dict[bytes, bytes] = {}
+    held = 0  # bytes of the headers in `extended`
     at = 0
     while True:
         stream.seek(at)
@@ -77,8 +78,7 @@ def members(stream: BinaryIO, *, end: int, where: str) -> Iterator[Member]:
         kind, size = header.kind, header.number(124, 136)
         at += BLOCK
         if kind in b"xgLK":
-            if not 0 <= size <= (_EXTENDED_MAX if kind in b"xg" else _NAME_MAX):
-                raise header.error(f"an extended header of {size} bytes")
+            held = _held(held, header, size)
             data = stream.read(size)
             if len(data) != size:
                 raise UserError("ends inside of an extended header", where=where)
@@ -96,7 +96,18 @@ def members(stream: BinaryIO, *, end: int, where: str) -> Iterator[Member]:
         if at > end:
             raise UserError(f"ends inside of {shown(member.name)}: truncated?", where=where)
         yield member
-        extended = {}
+        extended, held = {}, 0
+
+
+def _held(held: int, header: "_Header", size: int) -> int:
+    """Bytes of the extended headers for the next member, with one more of `size` bytes."""
+    if not 0 <= size <= (_EXTENDED_MAX if header.kind in b"xg" else _NAME_MAX):
+        raise header.error(f"an extended header of {size} bytes")
+    if header.kind == b"g":
+        return held  # _for_all() keeps little of it
+    if held + size > _EXTENDED_MAX:
+        raise header.error(f"more than {_EXTENDED_MAX} bytes of extended headers for one member")
+    return held + size
 
 
 class _Header:
@@ -183,11 +194,12 @@ def _records(data: bytes, header: _Header) -> dict[bytes, bytes]:
 
 
 def _for_all(records: Mapping[bytes, bytes], header: _Header) -> Mapping[bytes, bytes]:
-    """Those of a global header; it may not name what can only be one member's."""
+    """Those of a global header that are of use; it may not name what can only be one member's."""
     for key in records:
         if key in {b"path", b"linkpath", b"size"} or key.startswith((_XATTR, _XATTR_ENCODED, b"GNU.", b"SCHILY.acl.")):
             raise header.error(f"{shown(key)} for all members")
-    return records
+    # There may be any number of such headers.
+    return {key: value for key, value in records.items() if key in {b"uid", b"gid", b"mtime"}}
 
 
 def _pax_number(pax: Mapping[bytes, bytes], key: bytes, header: _Header) -> int:

@@ -69,6 +69,7 @@ class Tree:
         # What engines do with the later header; a change of owner takes capabilities away.
         kept = {key: value for key, value in inode.attributes.xattrs.items() if key != rules.CAPABILITY}
         merged = dict(sorted({**kept, **attributes.xattrs}.items()))
+        rules.check_size(merged, path, where=self._where)
         mode = attributes.mode if inode.kind is not Kind.SYMLINK else inode.attributes.mode
         inode.attributes = Attributes(mode=mode, uid=attributes.uid, gid=attributes.gid, xattrs=merged)
         if inode.kind is Kind.FILE:
@@ -93,12 +94,15 @@ class Tree:
         self._parent((*path, b"")).opaque = True
 
     def _count(self, path: Path, attributes: Attributes = rules.PLAIN, text: bytes = b"") -> None:
-        self._entries += 1
+        self._count_one()
         self._text += sum(map(len, path)) + len(text) + sum(len(k) + len(v) for k, v in attributes.xattrs.items())
-        if self._entries > ENTRIES_MAX:
-            raise UserError(f"more than {ENTRIES_MAX} files", where=self._where)
         if self._text > TEXT_MAX:
             raise UserError(f"more than {TEXT_MAX >> 20} MiB of names and attributes", where=self._where)
+
+    def _count_one(self) -> None:
+        self._entries += 1
+        if self._entries > ENTRIES_MAX:
+            raise UserError(f"more than {ENTRIES_MAX} files", where=self._where)
 
     def _slot(self, path: Path) -> dict[bytes, Folder | Inode]:
         """Where a name that is no folder is put."""
@@ -116,6 +120,9 @@ class Tree:
             if isinstance(there, Inode) and there.kind is not Kind.WHITEOUT:
                 what = "a symbolic link" if there.kind is Kind.SYMLINK else "no folder"
                 raise self._error(path, f"lies below {shown(path[: depth + 1])}, which is {what}")
+            if not isinstance(there, Folder):
+                # One member's name may stand for two thousand folders.
+                self._count_one()
             folder = self._folder(folder, name)
         return folder
 

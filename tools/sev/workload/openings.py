@@ -6,6 +6,19 @@ from tools.sev.workload.calls import Calls
 from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, REPORTS, Document, Process
 
 
+def asks_as_anybody(document: Document) -> bool:
+    """Whether a program of it can make reports that say that somebody else asked, whatever `reports` says.
+
+    One that may trace reaches a process that is still the agent; one that may mount, mounts the raw interface.
+    """
+    return any(_becomes_anybody(process) for process in (document.process, *(entry.process for entry in document.exec)))
+
+
+def _becomes_anybody(process: Process) -> bool:
+    has = set(process.sets.bounding)
+    return "sys_ptrace" in has or ("sys_admin" in has and process.seccomp is not True)
+
+
 def openings(document: Document) -> list[str]:
     """A sentence for each thing that the host may do, or learns; every guest's end and times are the host's too."""
     lines = _of_process(document.process, "the workload")
@@ -47,6 +60,8 @@ def _of_process(process: Process, who: str) -> list[str]:
     more = sorted(set(process.sets.bounding) - set(DEFAULT_CAPABILITIES))
     if more:
         lines.append(f"capabilities: {who} has {', '.join(more)}, beyond the usual")
+    if _becomes_anybody(process):
+        lines.append(f"container: {who} can leave it, and so ask for reports in the host's name")
     if isinstance(process.seccomp, Calls):
         lines.append(f"seccomp: {who} has a filter of system calls of its own, see the document")
     elif not process.seccomp:
