@@ -137,6 +137,24 @@ def test_masked_and_read_only_paths(bound: Bound, root: Tar, protected: bool) ->
     assert b"fixed: not found" in result.err
 
 
+def test_whoever_may_make_nodes_opens_none(bound: Bound, root: Tar) -> None:
+    """With the capability for it, one would be the report interface, the disk or the port to the host; beside them the
+    agent's own nodes. And process 1, which somebody with the capability to trace could become, may do nothing.
+    """
+    script = (
+        "for folder in / /tmp /dev /dev/shm /scratch; do mknod $folder/node c 1 5 && head -c 1 $folder/node; done;"
+        "head -c 3 /dev/zero | wc -c; echo gone > /dev/null; stat -c %a,%t,%T /dev/null;"
+        "grep -h -e ^Cap /proc/1/status | cut -f 2 | sort -u"
+    )
+    makes = Capabilities.of((*DEFAULT_CAPABILITIES, "mknod"), uid=0)
+    process = dataclasses.replace(sh(script), capabilities=makes)
+    document = Document(root=root, process=process, mounts=(Mount(target="/scratch", length=1 << 20),))
+    with bound(document) as guest:
+        (result,) = run_all(guest, document)
+    assert result.err.count(b"Permission denied") == 5, result.err
+    assert result.out == b"3\n666,1,3\n0000000000000000\n"
+
+
 def test_the_agents_image_is_out_of_reach(bound: Bound, root: Tar) -> None:
     """Until exec a child is the agent's program. A script whose interpreter is /proc/self/exe would run it again, in
     the container, where it could be opened; and somebody in there may look at each child before its exec.

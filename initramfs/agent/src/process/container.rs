@@ -12,11 +12,12 @@ use std::os::fd::OwnedFd;
 
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
+use crate::process::command::Capabilities;
 use crate::root::mounts;
 use crate::root::protect::{self, Protected};
 use crate::root::rootfs;
 use crate::root::rootfs::Source;
-use crate::sys::{self, terminal};
+use crate::sys::{self, credentials, terminal};
 use crate::workload::document::Mount;
 
 /// Relative to the agent's cgroup root; holds every process of the container.
@@ -93,7 +94,10 @@ fn become_reaper(request: &Request, report: &OwnedFd) -> ! {
         sys::dup_onto(&folder, TERMINALS_FD).context(Code::Internal, "/dev/pts")?;
         // It may be that very descriptor.
         std::mem::forget(folder);
-        Ok(())
+        // From here on it only waits; whoever gets hold of it, with the capability to trace, gets nothing.
+        credentials::bound_capabilities(0)
+            .and_then(|()| credentials::set_capabilities(&Capabilities::default()))
+            .context(Code::Internal, "capabilities")
     });
     let _ = report.write_all(&encode_report(result.as_ref().err()));
     if result.is_err() {

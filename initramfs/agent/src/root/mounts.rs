@@ -55,7 +55,7 @@ const CONTAINER: [Mount; 8] = [
     optional("cgroup2", "/sys/fs/cgroup", READ_ONLY),
     // The counters that show bounce buffers at work. Only the debug profile's kernel has this file system.
     optional("debugfs", "/sys/kernel/debug", READ_ONLY),
-    mount("tmpfs", "/dev", libc::MS_NOSUID | libc::MS_NOEXEC, Some("mode=0755,size=64k")),
+    mount("tmpfs", "/dev", SAFE, Some("mode=0755,size=64k")),
     mount(
         "devpts",
         "/dev/pts",
@@ -67,15 +67,12 @@ const CONTAINER: [Mount; 8] = [
     optional("mqueue", "/dev/mqueue", SAFE),
 ];
 
-/// Linux device numbers (Documentation/admin-guide/devices.txt), all mode 0666.
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
+/// Linux device numbers (Documentation/admin-guide/devices.txt) of what is in /dev, all mode 0666.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Where files and devices lie until they are where they belong: no document's file is in /dev.
+const SHELF: &str = "/dev/shm";
 
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/dev/fd", "/proc/self/fd"),
@@ -148,11 +145,7 @@ pub fn container(reports: bool) -> Result<(), Failure> {
     if reports {
         apply(&[REPORTS]).context(Code::Rootfs, "container")?;
     }
-    for (path, major, minor) in DEVICES {
-        sys::make_node(Path::new(path), libc::S_IFCHR | 0o600, major, minor)
-            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o666)))
-            .context(Code::Rootfs, path)?;
-    }
+    devices().context(Code::Rootfs, "/dev")?;
     for (path, target) in DEVICE_LINKS {
         symlink(target, path).context(Code::Rootfs, path)?;
     }
@@ -162,6 +155,21 @@ pub fn container(reports: bool) -> Result<(), Failure> {
             .context(Code::Rootfs, "/tmp")?;
     }
     protect::kernel()
+}
+
+/// No file system that the container can make nodes in lets it open them: with the capability for it, a program would
+/// reach the processor's report interface, the disk and the port to the host. So each device is mounted by itself.
+fn devices() -> io::Result<()> {
+    let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
+    sys::mount("tmpfs", SHELF, Some("tmpfs"), flags, Some("mode=0755"))?;
+    for (name, major, minor) in DEVICES {
+        let (node, path) = (format!("{SHELF}/{name}"), format!("/dev/{name}"));
+        sys::make_node(Path::new(&node), libc::S_IFCHR | 0o600, major, minor)?;
+        fs::set_permissions(&node, fs::Permissions::from_mode(0o666))?;
+        fs::write(&path, "")?;
+        sys::mount(&node, &path, None, libc::MS_BIND, None)?;
+    }
+    sys::detach(SHELF)
 }
 
 /// What the workload document mounts. Inside the root, too.
@@ -181,14 +189,12 @@ pub fn supplied(files: &[(String, Vec<u8>)]) -> Result<(), Failure> {
     if files.is_empty() {
         return Ok(());
     }
-    // Where they lie until they are where they belong: no target is in /dev.
-    let shelf = "/dev/shm";
-    sys::mount("tmpfs", shelf, Some("tmpfs"), SAFE, Some("mode=0755")).context(Code::Rootfs, "files")?;
+    sys::mount("tmpfs", SHELF, Some("tmpfs"), SAFE, Some("mode=0755")).context(Code::Rootfs, "files")?;
     for (number, (target, content)) in files.iter().enumerate() {
-        place(&format!("{shelf}/{number}"), target, content).context(Code::Rootfs, target)?;
+        place(&format!("{SHELF}/{number}"), target, content).context(Code::Rootfs, target)?;
     }
     // The files stay where they are bound to.
-    sys::detach(shelf).context(Code::Rootfs, "files")
+    sys::detach(SHELF).context(Code::Rootfs, "files")
 }
 
 fn place(file: &str, target: &str, content: &[u8]) -> io::Result<()> {
