@@ -11,8 +11,14 @@ import pytest
 from tools.attack.guests import agent as guest_kit
 from tools.sev.workload.document import Document, Doors, Process, Tar
 
+Boot = Callable[..., guest_kit.Guest]
 Bound = Callable[[Document], guest_kit.Guest]
 ENVIRONMENT = ("PATH=/bin",)
+
+
+def bind(document: Document) -> str:
+    """The word on the kernel command line that binds a guest to the document."""
+    return f"sev_agent.workload={document.sha256}"
 
 
 @pytest.fixture(scope="session")
@@ -27,30 +33,35 @@ def root(disk: Path) -> Tar:
 
 
 @pytest.fixture
-def unbound(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> guest_kit.Guest:
-    """A guest whose host decides what runs."""
-    return guest_kit.Guest(
-        qemu=qemu,
-        kernel=artifacts / "vmlinuz",
-        initrd=artifacts / "initramfs.cpio.zst",
-        disk=disk,
-        folder=tmp_path,
-    )
+def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
+    """Boots the shipped guest; its host decides what runs unless `binding` says otherwise."""
 
-
-@pytest.fixture
-def bound(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Bound:
-    """Boots a guest that is bound to a document, up to READY."""
-
-    def start(document: Document) -> guest_kit.Guest:
-        guest = guest_kit.Guest(
+    def start(*, image: Path = disk, binding: str = "sev_agent.unbound", append: str = "") -> guest_kit.Guest:
+        return guest_kit.Guest(
             qemu=qemu,
             kernel=artifacts / "vmlinuz",
             initrd=artifacts / "initramfs.cpio.zst",
-            disk=disk,
+            disk=image,
             folder=tmp_path,
-            binding=f"sev_agent.workload={document.sha256}",
+            append=append,
+            binding=binding,
         )
+
+    return start
+
+
+@pytest.fixture
+def unbound(boot: Boot) -> guest_kit.Guest:
+    """A guest whose host decides what runs."""
+    return boot()
+
+
+@pytest.fixture
+def bound(boot: Boot) -> Bound:
+    """Boots a guest that is bound to a document, up to READY."""
+
+    def start(document: Document) -> guest_kit.Guest:
+        guest = boot(binding=bind(document))
         guest.bound(document.data).expect(guest_kit.READY)
         return guest
 

@@ -8,24 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.conftest import Boot
 from tools.attack.guests import agent as guest_kit
-
-Boot = Callable[..., guest_kit.Guest]
-
-
-@pytest.fixture
-def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
-    def start(*, image: Path = disk, append: str = "") -> guest_kit.Guest:
-        return guest_kit.Guest(
-            qemu=qemu,
-            kernel=artifacts / "vmlinuz",
-            initrd=artifacts / "initramfs.cpio.zst",
-            disk=image,
-            folder=tmp_path,
-            append=append,
-        )
-
-    return start
 
 
 def test_two_processes_windows_and_signals(boot: Boot) -> None:

@@ -4,12 +4,11 @@
 
 import dataclasses
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.agent.conftest import ENVIRONMENT, sh
+from tests.agent.conftest import ENVIRONMENT, Boot, bind, sh
 from tools.attack.guests import agent as guest_kit
 from tools.sev.workload.document import (
     Capabilities,
@@ -22,28 +21,6 @@ from tools.sev.workload.document import (
     Tar,
     Variable,
 )
-
-Boot = Callable[..., guest_kit.Guest]
-
-
-@pytest.fixture
-def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
-    def start(*, binding: str, image: Path = disk) -> guest_kit.Guest:
-        return guest_kit.Guest(
-            qemu=qemu,
-            kernel=artifacts / "vmlinuz",
-            initrd=artifacts / "initramfs.cpio.zst",
-            disk=image,
-            folder=tmp_path,
-            binding=binding,
-        )
-
-    return start
-
-
-def bind(document: Document) -> str:
-    return f"sev_agent.workload={document.sha256}"
-
 
 ATTACKS = {
     b"cat /tmp/secret": b"hush\n",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.conftest import Boot
 from tools.attack.guests import agent as guest_kit
 from tools.launcher.bundle import hash_tree
 from tools.sev.workload.document import Document, Process, Verity
@@ -77,18 +78,11 @@ def base(busybox: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(qemu: Path, artifacts: Path, tmp_path: Path) -> Start:
-    def boot(disk: Path, document: bytes) -> guest_kit.Guest:
-        return guest_kit.Guest(
-            qemu=qemu,
-            kernel=artifacts / "vmlinuz",
-            initrd=artifacts / "initramfs.cpio.zst",
-            disk=disk,
-            folder=tmp_path,
-            binding=f"sev_agent.workload={hashlib.sha256(document).hexdigest()}",
-        )
+def start(boot: Boot) -> Start:
+    def bound(disk: Path, document: bytes) -> guest_kit.Guest:
+        return boot(image=disk, binding=f"sev_agent.workload={hashlib.sha256(document).hexdigest()}")
 
-    return boot
+    return bound
 
 
 def running(script: str, root: Verity) -> bytes:

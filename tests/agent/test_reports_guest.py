@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.conftest import Boot, bind
 from tools.attack.guests import agent as guest_kit
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sandbox import failure, sandbox
 from tools.sev.workload.document import Document, Doors, Exec, Process, Tar
 
-Boot = Callable[..., guest_kit.Guest]
 NO_PROCESSOR = "no SEV-SNP processor is behind this guest's report interface"
 
 
@@ -45,21 +45,6 @@ def client(build_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def disk(busybox: Path, client: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return guest_kit.root_tar(busybox, tmp_path_factory.mktemp("root") / "root.tar", ask=client)
-
-
-@pytest.fixture
-def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
-    def start(document: Document | None) -> guest_kit.Guest:
-        return guest_kit.Guest(
-            qemu=qemu,
-            kernel=artifacts / "vmlinuz",
-            initrd=artifacts / "initramfs.cpio.zst",
-            disk=disk,
-            folder=tmp_path,
-            binding="sev_agent.unbound" if document is None else f"sev_agent.workload={document.sha256}",
-        )
-
-    return start
 
 
 @pytest.fixture
@@ -102,7 +87,7 @@ def test_the_workload_asks_at_the_socket(boot: Boot, document: Callable[..., Doc
         "touch /sys/kernel/config/x; kill $silent"
     )
     wanted = document(script, reports="socket", host=False)
-    with boot(wanted) as guest:
+    with boot(binding=bind(wanted)) as guest:
         guest.bound(wanted.data).expect(guest_kit.READY)
         # The host may not ask here.
         guest.send(guest_kit.ATTEST, payload=b"x")
@@ -122,7 +107,7 @@ def test_the_workload_asks_at_the_socket(boot: Boot, document: Callable[..., Doc
 @pytest.mark.parametrize("reports", ["none", "raw"])
 def test_without_the_opening_there_is_no_socket(boot: Boot, document: Callable[..., Document], reports: str) -> None:
     wanted = document("ask 00; echo $?; ls /sys/kernel/config", reports=reports, host=False)
-    with boot(wanted) as guest:
+    with boot(binding=bind(wanted)) as guest:
         guest.bound(wanted.data).expect(guest_kit.READY)
         guest.send(guest_kit.ATTEST, payload=b"x")
         assert "does not let the host" in refusal(guest)
@@ -136,7 +121,7 @@ def test_the_host_asks_where_it_may(boot: Boot, document: Callable[..., Document
     """Before the workload, while it runs, and again; the workload's own socket and the streams go on."""
     wanted = document("read x; ask 01; echo $x", reports="socket", host=True, doors=Doors(stdin=True))
     wanted = dataclasses.replace(wanted, exec=(Exec(name="again", count=1, process=wanted.process),))
-    with boot(wanted) as guest:
+    with boot(binding=bind(wanted)) as guest:
         guest.bound(wanted.data).expect(guest_kit.READY)
         for nonce in (b"x", bytes(64)):
             guest.send(guest_kit.ATTEST, payload=nonce)
@@ -153,7 +138,7 @@ def test_the_host_asks_where_it_may(boot: Boot, document: Callable[..., Document
 
 def test_only_the_host_and_no_socket(boot: Boot, document: Callable[..., Document]) -> None:
     wanted = document("ask 00; echo $?", reports="none", host=True)
-    with boot(wanted) as guest:
+    with boot(binding=bind(wanted)) as guest:
         guest.bound(wanted.data).expect(guest_kit.READY)
         guest.send(guest_kit.ATTEST, payload=b"x")
         assert reason(guest).startswith(NO_PROCESSOR)
@@ -165,7 +150,7 @@ def test_only_the_host_and_no_socket(boot: Boot, document: Callable[..., Documen
 def test_questions_that_break_the_protocol(boot: Boot, document: Callable[..., Document], nonces: list[bytes]) -> None:
     """No bytes, too many, and more questions than answers: nothing piles up."""
     wanted = document("sleep 1000", reports="none", host=True)
-    with boot(wanted) as guest:
+    with boot(binding=bind(wanted)) as guest:
         guest.bound(wanted.data).expect(guest_kit.READY)
         guest.raw(b"".join(struct.pack("<BBHII", guest_kit.ATTEST, 0, 0, 0, len(one)) + one for one in nonces))
         words = guest.last_words()
@@ -175,7 +160,7 @@ def test_questions_that_break_the_protocol(boot: Boot, document: Callable[..., D
 
 
 def test_the_host_of_an_unbound_guest_is_told(boot: Boot) -> None:
-    with boot(None) as guest:
+    with boot() as guest:
         guest.ready()
         guest.send(guest_kit.ATTEST, payload=b"x")
         assert "unbound guest" in refusal(guest)

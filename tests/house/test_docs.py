@@ -30,7 +30,7 @@ EXAMPLES = (
     "recipes/kernel/fragments/ikconfig.config",
     "recipes/profiles/ikconfig.toml",
     "recipes/profiles/small.toml",
-    "kernel-patches/6.12/0006-*.patch",
+    "kernel-patches/6.12/0007-*.patch",
     "small",
     "ikconfig",
     "linux-6-18",

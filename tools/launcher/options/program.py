@@ -5,7 +5,8 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +40,6 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)?|secret|token|credential|api_?key|private_?key")
 _SECRET_VALUE = re.compile(r"://[^/\s:@]*:[^/\s@]+@|-----BEGIN [A-Z ]*PRIVATE KEY-----")
-_SIGPIPE = 13
 _MAKES_ONE = f"`{NAME} bundle` makes one"
 _STDIN, _SIGNALS, _RESIZE = "stdin", "signals", "resize"
 _REPORTS, _RAW_REPORTS, _HOST_REPORTS = "reports", "raw-reports", "host-reports"
@@ -173,7 +173,7 @@ def _document(values: Values, root: Tar | Verity) -> Document:
 
 def document_of(values: Values, *, root: Tar | Verity, process: Process) -> Document:
     """The process in this root, with what the options leave to the host; UserError for what no document can say."""
-    signals = tuple(sorted({*map(int, FORWARDED), _SIGPIPE})) if _SIGNALS in values.open else ()
+    signals = tuple(sorted({*map(int, FORWARDED), int(signal.SIGPIPE)})) if _SIGNALS in values.open else ()
     names = (*DEFAULT_CAPABILITIES, *values.cap_add)
     process = dataclasses.replace(
         process,
@@ -206,16 +206,11 @@ def warn_of_secrets(values: Values, ui: Ui) -> None:
             )
 
 
-def given_environment(values: Values) -> dict[str, str]:
-    """What --env says; a later one counts."""
-    return _given(values.env)
-
-
 def environment_of(values: Values) -> tuple[str, ...]:
     """PATH and HOME, then what was asked for; a later entry wins."""
     uid = (values.user or (0, 0))[0]
     base = {"PATH": _PATH, "HOME": "/root" if uid == 0 else "/"}
-    return tuple(f"{name}={value}" for name, value in {**base, **_given(values.env)}.items())
+    return tuple(f"{name}={value}" for name, value in {**base, **given_environment(values)}.items())
 
 
 def host_environment(values: Values, document: Document) -> list[bytes]:
@@ -223,7 +218,7 @@ def host_environment(values: Values, document: Document) -> list[bytes]:
     if values.workload is None:
         return []
     variables = {variable.name: variable for variable in document.process.host.environment}
-    given = _given(values.env)
+    given = given_environment(values)
     for name, value in given.items():
         if name not in variables:
             raise UserError(f"--env {name}: the workload document does not let the host set it")
@@ -234,9 +229,10 @@ def host_environment(values: Values, document: Document) -> list[bytes]:
     return [os.fsencode(f"{name}={value}") for name, value in given.items()]
 
 
-def _given(entries: Sequence[str]) -> dict[str, str]:
+def given_environment(values: Values) -> dict[str, str]:
+    """What --env says; a later one counts."""
     result = {}
-    for entry in entries:
+    for entry in values.env:
         name, equals, value = entry.partition("=")
         if not name:
             raise UserError(f"--env {entry!r} has no name")

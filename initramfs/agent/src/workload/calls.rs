@@ -4,6 +4,7 @@
 //! What a workload document says of the system calls that a process may make.
 
 use crate::process::command::Filter;
+use crate::process::filter::{ALLOW, ERROR};
 use crate::process::rules::{Argument, Rule, Rules, OPERATORS};
 use crate::workload::fields::{Fields, Read};
 use crate::workload::json::Value;
@@ -16,8 +17,7 @@ const MAX_COST: usize = 4_000;
 
 /// What the kernel does, by name; include/uapi/linux/seccomp.h.
 const ACTIONS: [(&str, u32); 4] =
-    [("allow", 0x7fff_0000), ("kill", 0x8000_0000), ("log", 0x7ffc_0000), ("trap", 0x0003_0000)];
-const ERROR: u32 = 0x0005_0000;
+    [("allow", ALLOW), ("kill", 0x8000_0000), ("log", 0x7ffc_0000), ("trap", 0x0003_0000)];
 
 /// The key `seccomp` of a process.
 pub fn read(fields: &mut Fields) -> Read<Filter> {

@@ -6,13 +6,12 @@
 use crate::root::protect::Protected;
 use crate::root::verity::{Verity, MAX_BLOCKS, MAX_LAYERS};
 use crate::workload::fields::{Fields, Read};
-use crate::workload::json;
+use crate::workload::json::{self, MAX_INTEGER};
 use crate::workload::process::{self, Process};
 use crate::workload::sha256;
 
 pub const MAX_BYTES: usize = 1 << 20;
 const VERSION: u64 = 1;
-const MAX_INTEGER: u64 = (1 << 53) - 1;
 pub const FEW: usize = 64;
 const MAX_FILE: u64 = 1_000_000;
 

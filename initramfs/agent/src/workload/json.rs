@@ -7,7 +7,7 @@
 
 /// No document needs more levels.
 const MAX_DEPTH: u32 = 16;
-const MAX_INTEGER: u64 = (1 << 53) - 1;
+pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
