@@ -244,6 +244,7 @@ def test_headers_for_all_members_leave_nothing_behind() -> None:
     reading = tar_reader.members(stream, end=len(stream.getvalue()), where="layer.tar")
     assert next(reading).uid == 7
     assert isinstance(reading, GeneratorType)
+    assert reading.gi_frame is not None
     assert reading.gi_frame.f_locals["everywhere"] == {b"uid": b"7"}
 
 
