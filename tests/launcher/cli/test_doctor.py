@@ -48,7 +48,9 @@ def test_doctor_says_what_is_missing(out: Out, call: Call, standin: Path, monkey
     assert answer.status == 1
     lines = answer.out.splitlines()
     verdict = next(i for i, line in enumerate(lines) if line.startswith("no  verdict"))
-    assert lines[verdict].endswith("mode snp: no guest can run here")
+    assert lines[verdict].endswith(
+        "mode snp: no guest can run here; `doctor --unprotected` asks for one without protection"
+    )
     assert "/dev/sev: No such device" in [line.strip() for line in lines[verdict + 1 :]]  # each on its own line
     answer = call("doctor", "--unprotected", "--quiet", "--config", out.config, "--qemu", standin)
     assert answer.status == 0

@@ -103,6 +103,9 @@ def test_a_document_is_checked_and_explained(call: Call, tmp_path: Path, made: C
     assert "\n  stdin: the host writes" in answer.out
     path.write_text(json.dumps(document.value(), indent=2))
     assert "not in canonical form" in call("workload", path).one_line()
+    empty = tmp_path / "empty.json"
+    empty.write_bytes(b"")
+    assert call("workload", empty).one_line().endswith("empty.json: is empty")
     assert call("workload", path, "--canonical").out.encode() == document.data
     path.write_text(json.dumps(document.value() | {"more": 1}))
     assert "more: is no key" in call("workload", path, "--canonical").one_line()
@@ -232,7 +235,10 @@ def test_another_root_is_noticed_before_the_start(run: Run, tar: Path, tmp_path:
     assert done.returncode == 2
     assert b"the workload document's root is" in done.stderr
     path.write_bytes(Document(root=Verity(root_hash="ab" * 32, salt="", layers=(1,)), process=process).data)
-    assert b"an EROFS image under dm-verity, this is another" in run(options=options, bound=True).stderr
+    assert (
+        b"an EROFS image under dm-verity, this is another; give the root that"
+        in run(options=options, bound=True).stderr
+    )
 
 
 def test_an_agent_that_says_otherwise_is_not_believed(run: Run) -> None:

@@ -61,12 +61,13 @@ def _from_layout(files: Blobs, name: str | None) -> Image:
     if not isinstance(version, dict) or version.get("imageLayoutVersion") != "1.0.0":
         raise UserError("is no OCI layout of version 1.0.0", where=f"{files.where}: oci-layout")
     where = f"{files.where}: index.json"
-    chosen = _one(_named(_entries(files.read_json("index.json"), "manifests", where=where), name), where=where)
+    everything = _entries(files.read_json("index.json"), "manifests", where=where)
+    chosen = _one(_named(everything, name), where=where, among=everything)
     # An index that is one for several platforms; deeper ones nobody writes.
     document, digest = _document(files, chosen, where=where)
     if "manifests" in document:
         found = [entry for entry in _entries(document, "manifests", where=where) if _platform(entry)]
-        document, digest = _document(files, _one(found, where=f"{where}: linux/amd64"), where=where)
+        document, digest = _document(files, _one(found, where=f"{where}: linux/amd64", among=found), where=where)
     config, _ = _document(files, document.get("config"), where=f"{files.where}: manifest")
     layers = tuple(
         _blob(entry, where=f"{files.where}: manifest")[0] for entry in _entries(document, "layers", where=where)
@@ -78,7 +79,7 @@ def _from_saved(files: Blobs, name: str | None) -> Image:
     where = f"{files.where}: manifest.json"
     found = files.read_json("manifest.json")
     entries = [entry for entry in found if name is None or name in (entry.get("RepoTags") or [])]
-    entry = _one(entries, where=where)
+    entry = _one(entries, where=where, among=found)
     layers = entry.get("Layers")
     if (
         not isinstance(entry.get("Config"), str)
@@ -119,11 +120,11 @@ def _platform(entry: dict[str, Any]) -> bool:
     return isinstance(platform, dict) and (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
 
 
-def _one(entries: list[dict[str, Any]], *, where: str) -> dict[str, Any]:
+def _one(entries: list[dict[str, Any]], *, where: str, among: list[dict[str, Any]]) -> dict[str, Any]:
     if len(entries) == 1:
         return entries[0]
-    names = sorted({str(name) for entry in entries for name in _names(entry)})
-    hint = f"choose with --image: {', '.join(names)[:300]}" if len(entries) > 1 and names else None
+    names = sorted({str(name) for entry in among for name in _names(entry) if name})
+    hint = f"choose with --image: {', '.join(names)[:300]}" if names else None
     raise UserError(f"has {len(entries) or 'no'} images to choose from", where=where, hint=hint)
 
 

@@ -178,8 +178,10 @@ class Link:
 
     def attest(self, data: bytes) -> None:
         """Ask for a report over `data`, 1 to 64 bytes; it comes as `report`, once `attesting` is False again."""
-        if self.attesting or self.stage is not Stage.READY:
-            raise ValueError("no report can be asked for now")
+        if self.stage is not Stage.READY:
+            raise ValueError("the guest is not ready yet, or no more; ask again once its workload runs")
+        if self.attesting:
+            raise ValueError("another report is being made; ask again")
         self.attesting, self.report = True, None
         self.outgoing += protocol.frame(protocol.Kind.ATTEST, payload=data)
 

@@ -99,7 +99,8 @@ def run(values: Values, ui: Ui) -> int:
         mode = config.sev.mode if config is not None else asked.mode or Mode.SNP
         reasons += obstacles(facts, mode) if firmware is None else reasons_against(facts, mode, qemu, firmware)
     what = "unprotected" if asked.unprotected else f"mode {config.sev.mode if config else asked.mode or 'snp'}"
-    report.add("verdict", not reasons, f"{what}: {'no' if reasons else 'a'} guest can run here")
+    further = "; `doctor --unprotected` asks for one without protection" if reasons and not asked.unprotected else ""
+    report.add("verdict", not reasons, f"{what}: {'no' if reasons else 'a'} guest can run here{further}")
     _print(report, as_json=values.json, what=what, reasons=reasons)
     return 1 if reasons else 0
 

@@ -39,7 +39,8 @@ exit status of run: that of the command; 128+N when signal N ended it; 126 it ca
 
 def overview() -> str:
     """What `sev-launch --help` prints."""
-    commands = "".join(f"  {name:<8}{text}\n" for name, text in COMMANDS.items())
+    width = max(map(len, COMMANDS)) + 2
+    commands = "".join(f"  {name:<{width}}{text}\n" for name, text in COMMANDS.items())
     return (
         f"usage: {NAME} COMMAND [options]     ({NAME} COMMAND --help tells more)\n"
         f"       {NAME} --source DIR          unpack the program's source\n\n"

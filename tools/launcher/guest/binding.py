@@ -18,6 +18,7 @@ from tools.sev.workload.canonical import DOCUMENT_MAX, decode
 from tools.sev.workload.document import Document, Tar, Verity
 
 _CHUNK = 1 << 20
+_OTHER_ROOT = "give the root that the document was made of, or make the document anew with `sev-launch workload`"
 
 
 class Unbound:
@@ -102,11 +103,12 @@ def check_root(document: Document, image: Rootfs, *, where: str) -> None:
     wanted = document.root
     if isinstance(wanted, Tar) is not (image.kind is RootKind.TAR):
         kind = "a tar" if isinstance(wanted, Tar) else "an EROFS image under dm-verity"
-        raise UserError(f"the workload document's root is {kind}, this is another", where=where)
+        raise UserError(f"the workload document's root is {kind}, this is another", where=where, hint=_OTHER_ROOT)
     if isinstance(wanted, Verity):
         verity_image.check_layers(image.path, wanted, where=where)
         return
     found = _tar_of(image)
     if found != wanted:
         said, this = (f"{tar.length} bytes with SHA-256 {tar.sha256}" for tar in (wanted, found))
-        raise UserError(f"the workload document's root is {said}, this is {this}", where=where)
+        what = f"the workload document's root is {said}, this is {this}"
+        raise UserError(what, where=where, hint=_OTHER_ROOT)

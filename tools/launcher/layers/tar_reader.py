@@ -73,7 +73,8 @@ def members(stream: BinaryIO, *, end: int, where: str) -> Iterator[Member]:
                 raise UserError("ends behind an extended header", where=where)
             return
         if not is_header(block):
-            raise UserError(f"is damaged: no header at byte {at}", where=where)
+            what = "is damaged" if at else "is no tar, or damaged"
+            raise UserError(f"{what}: no header at byte {at}", where=where)
         header = _Header(block, at=at, where=where)
         kind, size = header.kind, header.number(124, 136)
         at += BLOCK

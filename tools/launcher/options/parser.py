@@ -169,6 +169,9 @@ def _positional(syntax: Syntax, loose: list[str], values: Values, known: "dict[s
     # A dash alone, and what looks like a negative number, is no misspelt option.
     dashed = [word for word in loose if word.startswith("-") and not word[1:2].isdigit() and word != "-"]
     taken = [] if one is None else [word for word in loose if word not in dashed]
+    if syntax.workload and one is None and loose and loose[0] not in dashed:
+        what = f"unrecognized arguments: {' '.join(loose)[:200]}"
+        raise UserError(f"{what} (what runs in the guest stands behind --)")
     rest = dashed or ([] if one is not None and one.many else loose[0 if one is None else 1 :])
     if rest:
         hint = suggestion(rest[0].partition("=")[0], [*known, "--help"])

@@ -26,7 +26,9 @@ def encode(value: Any) -> bytes:
 def decode(data: bytes, *, where: str, canonical: bool = True) -> Any:
     """The value that `data` writes; FormatError when it is not in the one form, or (`canonical` False) no JSON."""
     if len(data) > DOCUMENT_MAX:
-        raise FormatError(f"larger than {DOCUMENT_MAX} bytes", where=where)
+        raise FormatError(f"larger than {DOCUMENT_MAX} bytes", where=where, hint="is this the right file?")
+    if not data.strip():
+        raise FormatError("is empty", where=where)
     try:
         value = json.loads(
             data.decode(),
@@ -42,7 +44,7 @@ def decode(data: bytes, *, where: str, canonical: bool = True) -> Any:
     except RecursionError:
         raise FormatError(f"is nested deeper than {DEPTH_MAX} levels", where=where) from None
     except ValueError as error:
-        raise FormatError(f"is no such JSON: {error}", where=where) from None
+        raise FormatError(f"is not the JSON of a document: {error}", where=where) from None
     if canonical and again != data:
         at = next((i for i, (a, b) in enumerate(zip(again, data, strict=False)) if a != b), min(len(again), len(data)))
         raise FormatError(f"is not in canonical form, from byte {at} on", where=where, hint=_HINT)
