@@ -193,7 +193,8 @@ impl Agent {
             if self.reporter.as_ref().is_some_and(|reporter| reporter.pid == pid) {
                 return Err(Failure::new(Code::Internal, "the process that asks for reports ended"));
             }
-            if let Some(process) = self.processes.values_mut().find(|process| process.pid == pid) {
+            // Not one that has ended and waits for the host: its number may be another's by now.
+            if let Some(process) = self.processes.values_mut().find(|process| process.is(pid)) {
                 process.reaped(Exit::from_wait_status(status));
             }
         }

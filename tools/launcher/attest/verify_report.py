@@ -117,7 +117,7 @@ def _report_data(report: Report, options: Values, document: Document | None) -> 
         if document is not None and not _asks(document, domain):
             return failed(name, f"{said}; this document gives the {domain} no report with a domain in it")
         said_of = {
-            Domain.WORKLOAD: "the workload asked, over this nonce",
+            Domain.WORKLOAD: "a program of the container asked, over this nonce",
             Domain.HOST: "the host asked, over this nonce",
         }
         otherwise = f"{said}, expected {wanted.hex()}: not this nonce, or somebody else than the {domain} asked"

@@ -138,6 +138,11 @@ impl Process {
             .ok_or_else(|| Failure::protocol(format!("WINDOW beyond the limit for process {}", self.id)))
     }
 
+    /// Whether it is the running process of that number.
+    pub fn is(&self, pid: i32) -> bool {
+        self.pid == pid && self.ended.is_none()
+    }
+
     /// Sends a signal, unless the process is known to have ended (its number may be another's by now).
     pub fn signal(&self, number: i32) {
         if self.ended.is_none() {
