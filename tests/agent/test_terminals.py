@@ -36,6 +36,8 @@ def test_terminals_and_who_says_how_large_they_are(bound: Bound, root: Tar) -> N
         guest.send(guest_kit.RUN, 4, guest_kit.run_entry(entry=2))
         guest.send(guest_kit.RUN, 5, guest_kit.run_entry(entry=3))
         results = guest.collect_all(range(1, 6), until=b"30 100\r\n")
+        # What is typed before a program has spoken is echoed before it.
+        guest.collect_all(range(1, 6), results=results, until=b"24 80\r\n")
         resize(guest, 3, 9, 9)
         guest.send(guest_kit.STDIN, 3, b"no\r")
         resize(guest, 1, 40, 120)
