@@ -65,11 +65,13 @@ def blocks(repository: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def programs(project: Project, host_tool: Callable[..., Path]) -> Path:
+def programs(project: Project, host_tool: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the pinned programs that the page names."""
     trees = {"mkfs.erofs": "boot", "veritysetup": "boot", "zstd": "build", "git": "lint"}
-    folders = {host_tool(name, project.trees.ensure(tree)).parent for name, tree in trees.items()}
-    return folders.pop()
+    folder = tmp_path_factory.mktemp("programs")
+    for name, tree in trees.items():
+        (folder / name).symlink_to(host_tool(name, project.trees.ensure(tree)))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,6 @@ def test_a_container_image_from_its_digest_to_the_verdict(built: Site, repositor
     assert len(digests) == 2
     assert digests[0] == digests[1]
     assert answer.startswith(f"image      {json.loads(layout.files['index.json'])['manifests'][0]['digest']}\n")
-    assert "reports: " in answer
     script = "rm -r app\n" + commands_of(repository, "From an image's digest")
     run = verified(built, script, digests[0], Root())
     assert good(run()).endswith("\nverified\n")

@@ -72,6 +72,8 @@ class Backend:
 
     def check(self) -> None:
         """BuildError when the device itself has failed."""
+        if self._connection is not None and self._connection.fileno() < 0:
+            self._thread.join(_JOIN)  # the session is over, and about to say why
         if self._failure is not None:
             kind = type(self._failure).__name__
             raise BuildError(f"the device failed by itself: {kind}: {self._failure}") from self._failure
