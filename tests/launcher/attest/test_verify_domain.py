@@ -48,7 +48,8 @@ def test_the_domain_that_was_asked_for(desk: Desk, out: Out, file: Path, domain:
     words = ("--workload", file, "--nonce", NONCE.hex(), "--domain", domain)
     outcome = desk.verify(asked(out, BOTH, Domain(domain)), *words, without=WITHOUT)
     assert (outcome.status, outcome.failed) == (0, [])
-    assert outcome.detail("report data") == f"the {domain} asked, over this nonce"
+    who = {"workload": "a program of the container", "host": "the host"}[domain]
+    assert outcome.detail("report data") == f"{who} asked, over this nonce"
     for other in set(Domain) - {Domain(domain)}:
         outcome = desk.verify(asked(out, BOTH, other), *words, without=WITHOUT)
         assert (outcome.status, outcome.failed) == (1, ["report data"])

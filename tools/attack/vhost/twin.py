@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from tools.attack.guests.monitor import Monitor
-from tools.attack.vhost.ring import DESCRIPTOR, NEXT
+from tools.attack.vhost.ring import DESCRIPTOR
 from tools.pipeline.base.errors import BuildError
 
 _LIMIT = 120.0  # seconds without an answer
@@ -113,14 +113,6 @@ class Twin:
         address, _, _, _ = DESCRIPTOR.unpack(self.read(queue.table + DESCRIPTOR.size * head, DESCRIPTOR.size))
         self.write(address, data)
         self.complete(queue, head, len(data) if length is None else length)
-
-    def endless(self, queue: Queue) -> None:
-        """Every descriptor of the table says that another one follows."""
-        data = bytearray(self.read(queue.table, DESCRIPTOR.size * queue.size))
-        for at in range(0, len(data), DESCRIPTOR.size):
-            address, length, flags, following = DESCRIPTOR.unpack_from(data, at)
-            DESCRIPTOR.pack_into(data, at, address, length, flags | NEXT, following)
-        self.write(queue.table, bytes(data))
 
     def interrupt(self) -> None:
         """The device's message-signalled interrupt."""
