@@ -21,6 +21,7 @@ from tests.launcher.attest.verify_kit import NONCE, Root
 from tests.launcher.bundle.image_kit import Layout
 from tools.pipeline.guest import patches
 from tools.pipeline.tasks.project import Project
+from tools.sev.agent.report_data import Domain, report_data
 
 HEADER = """\
 Subject: virtio_ring: for a test
@@ -127,7 +128,7 @@ def test_a_patch(site: Site, tmp_path: Path) -> None:
 def verified(site: Site, script: str, digest: str, root: Root) -> "Callable[..., subprocess.CompletedProcess[str]]":
     """Runs the page's commands, to be changed by pairs of texts, beside a report that a processor would give."""
     policy = int(re.findall(r"0x[0-9a-f]+", good(site.run("grep '^policy' out/runtime.toml | head -1")))[0], 16)
-    draft = Draft(measurement=bytes.fromhex(digest), policy=policy, report_data=NONCE)
+    draft = Draft(measurement=bytes.fromhex(digest), policy=policy, report_data=report_data(Domain.WORKLOAD, NONCE))
     files = {"report.bin": draft.raw(root.leaf_key), "nonce": NONCE, "vcek.der": root.vcek().der}
     for name, data in {**files, "ask": root.ask.der, "ark": root.ark.der}.items():
         (site.root / name).write_bytes(data)
