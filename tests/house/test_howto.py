@@ -162,7 +162,7 @@ def test_a_root_with_verity_from_the_image_to_the_verdict(built: Site, repositor
     run = verified(built, script, digest, Root())
     assert good(run()).endswith("\nverified\n")
     # The control: the digests of launch-digests.json are for unbound guests.
-    refused = run("--workload workload.json", "--unbound")
+    refused = run("--workload workload.json --nonce @nonce --domain workload", "--unbound --report-data @nonce")
     assert refused.returncode == 1
     assert "FAILED       launch digest" in refused.stdout
 
