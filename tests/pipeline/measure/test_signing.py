@@ -257,7 +257,7 @@ def test_mistakes(checkout: Checkout) -> None:
         (["--key", "/no/such"], "/no/such: cannot be read: No such file or directory"),
         (["--key", "pyproject.toml"], "holds no private key in PEM; make one with openssl ecparam"),
         ([*key, "--author-key", "/dev/null"], "/dev/null: is not a regular file"),
-        ([*key, "--profile", "x"], "--profile: 'x' is none of: builtin, debug, production"),
+        ([*key, "--profile", "x"], "--profile: 'x' is none of: builtin, debug, kata, production"),
         ([*key, "--vcpus", "0"], "--vcpus: '0' is no whole number from 1 to 255"),
         ([*key, "--vcpus", "256"], "--vcpus: '256' is no whole number from 1 to 255"),
         ([*key, "--svn", "-1"], "--svn: '-1' is no whole number from 0 to 4294967295"),
