@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import copy_all
+from tools.pipeline.tasks.project import Project
 
 # Runs a command of ours under an audit hook (Python, sys.addaudithook) that notes every file that is opened.
 _AUDITED = """
@@ -55,10 +56,11 @@ def listed(root: Path, folder: str = "out") -> set[str]:
     return set(json.loads((root / folder / "manifest.json").read_bytes())["inputs"]["files"])
 
 
-def test_everything_that_is_opened_is_listed(checkout: Path) -> None:
+def test_everything_that_is_opened_is_listed(checkout: Path, project: Project) -> None:
     """For all profiles at once: the graph is made of all recipes, whichever profile is built."""
-    found = opened(checkout, "artifacts:production", "artifacts:debug", "artifacts:builtin")
-    declared = listed(checkout) | listed(checkout, "out-debug") | listed(checkout, "out-builtin")
+    profiles = project.recipes.profiles
+    found = opened(checkout, *(f"artifacts:{profile.name}" for profile in profiles))
+    declared = set().union(*(listed(checkout, project.out(profile).name) for profile in profiles))
     assert found - declared - _COMPARED == set()
     assert {"recipes/guest.toml", "initramfs/manifest.toml", "initramfs/agent/src/main.rs"} <= found
 
