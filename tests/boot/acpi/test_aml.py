@@ -18,7 +18,7 @@ def test_an_undefended_kernel_obeys(undefended: Side, iasl: Path, tmp_path: Path
     tried = memory.attempt(undefended, tmp_path, iasl)
     assert tried.ran
     assert all(tried.made(letter) for letter in KINDS)
-    assert tried.changed >= set("FBESTDn")
+    assert tried.changed >= set("FBESTDN")
     assert tried.command_line
 
 
@@ -27,7 +27,7 @@ def test_the_shipped_kernel_refuses(shipped: Side, iasl: Path, tmp_path: Path) -
     tried = memory.attempt(shipped, tmp_path, iasl)
     assert tried.ran
     assert {letter for letter in KINDS if tried.made(letter)} == set("tnh")
-    assert tried.changed == {"n"}
+    assert not tried.changed
     assert not tried.command_line
     assert tried.boot.find(MARKER.encode())
 

@@ -22,8 +22,9 @@ KINDS = {
     "T": "ACPI tables, written",
     "D": "a table by its name (DataTableRegion), written",
     "t": "ACPI tables, read",
-    "n": "ACPI NVS, written",
-    "h": "a device's registers, read",
+    "N": "ACPI NVS, written: a table whose length AML changes may lie there",
+    "n": "ACPI NVS, read",
+    "h": "a device's registers, read and written",
 }
 """What each letter tries. Those in capitals must be refused, the others must not."""
 
@@ -76,8 +77,10 @@ def accesses(side: Side) -> list[Access]:
         # Its own table; the length in the header is four bytes of it like any others.
         Access(letter="D", address=_OEM_REVISION, value=_NEW, space=aml.OWN_TABLE),
         Access(letter="t", address=tables.start, value=None),
-        Access(letter="n", address=nvs.start + 0x40000, value=_NEW),
-        Access(letter="h", address=_HPET, value=None, bits=32),
+        Access(letter="N", address=nvs.start + 0x40000, value=_NEW),
+        Access(letter="n", address=nvs.start, value=None),
+        # Its capabilities, which writing does not change.
+        Access(letter="h", address=_HPET, value=0, bits=32),
     ]
 
 
