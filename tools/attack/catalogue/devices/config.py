@@ -41,6 +41,7 @@ _BESIDE = {
     "spare-topologies": (_TOPOLOGY, "adds disks whose topology overflows: exponents of 31 and 255"),
     "spare-limits": (_LIMITS, "adds disks with nonsense for discard and write zeroes, and one with every feature"),
     "spare-capacities": (_CAPACITIES, "adds disks of 0, 64, 2^63, 2^64 - 1 sectors"),
+    "spare-cache-mode": (["cache-no-such"], "adds a disk whose cache mode is 255, which is none"),
 }
 
 
@@ -75,10 +76,3 @@ def attacks() -> Iterator[Attack]:
             control=HONEST,
             parts=_PARTS,
         )
-    yield Attack(
-        name="spare-cache-mode",
-        host="adds a disk whose cache mode is 255, which is none (vhost-user disks)",
-        attempt=partial(attempt, kind=Disk, spare=["cache-no-such"], look=_LOOK),
-        control=HONEST,
-        parts=_PARTS,
-    )

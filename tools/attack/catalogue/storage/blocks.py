@@ -22,7 +22,6 @@ from tools.pipeline.base.errors import BuildError
 
 BLOCK = 4096
 Change = Callable[[Lab, bytearray, Disk], None]
-_HOSTS = b"FROM the container's root\n"
 _CONTROL = Undefended(what="an agent whose dm-verity ignores corruption", target=ignoring_corruption)
 
 
