@@ -94,6 +94,9 @@ impl Agent {
             files: Vec::new(),
             reports: true,
             protected: Protected::default(),
+            folders: Vec::new(),
+            sysctls: Vec::new(),
+            ethernet: false,
         })
     }
 
@@ -105,12 +108,19 @@ impl Agent {
 
     fn spawn(&mut self, id: u32, request: Result<Spawn, Failure>) -> Result<(), Failure> {
         self.take_id(id)?;
-        if matches!(self.authority, Authority::Document(_)) {
-            let why = refused("the workload document says what runs: no process of the host's choice");
-            return self.refuse(id, kind::SPAWN, &why);
+        let allowed = match &self.authority {
+            Authority::Document(bound) => bound.opens_commands(),
+            _ => Ok(()),
+        };
+        if self.refusing(id, kind::SPAWN, allowed)?.is_none() {
+            return Ok(());
         }
         let started = request.and_then(|Spawn { stdin_at_end, size, command }| {
-            self.start(id, process::Process { command, doors: Doors::all() }, stdin_at_end, size)
+            let process = match &self.authority {
+                Authority::Document(bound) => bound.command(command),
+                _ => process::Process { command, doors: Doors::all() },
+            };
+            self.start(id, process, stdin_at_end, size)
         });
         self.started(id, started);
         Ok(())

@@ -229,8 +229,8 @@ pub fn block_signals() -> io::Result<()> {
     }
 }
 
-/// An empty signal mask, default dispositions and umask 022, as a new process expects them.
-pub fn reset_signals_and_umask() -> io::Result<()> {
+/// An empty signal mask and default dispositions, as a new process expects them.
+pub fn reset_signals() -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler; the set is initialised by sigemptyset before use.
     unsafe {
         for signal in 1..=64 {
@@ -239,15 +239,14 @@ pub fn reset_signals_and_umask() -> io::Result<()> {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()))?;
-        libc::umask(0o022);
     }
     Ok(())
 }
 
-/// Sets the umask to 0 for code that creates files with exact modes.
-pub fn clear_umask() {
+/// 0 is for code that creates files with exact modes.
+pub fn set_umask(mask: u32) {
     // SAFETY: no preconditions.
-    unsafe { libc::umask(0) };
+    unsafe { libc::umask(mask) };
 }
 
 /// A descriptor that becomes readable when a child has ended. SIGCHLD has to be blocked.

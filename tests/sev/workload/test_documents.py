@@ -105,7 +105,8 @@ def test_every_opening_is_named(repository: Path) -> None:
     whole = reader.parse(next(iter(documents(repository)))[2], where="doc")
     names = [line.partition(":")[0] for line in openings(whole)]
     assert names == [
-        "stdin", "environment", "signals", "output", "exec health", "files", "host name", "attest", "refusals",
+        "stdin", "environment", "signals", "output", "exec health", "files", "folders", "shared", "network",
+        "host name", "attest", "refusals",
     ]  # fmt: skip
     raw = openings(dataclasses.replace(whole, host_reports=False, reports="raw"))
     assert [line.partition(":")[0] for line in raw] == [*names[:-2], "reports", "refusals"]

@@ -5,6 +5,7 @@
     canonical    JSON in its one form
     document     what a document says, as plain values; its bytes and digest
     calls        a filter of system calls
+    engines      what container engines give a process by default, by name
     fields       strict reading of one JSON object
     reader       from bytes to a document, or to one line that says what is wrong
     openings     what a document leaves to the host, in plain words

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A filter of system calls that a workload document spells out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,28 @@ class Calls:
     def value(self) -> dict[str, Any]:
         """As the document has it."""
         return {"default": self.default, "rules": [rule.value() for rule in self.rules]}
+
+
+def gathered(default: str | int, rules: Iterable[Rule]) -> Calls:
+    """What rules like an engine's come to, in one form: those with arguments as they come, then, by action, the others.
+
+    As libseccomp takes them one after the other: what says the same as `default` is passed over; of two that hold
+    whatever the arguments the first one counts, and beside it none with arguments does.
+    """
+    found = [rule for rule in rules if rule.action != default]
+    plain: dict[int, str | int] = {}
+    for rule in found:
+        for call in rule.calls if not rule.arguments else ():
+            plain.setdefault(call, rule.action)
+    with_arguments: dict[tuple[tuple[Argument, ...], str | int], set[int]] = {}
+    for rule in found:
+        left = {call for call in rule.calls if rule.arguments and call not in plain}
+        if left:
+            with_arguments.setdefault((rule.arguments, rule.action), set()).update(left)
+    some = [Rule(calls=tuple(sorted(c)), arguments=a, action=action) for (a, action), c in with_arguments.items()]
+    actions = sorted(set(plain.values()), key=lambda action: (isinstance(action, int), action))
+    others = [Rule(calls=tuple(sorted(c for c, a in plain.items() if a == one)), action=one) for one in actions]
+    return Calls(default=default, rules=(*some, *others))
 
 
 def read(fields: Fields) -> bool | Calls:

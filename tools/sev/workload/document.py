@@ -3,13 +3,14 @@
 """What a workload document says, as plain values; docs/workload.md explains each."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tools.sev.workload import canonical
 from tools.sev.workload.calls import Calls
+from tools.sev.workload.engines import ENGINES
 
 VERSION = 1
 UNLIMITED = "unlimited"
@@ -17,6 +18,8 @@ LAYERS_MAX = 127
 """What container engines allow, too."""
 FILE_MAX = 1_000_000
 """Bytes of a file that a host may supply."""
+FOLDERS_MAX = 16
+"""Each is a device of the guest, and a bus has few places."""
 CAPABILITIES = (
     "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
     "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
@@ -39,6 +42,8 @@ GRAMMARS = {
     "line": "any text without control characters",
 }
 """What the value of a variable may be that the host sets: the name in the document, and in words."""
+NETWORKS = ("none", "ethernet")
+"""What the guest is connected to; addresses and routes of an ethernet come from its host."""
 REPORTS = {
     "none": "the workload gets no attestation reports",
     "socket": "any process asks the agent, at a socket",
@@ -169,11 +174,17 @@ class Rlimit:
         return {"hard": hard, "name": self.name, "soft": soft}
 
 
+def _named(found: Any, spelt: Callable[[Any], Any]) -> Any:
+    """An engine's name as it is, anything else spelt out."""
+    return found if isinstance(found, str) else spelt(found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Process:
     """A process and what the host may do to it; `seccomp`: under the agent's filter of system calls, or one of its own.
 
-    `capabilities` None: the default ones as its uid has them.
+    `capabilities` None: the default ones as its uid has them. A string in place of `capabilities`, `rlimits` or
+    `seccomp` names an engine's defaults (engines.py).
     """
 
     argv: tuple[str, ...]
@@ -182,36 +193,42 @@ class Process:
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()
-    capabilities: Capabilities | None = None
+    capabilities: Capabilities | str | None = None
     no_new_privileges: bool = True
-    rlimits: tuple[Rlimit, ...] = ()
-    seccomp: bool | Calls = True
+    rlimits: tuple[Rlimit, ...] | str = ()
+    seccomp: bool | Calls | str = True
     terminal: bool = False
+    umask: int = 0o022
     host: Doors = Doors()
 
     @property
     def sets(self) -> Capabilities:
-        """Its capabilities."""
+        """Its capabilities, spelt out."""
+        if isinstance(self.capabilities, str):
+            return Capabilities.of(ENGINES[self.capabilities].capabilities, uid=self.uid)
         return self.capabilities or Capabilities.of(DEFAULT_CAPABILITIES, uid=self.uid)
 
     def value(self) -> dict[str, Any]:
         """As the document has it."""
         return {
             "argv": list(self.argv),
-            "capabilities": self.sets.value(),
+            "capabilities": self.capabilities if isinstance(self.capabilities, str) else self.sets.value(),
             "cwd": self.cwd,
             "environment": list(self.environment),
             "gid": self.gid,
             "groups": list(self.groups),
             "host": self.host.value(),
             "no_new_privileges": self.no_new_privileges,
-            "rlimits": [limit.value() for limit in self.rlimits],
+            "rlimits": _named(self.rlimits, lambda limits: [limit.value() for limit in limits]),
             "seccomp": self._seccomp(),
             "terminal": self.terminal,
             "uid": self.uid,
+            "umask": f"{self.umask:04o}",
         }
 
     def _seccomp(self) -> str | dict[str, Any]:
+        if isinstance(self.seccomp, str):
+            return self.seccomp
         if isinstance(self.seccomp, Calls):
             return self.seccomp.value()
         return "default" if self.seccomp else "none"
@@ -255,12 +272,37 @@ class SuppliedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostFolder:
+    """A folder or file of the host at `target`: read-only, in `length` bytes of memory; or shared, with `write`.
+
+    `length` is 0 for a shared one, which stays on the host.
+    """
+
+    target: str
+    length: int = 0
+    write: bool = False
+
+    def value(self) -> dict[str, Any]:
+        """As the document has it."""
+        return {"bytes": self.length, "target": self.target, "write": self.write}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sysctl:
+    """A parameter of the kernel's, of those that belong to a container; `name` with dots."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """All of it. `writable`: bytes that may be written to the root, 0 for half of the RAM.
 
     `reports` is one of REPORTS; `host_reports`: the host may ask for some of its own, never beside "raw".
     `end_on_refusal`: what the host must not do ends the guest.
-    `masked_paths` are not seen, `read_only_paths` and with `read_only_root` the root not written to.
+    `masked_paths` are not seen, `read_only_paths` and with `read_only_root` the root not written to; a string names an
+    engine's. `host_exec`: the host may start any command in the container. `network` is one of NETWORKS.
     """
 
     root: Tar | Verity
@@ -268,14 +310,18 @@ class Document:
     exec: tuple[Exec, ...] = ()
     mounts: tuple[Mount, ...] = ()
     files: tuple[SuppliedFile, ...] = ()
+    folders: tuple[HostFolder, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+    network: str = "none"
     hostname: str = "sev-guest"
     host_names_it: bool = False
     writable: int = 0
-    masked_paths: tuple[str, ...] = ()
-    read_only_paths: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] | str = ()
+    read_only_paths: tuple[str, ...] | str = ()
     read_only_root: bool = False
     reports: str = "none"
     host_reports: bool = False
+    host_exec: bool = False
     end_on_refusal: bool = False
 
     def value(self) -> dict[str, Any]:
@@ -283,21 +329,24 @@ class Document:
         return {
             "exec": [{"count": e.count, "name": e.name, "process": e.process.value()} for e in self.exec],
             "host": {
+                "exec": self.host_exec,
                 "files": [{"bytes": file.length, "target": file.target} for file in self.files],
+                "folders": [folder.value() for folder in self.folders],
                 "hostname": self.host_names_it,
-                "network": False,
+                "network": self.network != "none",
                 "reports": self.host_reports,
             },
             "hostname": self.hostname,
-            "masked_paths": list(self.masked_paths),
+            "masked_paths": _named(self.masked_paths, list),
             "mounts": [mount.value() for mount in self.mounts],
-            "network": "none",
+            "network": self.network,
             "process": self.process.value(),
-            "read_only_paths": list(self.read_only_paths),
+            "read_only_paths": _named(self.read_only_paths, list),
             "read_only_root": self.read_only_root,
             "refusal": "end" if self.end_on_refusal else "continue",
             "reports": self.reports,
             "root": self.root.value(),
+            "sysctls": [{"name": one.name, "value": one.value} for one in self.sysctls],
             "version": VERSION,
             "writable_bytes": self.writable,
         }

@@ -3,7 +3,7 @@
 """Strict reading of one JSON object: every key is read, none is left, each value is of its kind."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from tools.sev.errors import FormatError
@@ -57,6 +57,14 @@ class Fields:
         value = self._take(key)
         if not any(type(value) is type(one) and value == one for one in known):
             raise self.fault(key, f"is none of: {', '.join(str(one).lower() for one in known)}")
+        return value
+
+    def one_of(self, key: str, known: Iterable[str]) -> str | None:
+        """One of these strings where one stands, which is then taken; None where something else does."""
+        value = self._left.get(key)
+        if not isinstance(value, str) or value not in set(known):
+            return None
+        self._take(key)
         return value
 
     def is_table(self, key: str) -> bool:

@@ -3,7 +3,7 @@
 """What a workload document leaves to the host, in plain words."""
 
 from tools.sev.workload.calls import Calls
-from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, REPORTS, Document, Process
+from tools.sev.workload.document import DEFAULT_CAPABILITIES, GRAMMARS, REPORTS, Document, HostFolder, Process
 
 
 def asks_as_anybody(document: Document) -> bool:
@@ -22,6 +22,11 @@ def _becomes_anybody(process: Process) -> bool:
 def openings(document: Document) -> list[str]:
     """A sentence for each thing that the host may do, or learns; every guest's end and times are the host's too."""
     lines = _of_process(document.process, "the workload")
+    if document.host_exec:
+        lines.append(
+            "commands: the host may start any command in the container, as any user, and so read and change whatever "
+            "is in it, and ask for reports in the workload's name"
+        )
     for entry in document.exec:
         times = "once" if entry.count == 1 else f"{entry.count} times"
         command = " ".join(entry.process.argv)
@@ -30,6 +35,12 @@ def openings(document: Document) -> list[str]:
     lines += [
         f"files: the host may supply {file.target}, up to {file.length} bytes of any content" for file in document.files
     ]
+    lines += [_of_folder(folder) for folder in document.folders]
+    if document.network != "none":
+        lines.append(
+            "network: the host carries all traffic, sees it, may change it and make up its own; it says which "
+            "addresses and routes the guest has"
+        )
     if document.host_names_it:
         lines.append("host name: the host chooses it")
     if document.host_reports:
@@ -39,6 +50,16 @@ def openings(document: Document) -> list[str]:
     if not document.end_on_refusal:
         lines.append("refusals: the guest goes on after one, so the host may try again and again")
     return lines
+
+
+def _of_folder(folder: HostFolder) -> str:
+    if folder.write:
+        return (
+            f"shared: {folder.target} lies with the host, which reads and changes it at any time; the kernel trusts it"
+        )
+    return (
+        f"folders: the host may supply {folder.target}, a folder or file of up to {folder.length} bytes of any content"
+    )
 
 
 def _of_process(process: Process, who: str) -> list[str]:
@@ -64,6 +85,8 @@ def _of_process(process: Process, who: str) -> list[str]:
         lines.append(f"container: {who} can leave it, and so ask for reports in the host's name")
     if isinstance(process.seccomp, Calls):
         lines.append(f"seccomp: {who} has a filter of system calls of its own, see the document")
+    elif isinstance(process.seccomp, str):
+        lines.append(f"seccomp: {who} has the filter of system calls that {process.seccomp} has by default")
     elif not process.seccomp:
         lines.append(f"seccomp: {who} may make any system call")
     if not process.no_new_privileges:

@@ -13,8 +13,10 @@ from tools.sev.workload.document import (
     CAPABILITIES,
     DEFAULT_CAPABILITIES,
     FILE_MAX,
+    FOLDERS_MAX,
     GRAMMARS,
     LAYERS_MAX,
+    NETWORKS,
     REPORTS,
     RLIMITS,
     VERSION,
@@ -22,14 +24,17 @@ from tools.sev.workload.document import (
     Document,
     Doors,
     Exec,
+    HostFolder,
     Mount,
     Process,
     Rlimit,
     SuppliedFile,
+    Sysctl,
     Tar,
     Variable,
     Verity,
 )
+from tools.sev.workload.engines import ENGINES
 from tools.sev.workload.fields import Fields
 
 ENTRIES_MAX = 4096
@@ -43,6 +48,8 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 _HOSTNAME = r"[A-Za-z0-9.-]{1,64}"
 _FOLDER = r"/|(/[^/]+)+"
 _RESERVED = ("/proc", "/sys", "/dev")
+_SYSCTL = r"(net|fs\.mqueue)(\.[A-Za-z0-9_-]+)+|kernel\.(shm[a-z_]*|msg[a-z_]*|sem|domainname)"
+_SYSCTL_VALUE = r"[\x20-\x7e]{0,256}"
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  in the guest
 
 
@@ -64,18 +71,23 @@ def from_value(value: Any, *, where: str) -> Document:
         exec=top.items("exec", FEW, _exec),
         mounts=top.items("mounts", FEW, _mount),
         files=host.items("files", FEW, _file),
+        folders=host.items("folders", FOLDERS_MAX, _shared),
+        sysctls=top.items("sysctls", FEW, _sysctl),
+        network=top.choice("network", *NETWORKS),
         hostname=top.text("hostname", pattern=_HOSTNAME, says="host name (1 to 64 of A–Z a–z 0–9 . -)"),
         host_names_it=host.flag("hostname"),
         writable=top.integer("writable_bytes", high=INTEGER_MAX),
-        masked_paths=top.rising("masked_paths", FEW, _path),
-        read_only_paths=top.rising("read_only_paths", FEW, _path),
+        masked_paths=_named(top, "masked_paths") or top.rising("masked_paths", FEW, _path),
+        read_only_paths=_named(top, "read_only_paths") or top.rising("read_only_paths", FEW, _path),
         read_only_root=top.flag("read_only_root"),
         reports=top.choice("reports", *REPORTS),
         host_reports=host.flag("reports"),
+        host_exec=host.flag("exec"),
         end_on_refusal=top.choice("refusal", "continue", "end") == "end",
     )
-    top.choice("network", "none")
-    host.choice("network", False)
+    if host.flag("network") is not (document.network != "none"):
+        # Whoever carries a guest's frames says where they come from, too.
+        raise host.fault("network", f"must be {str(document.network != 'none').lower()} beside this network")
     if document.host_reports and document.reports == "raw":
         # Whoever writes REPORT_DATA itself could make a report that says that the host had asked.
         raise host.fault("reports", 'excludes "reports": "raw"')
@@ -84,7 +96,19 @@ def from_value(value: Any, *, where: str) -> Document:
     _distinct(top, "exec", [entry.name for entry in document.exec])
     _distinct(top, "mounts", [mount.target for mount in document.mounts])
     _distinct(host, "files", [file.target for file in document.files])
+    _distinct(host, "folders", [folder.target for folder in document.folders])
+    _ascending(top, "sysctls", [one.name for one in document.sysctls])
     return document
+
+
+def _named(fields: Fields, key: str) -> str | None:
+    """The name of an engine's defaults, where one stands."""
+    return fields.one_of(key, ENGINES)
+
+
+def _ascending(fields: Fields, key: str, names: Sequence[str]) -> None:
+    if list(names) != sorted(set(names)):
+        raise fields.fault(key, "is not sorted by name, or has duplicates")
 
 
 def _distinct(fields: Fields, key: str, names: Sequence[str]) -> None:
@@ -132,11 +156,12 @@ def _process(fields: Fields) -> Process:
         uid=uid,
         gid=fields.integer("gid", high=ID_MAX),
         groups=fields.rising("groups", GROUPS_MAX, lambda item: item.integer("item", high=ID_MAX)),
-        capabilities=_capabilities(fields.table("capabilities"), uid=uid),
+        capabilities=_named(fields, "capabilities") or _capabilities(fields.table("capabilities"), uid=uid),
         no_new_privileges=fields.flag("no_new_privileges"),
-        rlimits=fields.items("rlimits", len(RLIMITS), _rlimit),
-        seccomp=calls.read(fields),
+        rlimits=_named(fields, "rlimits") or fields.items("rlimits", len(RLIMITS), _rlimit),
+        seccomp=_named(fields, "seccomp") or calls.read(fields),
         terminal=fields.flag("terminal"),
+        umask=int(fields.text("umask", pattern=r"0[0-7]{3}", says="umask of four octal digits, the first 0"), 8),
         host=_doors(fields.table("host")),
     )
     fields.close()
@@ -146,9 +171,8 @@ def _process(fields: Fields) -> Process:
         raise fields.fault("argv", "has no program")
     names = [entry.partition("=")[0] for entry in process.environment]
     _distinct(fields, "environment", names + [variable.name for variable in process.host.environment])
-    limited = [limit.name for limit in process.rlimits]
-    if limited != sorted(set(limited)):
-        raise fields.fault("rlimits", "is not sorted by name, or has duplicates")
+    if not isinstance(process.rlimits, str):
+        _ascending(fields, "rlimits", [limit.name for limit in process.rlimits])
     return process
 
 
@@ -246,9 +270,32 @@ def _mount(item: Fields) -> Mount:
 
 def _file(item: Fields) -> SuppliedFile:
     fields = item.table("item")
-    file = SuppliedFile(target=_target(fields), length=fields.integer("bytes", low=1, high=FILE_MAX))
+    file = SuppliedFile(target=_target(fields), length=fields.integer("bytes", high=FILE_MAX))
     fields.close()
     return file
+
+
+def _shared(item: Fields) -> HostFolder:
+    fields = item.table("item")
+    folder = HostFolder(
+        target=_target(fields), length=fields.integer("bytes", high=INTEGER_MAX), write=fields.flag("write")
+    )
+    fields.close()
+    if folder.write is not (folder.length == 0):
+        raise fields.fault(
+            "bytes", "must be 0 for a folder that may be written, which stays on the host, and only then"
+        )
+    return folder
+
+
+def _sysctl(item: Fields) -> Sysctl:
+    fields = item.table("item")
+    one = Sysctl(
+        name=fields.text("name", pattern=_SYSCTL, says="parameter of a container's own (net.*, fs.mqueue.*, IPC)"),
+        value=fields.text("value", pattern=_SYSCTL_VALUE, says="printable ASCII of at most 256 characters"),
+    )
+    fields.close()
+    return one
 
 
 def check_value(variable: Variable, value: str) -> None:

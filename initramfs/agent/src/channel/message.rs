@@ -7,7 +7,7 @@ use std::ffi::CString;
 
 use crate::channel::frame::Frame;
 use crate::failure::{Code, Failure};
-use crate::process::command::{Capabilities, Command};
+use crate::process::command::{Capabilities, Command, USUAL_UMASK};
 use crate::reports::domain::MAX_DATA;
 
 pub const MAGIC: &[u8; 4] = b"SEVA";
@@ -309,8 +309,18 @@ fn spawn(payload: &[u8]) -> Result<Spawn, Failure> {
     check_names(&environment)?;
     let capabilities = Capabilities::unbound(uid);
     let terminal = flags & 1 != 0;
-    let command =
-        Command { argv, environment, cwd, uid, gid, groups, capabilities, terminal, ..Command::default() };
+    let command = Command {
+        argv,
+        environment,
+        cwd,
+        uid,
+        gid,
+        groups,
+        capabilities,
+        terminal,
+        umask: USUAL_UMASK,
+        ..Command::default()
+    };
     Ok(Spawn { stdin_at_end: flags & 2 != 0, size, command })
 }
 

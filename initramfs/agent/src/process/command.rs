@@ -61,9 +61,13 @@ impl Capabilities {
         }
     }
 
-    /// Of a process that the host chooses.
+    /// Of a process that the host of an unbound guest chooses.
     pub fn unbound(uid: u32) -> Self {
-        let bounding = capability_mask(&UNBOUND);
+        Self::of(capability_mask(&UNBOUND), uid)
+    }
+
+    /// What exec leaves when these bound a process: root has them, another uid has none of its own.
+    pub fn of(bounding: u64, uid: u32) -> Self {
         let permitted = if uid == 0 { bounding } else { 0 };
         Self { bounding, permitted, effective: permitted, inheritable: 0, ambient: 0 }
     }
@@ -110,7 +114,11 @@ pub struct Command {
     pub limits: Vec<Limit>,
     /// Whether its standard streams are a terminal of its own.
     pub terminal: bool,
+    pub umask: u32,
 }
+
+/// Where nobody says another.
+pub const USUAL_UMASK: u32 = 0o022;
 
 #[cfg(test)]
 mod tests {

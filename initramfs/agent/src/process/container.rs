@@ -13,12 +13,11 @@ use std::os::fd::OwnedFd;
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
 use crate::process::command::Capabilities;
-use crate::root::mounts;
 use crate::root::protect::{self, Protected};
-use crate::root::rootfs;
-use crate::root::rootfs::Source;
+use crate::root::rootfs::{self, Source};
+use crate::root::{folders, mounts, sysctls};
 use crate::sys::{self, credentials, terminal};
-use crate::workload::document::Mount;
+use crate::workload::document::{Folder, Mount, Sysctl};
 
 /// Relative to the agent's cgroup root; holds every process of the container.
 const CGROUP: &str = "/sys/fs/cgroup/container";
@@ -45,6 +44,10 @@ pub struct Request {
     /// Whether the processor's report interface is there.
     pub reports: bool,
     pub protected: Protected,
+    pub folders: Vec<Folder>,
+    pub sysctls: Vec<Sysctl>,
+    /// Whether there is a network.
+    pub ethernet: bool,
 }
 
 /// The running container as the agent sees it.
@@ -120,13 +123,16 @@ fn set_up(request: &Request) -> Result<(), Failure> {
     sys::unshare(NAMESPACES).context(internal, "namespaces")?;
     let hostname = if request.hostname.is_empty() { DEFAULT_HOSTNAME } else { &request.hostname };
     sys::set_hostname(hostname).context(internal, "host name")?;
+    sysctls::set(&request.sysctls, request.ethernet)?;
     mounts::make_private().context(internal, "private mounts")?;
     rootfs::build(&request.root, request.writable_bytes)?;
+    let opened = folders::open(&request.folders)?;
     std::env::set_current_dir(rootfs::NEW_ROOT).context(Code::Rootfs, rootfs::NEW_ROOT)?;
     mounts::detach_agent().context(internal, "detach")?;
     mounts::enter_working_directory().context(Code::Rootfs, "enter the root")?;
     mounts::container(request.reports)?;
     mounts::of_document(&request.mounts)?;
+    folders::place(opened)?;
     mounts::supplied(&request.files)?;
     protect::apply(&request.protected)
 }

@@ -128,7 +128,8 @@ fn enter(request: &Command, container: &Container, streams: &Streams) -> Result<
     if request.no_new_privileges {
         sys::no_new_privileges().context(what, "no new privileges")?;
     }
-    sys::reset_signals_and_umask().context(what, "signals")?;
+    sys::reset_signals().context(what, "signals")?;
+    sys::set_umask(request.umask);
     if request.no_new_privileges {
         // As late as can be: the filter is the program's, and what comes before need not be in it.
         filter(request)?;

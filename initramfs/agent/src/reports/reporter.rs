@@ -34,7 +34,7 @@ impl Reporter {
     /// that is born into the container's PID namespace.
     pub fn of(document: &Document) -> Result<Option<Self>, Failure> {
         let socket = document.reports == Reports::Socket;
-        if !socket && !document.host_reports {
+        if !socket && !document.host.reports {
             return Ok(None);
         }
         let internal = Code::Internal;

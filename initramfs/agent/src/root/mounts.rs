@@ -72,7 +72,7 @@ const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Where files and devices lie until they are where they belong: no document's file is in /dev.
-const SHELF: &str = "/dev/shm";
+pub const SHELF: &str = "/dev/shm";
 
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("/dev/fd", "/proc/self/fd"),
@@ -89,6 +89,28 @@ pub fn ensure_folder(path: &str, mode: u32) -> io::Result<()> {
         Err(_) if Path::new(path).is_dir() => Ok(()),
         other => other,
     }
+}
+
+/// The same with the folders above it. Inside a root, so that links on the way stay in it.
+pub fn ensure_folders(path: &str) -> io::Result<()> {
+    if Path::new(path).is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+/// A regular file to mount another one on.
+pub fn ensure_file(path: &str) -> io::Result<()> {
+    if !fs::exists(path)? {
+        if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
+            ensure_folders(folder)?;
+        }
+        fs::write(path, "")?;
+    }
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("no regular file"));
+    }
+    Ok(())
 }
 
 fn apply(mounts: &[Mount]) -> io::Result<()> {
@@ -177,7 +199,7 @@ pub fn of_document(mounts: &[Wanted]) -> Result<(), Failure> {
     for Wanted { target, bytes, mode, executable } in mounts {
         let flags = if *executable { libc::MS_NOSUID | libc::MS_NODEV } else { SAFE };
         let data = format!("size={bytes},mode={mode}");
-        ensure_folder(target, 0o755)
+        ensure_folders(target)
             .and_then(|()| sys::mount("tmpfs", target, Some("tmpfs"), flags, Some(&data)))
             .context(Code::Rootfs, target)?;
     }
@@ -200,12 +222,7 @@ pub fn supplied(files: &[(String, Vec<u8>)]) -> Result<(), Failure> {
 fn place(file: &str, target: &str, content: &[u8]) -> io::Result<()> {
     fs::write(file, content)?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o444))?;
-    if !fs::exists(target)? {
-        fs::write(target, "")?;
-    }
-    if !fs::metadata(target)?.is_file() {
-        return Err(io::Error::other("no regular file"));
-    }
+    ensure_file(target)?;
     sys::mount(file, target, None, libc::MS_BIND, None)?;
     sys::mount(file, target, None, libc::MS_BIND | libc::MS_REMOUNT | READ_ONLY, None)
 }

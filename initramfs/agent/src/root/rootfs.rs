@@ -41,14 +41,14 @@ impl Source {
     }
 }
 
-struct Disk {
-    path: String,
-    bytes: u64,
+pub struct Disk {
+    pub path: String,
+    pub bytes: u64,
 }
 
 /// Mounts the root at `NEW_ROOT`. Runs in the container's mount namespace, before the agent's mounts are detached.
 pub fn build(source: &Source, writable_bytes: u64) -> Result<(), Failure> {
-    let disk = find_disk().context(Code::Rootfs, "disk with serial rootfs")?;
+    let disk = find_disk(SERIAL).context(Code::Rootfs, "disk with serial rootfs")?;
     let (Source::Tar { bytes, .. } | Source::Erofs { bytes, .. }) = source;
     if *bytes > disk.bytes {
         return Err(Failure::new(Code::BadValue, "image is longer than the disk"));
@@ -59,7 +59,8 @@ pub fn build(source: &Source, writable_bytes: u64) -> Result<(), Failure> {
             let bytes = if *bytes == 0 { disk.bytes } else { *bytes };
             mount_tmpfs(NEW_ROOT, writable_bytes, libc::MS_NODEV)
                 .context(Code::Rootfs, "tmpfs for the root")?;
-            extract_apart(&disk.path, bytes, sha256.as_ref())
+            let file = File::open(&disk.path).context(Code::Rootfs, &disk.path)?;
+            extract_apart(file, bytes, sha256.as_ref(), NEW_ROOT)
         }
         Source::Erofs { verity, .. } => {
             let layers = match verity {
@@ -71,10 +72,10 @@ pub fn build(source: &Source, writable_bytes: u64) -> Result<(), Failure> {
     }
 }
 
-fn find_disk() -> io::Result<Disk> {
+pub fn find_disk(serial: &str) -> io::Result<Disk> {
     let start = Instant::now();
     loop {
-        if let Some(name) = disk_name()? {
+        if let Some(name) = disk_name(serial)? {
             let path = format!("/dev/{name}");
             let bytes = File::open(&path)?.seek(SeekFrom::End(0))?;
             return Ok(Disk { path, bytes });
@@ -87,7 +88,7 @@ fn find_disk() -> io::Result<Disk> {
 }
 
 /// The one virtio disk with the right serial; two of them are refused, not guessed between.
-fn disk_name() -> io::Result<Option<String>> {
+fn disk_name(wanted: &str) -> io::Result<Option<String>> {
     let mut found = None;
     for entry in fs::read_dir("/sys/block")? {
         let Ok(name) = entry?.file_name().into_string() else { continue };
@@ -95,7 +96,7 @@ fn disk_name() -> io::Result<Option<String>> {
             continue;
         }
         let serial = fs::read_to_string(format!("/sys/block/{name}/serial")).unwrap_or_default();
-        if serial.trim_end_matches(['\n', '\0']) == SERIAL && found.replace(name).is_some() {
+        if serial.trim_end_matches(['\n', '\0']) == wanted && found.replace(name).is_some() {
             return Err(io::Error::other("more than one"));
         }
     }
@@ -139,13 +140,17 @@ fn overlay(layers: &[String], writable_bytes: u64) -> io::Result<()> {
     sys::mount("overlay", NEW_ROOT, Some("overlay"), libc::MS_NODEV, Some(&data))
 }
 
-/// Unpacks the archive in a child that sees nothing but the new root and the open disk.
-fn extract_apart(device: &str, bytes: u64, expected: Option<&[u8; sha256::BYTES]>) -> Result<(), Failure> {
-    let disk = File::open(device).context(Code::Rootfs, device)?;
+/// Unpacks the archive in a child that sees nothing but the folder that it fills and the open disk.
+pub fn extract_apart(
+    disk: File,
+    bytes: u64,
+    expected: Option<&[u8; sha256::BYTES]>,
+    folder: &str,
+) -> Result<(), Failure> {
     let (report, child_report) = sys::pipe().context(Code::Internal, "pipe")?;
     if sys::fork().context(Code::Internal, "fork")?.is_none() {
         let source = disk.take(bytes);
-        let result = enter_jail()
+        let result = enter_jail(folder)
             .map_err(|error| error.to_string())
             .and_then(|()| match expected {
                 None => extract::extract(BufReader::with_capacity(READ_BYTES, source), Path::new("/")),
@@ -183,9 +188,9 @@ fn extract_hashed(source: impl Read, bytes: u64, expected: &[u8; sha256::BYTES])
     unpacked
 }
 
-fn enter_jail() -> io::Result<()> {
-    std::os::unix::fs::chroot(NEW_ROOT)?;
+fn enter_jail(folder: &str) -> io::Result<()> {
+    std::os::unix::fs::chroot(folder)?;
     std::env::set_current_dir("/")?;
-    sys::clear_umask();
+    sys::set_umask(0);
     Ok(())
 }

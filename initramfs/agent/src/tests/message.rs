@@ -108,6 +108,7 @@ fn spawn_fields() {
                 argv: vec![text("sh"), text("-c"), text("")],
                 environment: vec![text("A=b=c"), text("B=")],
                 capabilities: Capabilities::unbound(1000),
+                umask: 0o022,
                 ..Command::default()
             },
         }

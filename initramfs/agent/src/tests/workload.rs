@@ -8,12 +8,12 @@ use std::ffi::CString;
 use super::fuzz::Random;
 use crate::channel::message::{Run, Size};
 use crate::failure::{Code, Failure};
-use crate::process::command::{Capabilities, Filter};
+use crate::process::command::{Capabilities, Command, Filter};
 use crate::root::protect::Protected;
 use crate::root::rootfs::Source;
 use crate::workload::bound::Bound;
 use crate::workload::document;
-use crate::workload::process;
+use crate::workload::process::{self, Doors};
 use crate::workload::sha256;
 
 const CORPUS: &str = include_str!("documents.txt");
@@ -147,6 +147,71 @@ fn the_terminals_size_is_the_hosts_where_it_is_open() {
 }
 
 #[test]
+fn a_command_of_the_hosts_choice_where_it_is_open() {
+    let wanted = |uid| Command {
+        argv: vec![CString::new("sh").unwrap()],
+        uid,
+        terminal: true,
+        capabilities: Capabilities::unbound(uid),
+        ..Command::default()
+    };
+    assert_eq!(code(bound(&whole()).opens_commands()), Some(Code::Refused));
+    let guest = bound(&whole().replace("\"host\":{\"exec\":false", "\"host\":{\"exec\":true"));
+    guest.opens_commands().unwrap();
+    let both = (1 << 5) | 1;
+    for (uid, permitted) in [(0, both), (1000, 0), (7, 0)] {
+        let process = guest.command(wanted(uid));
+        let sets = process.command.capabilities;
+        assert_eq!((sets.bounding, sets.permitted, sets.effective), (both, permitted, permitted), "{uid}");
+        assert_eq!((sets.inheritable, sets.ambient), (0, 0));
+        assert_eq!(process.doors, Doors::all());
+        let expected = Command {
+            capabilities: sets,
+            no_new_privileges: true,
+            filter: Filter::Usual,
+            limits: process.command.limits.clone(),
+            umask: 0o077,
+            ..wanted(uid)
+        };
+        assert_eq!(process.command, expected);
+        assert_eq!(expected.limits.len(), 2);
+    }
+}
+
+#[test]
+fn engines_have_defaults_under_their_names() {
+    let named = |old: &str, new: &str| {
+        let text = whole();
+        assert_eq!(text.matches(old).count(), 1, "{old}");
+        bound(&text.replace(old, new))
+    };
+    let sets = "{\"ambient\":[\"kill\"],\"bounding\":[\"chown\",\"kill\"],\"effective\":[\"kill\"],\
+                \"inheritable\":[\"kill\"],\"permitted\":[\"kill\"]}";
+    let found = named(sets, "\"docker-1\"").run(&request(0, &[])).unwrap().command.capabilities;
+    // Its uid is not root's.
+    assert_eq!((found.bounding.count_ones(), found.permitted), (14, 0));
+    let limits = "[{\"hard\":0,\"name\":\"core\",\"soft\":0},{\"hard\":\"unlimited\",\"name\":\"nofile\",\"soft\":1024}]";
+    let found = named(limits, "\"podman-1\"").run(&request(0, &[])).unwrap().command.limits;
+    assert_eq!(found.iter().map(|limit| limit.soft).collect::<Vec<_>>(), [1 << 20, 1 << 22]);
+    let own = "\"seccomp\":\"default\",\"terminal\":false,\"uid\":1000";
+    for engine in ["docker-1", "docker-2", "podman-1", "podman-2"] {
+        let new = own.replace("default", engine);
+        let Filter::Spelt(rules) = named(own, &new).run(&request(0, &[])).unwrap().command.filter else {
+            panic!()
+        };
+        // What the kernel takes, and execve among what is allowed.
+        assert!(rules.program().len() < 4_096 && rules.rules.iter().any(|rule| rule.calls.contains(&59)));
+        let request = named(
+            "\"masked_paths\":[\"/etc/shadow\",\"/proc/acpi\"]",
+            &format!("\"masked_paths\":\"{engine}\""),
+        )
+        .container(Vec::new())
+        .unwrap();
+        assert!(request.protected.masked.contains(&"/proc/kcore".to_owned()), "{engine}");
+    }
+}
+
+#[test]
 fn grammars() {
     for (allow, good, bad) in [
         ("digits", "0123", "12a"),
@@ -194,7 +259,11 @@ fn files_and_the_host_name() {
     let request = guest.container(b"other".to_vec()).unwrap();
     assert_eq!(request.hostname, b"other");
     assert_eq!(request.files, [("/etc/resolv.conf".to_owned(), vec![7; 4_096])]);
-    assert!(!request.reports && request.mounts.len() == 1);
+    assert!(!request.reports && request.mounts.len() == 1 && request.ethernet);
+    let folders: Vec<_> =
+        request.folders.iter().map(|folder| (folder.target.as_str(), folder.copied)).collect();
+    assert_eq!(folders, [("/data", Some(65_536)), ("/shared", None)]);
+    assert_eq!(request.sysctls.len(), 2);
     let protected = Protected {
         root: true,
         read_only: vec!["/usr".to_owned()],

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use crate::channel::message::{Run, Size};
 use crate::failure::{Code, Failure};
+use crate::process::command::{Capabilities, Command};
 use crate::process::container::Request;
 use crate::reports::reporter::Reporter;
 use crate::root::rootfs::Source;
 use crate::workload::document::{self, Document, Reports, Root};
-use crate::workload::process::{self, Process};
+use crate::workload::process::{self, Doors, Process};
 use crate::workload::sha256;
 
 pub struct Bound {
@@ -48,7 +49,7 @@ impl Bound {
     }
 
     pub fn host_may_attest(&self) -> bool {
-        self.document.host_reports
+        self.document.host.reports
     }
 
     /// The process that asks for reports, where the document has any.
@@ -74,7 +75,7 @@ impl Bound {
     /// The container of the document, with the host's name if it may give one. Takes the files with it.
     pub fn container(&mut self, hostname: Vec<u8>) -> Result<Request, Failure> {
         let document = &self.document;
-        if !hostname.is_empty() && !document.host_names_it {
+        if !hostname.is_empty() && !document.host.names_it {
             return Err(refused("the workload document does not let the host choose the host name"));
         }
         let root = match &document.root {
@@ -93,7 +94,32 @@ impl Bound {
                 .collect(),
             reports: document.reports == Reports::Raw,
             protected: document.protected.clone(),
+            folders: document.folders.clone(),
+            sysctls: document.sysctls.clone(),
+            ethernet: document.ethernet,
         })
+    }
+
+    /// Whether the host may start processes of its choice.
+    pub fn opens_commands(&self) -> Result<(), Failure> {
+        if self.document.host.exec {
+            return Ok(());
+        }
+        Err(refused("the workload document says what runs: no process of the host's choice"))
+    }
+
+    /// A process of the host's choice, under all that holds for the workload.
+    pub fn command(&self, wanted: Command) -> Process {
+        let workload = &self.document.process.command;
+        let command = Command {
+            capabilities: Capabilities::of(workload.capabilities.bounding, wanted.uid),
+            no_new_privileges: workload.no_new_privileges,
+            filter: workload.filter.clone(),
+            limits: workload.limits.clone(),
+            umask: workload.umask,
+            ..wanted
+        };
+        Process { command, doors: Doors::all() }
     }
 
     /// The process that the host may start, once less from now on: also when it then cannot be started.

@@ -21,6 +21,7 @@ const ACTIONS: [(&str, u32); 4] =
 
 /// The key `seccomp` of a process.
 pub fn read(fields: &mut Fields) -> Read<Filter> {
+    fields.spell_out("seccomp");
     let value = fields.take("seccomp")?;
     match &value {
         Value::Text(text) if text == "none" => Ok(Filter::None),

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 
+use crate::workload::engines;
 use crate::workload::json::Value;
 
 /// A table whose keys are taken one by one. `path` is where it stands, for messages.
@@ -75,12 +76,20 @@ impl Fields {
         }
     }
 
-    /// What this agent cannot open.
-    pub fn closed(&mut self, key: &str) -> Read<()> {
-        if self.flag(key)? {
-            return Err(self.fault(key, "not supported by this agent"));
+    /// Puts an engine's defaults in the place of its name, where one stands at `key`.
+    pub fn spell_out(&mut self, key: &str) -> bool {
+        let value = self.items.iter_mut().find_map(|(name, value)| (name == key).then_some(value));
+        let defaults = match &value {
+            Some(Value::Text(name)) => engines::defaults(name, key),
+            _ => None,
+        };
+        match (value, defaults) {
+            (Some(value), Some(defaults)) => {
+                *value = defaults;
+                true
+            }
+            _ => false,
         }
-        Ok(())
     }
 
     /// The place of a text in the list of those that are known.

@@ -6,6 +6,7 @@
 pub mod bound;
 pub mod calls;
 pub mod document;
+pub mod engines;
 pub mod fields;
 pub mod json;
 pub mod process;

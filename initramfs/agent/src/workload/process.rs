@@ -74,24 +74,31 @@ impl Variable {
 
 /// Reads a process.
 pub fn read(mut fields: Fields) -> Read<Process> {
+    fields.spell_out("rlimits");
     let limits = fields.list("rlimits", RLIMITS.len(), |item| limit(item.table("item")?))?;
     let names_of_limits =
         limits.iter().map(|limit| RLIMITS.get(limit.resource as usize).copied().unwrap_or(""));
     if !names_of_limits.is_sorted_by(|one, next| one < next) {
         return Err(fields.fault("rlimits", "not sorted by name, or with duplicates"));
     }
+    let uid = fields.id("uid")?;
     let command = Command {
         argv: fields.list("argv", MAX_ENTRIES, |item| item.c_text("item"))?,
         environment: fields.list("environment", MAX_ENTRIES, assignment)?,
         cwd: CString::new(fields.folder("cwd")?).unwrap_or_default(),
-        uid: fields.id("uid")?,
+        uid,
         gid: fields.id("gid")?,
         groups: fields.rising("groups", MAX_GROUPS, |item| item.id("item"))?,
-        capabilities: capabilities(fields.table("capabilities")?)?,
+        capabilities: if fields.spell_out("capabilities") {
+            Capabilities::of(capability_set(&mut fields, "capabilities")?, uid)
+        } else {
+            capabilities(fields.table("capabilities")?)?
+        },
         no_new_privileges: fields.flag("no_new_privileges")?,
         filter: calls::read(&mut fields)?,
         limits,
         terminal: fields.flag("terminal")?,
+        umask: umask(&mut fields)?,
     };
     if command.argv.first().is_none_or(|program| program.is_empty()) {
         return Err(fields.fault("argv", "no program"));
@@ -114,26 +121,37 @@ pub fn read(mut fields: Fields) -> Read<Process> {
 }
 
 fn capabilities(mut fields: Fields) -> Read<Capabilities> {
-    let mut set = |key: &str| {
-        let names = fields.rising(key, CAPABILITIES.len(), |item| {
-            let name = item.text("item")?;
-            if CAPABILITIES.contains(&name.as_str()) {
-                Ok(name)
-            } else {
-                Err(item.fault("item", "no capability"))
-            }
-        })?;
-        Ok::<u64, String>(capability_mask(&names.iter().map(String::as_str).collect::<Vec<_>>()))
-    };
     let sets = Capabilities {
-        bounding: set("bounding")?,
-        permitted: set("permitted")?,
-        effective: set("effective")?,
-        inheritable: set("inheritable")?,
-        ambient: set("ambient")?,
+        bounding: capability_set(&mut fields, "bounding")?,
+        permitted: capability_set(&mut fields, "permitted")?,
+        effective: capability_set(&mut fields, "effective")?,
+        inheritable: capability_set(&mut fields, "inheritable")?,
+        ambient: capability_set(&mut fields, "ambient")?,
     };
     fields.close()?;
     Ok(sets)
+}
+
+fn capability_set(fields: &mut Fields, key: &str) -> Read<u64> {
+    let names = fields.rising(key, CAPABILITIES.len(), |item| {
+        let name = item.text("item")?;
+        if CAPABILITIES.contains(&name.as_str()) {
+            Ok(name)
+        } else {
+            Err(item.fault("item", "no capability"))
+        }
+    })?;
+    Ok(capability_mask(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+fn umask(fields: &mut Fields) -> Read<u32> {
+    let text = fields.text("umask")?;
+    let octal =
+        text.len() == 4 && text.starts_with('0') && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    octal
+        .then(|| u32::from_str_radix(&text, 8).ok())
+        .flatten()
+        .ok_or_else(|| fields.fault("umask", "no umask of four octal digits"))
 }
 
 /// What stands before the first `=`.
