@@ -75,6 +75,7 @@ def declared(repository: Path) -> list[str]:
     step = launch_digests.step(
         loaded.profile("production"),
         loaded.guest,
+        name="x",
         root=repository,
         files=GUEST.artifacts,
         artifacts=dict.fromkeys(GUEST.artifacts, some),

@@ -79,6 +79,7 @@ class Bench:
         step = templates.runtime(
             profile if cmdline is None else replace(profile, cmdline=cmdline),
             self.recipes.guest,
+            name=profile.name,
             files=FILES,
             artifacts={"kernel": Literal(data=b"kernel"), "firmware": Literal(data=b"firmware!")},
             digests=Literal(data=json.dumps({"configured": {"digests": DIGESTS}}).encode()),
@@ -219,7 +220,7 @@ def test_the_filter_keeps_types(bench: Bench) -> None:
 )
 def test_a_mistake_in_a_template_is_one_line_and_status_2(bench: Bench, template: str, line: str) -> None:
     profile, guest = bench.recipes.profile("production"), bench.recipes.guest
-    step = templates.runtime(profile, guest, files={}, artifacts={}, digests=Literal(data=b"{}"), version="1")
+    step = templates.runtime(profile, guest, name="x", files={}, artifacts={}, digests=Literal(data=b"{}"), version="1")
     step = replace(step, argv=step.argv[:-1])
     status, err = bench.run(step, template)
     assert status == 2

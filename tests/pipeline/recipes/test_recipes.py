@@ -61,6 +61,16 @@ def test_dropins_for_kata_are_asked_for(copied: Path, edit: Edit) -> None:
     assert sample.recipes(copied).profile("production").kata
 
 
+def test_a_second_kernel_is_asked_for(copied: Path, edit: Edit) -> None:
+    """And is one that is built, whoever names it."""
+    edit("recipes/profiles/debug.toml", 'kernel = "b"', 'kernel = "a"')
+    assert sample.recipes(copied).profile("production").network is None
+    edit(PRODUCTION, "schema = 2", 'schema = 2\nnetwork = "b"')
+    loaded = sample.recipes(copied)
+    assert [kernel.name for kernel in loaded.profile("production").kernels] == ["a", "b"]
+    assert [kernel.name for kernel in loaded.kernels] == ["a", "b"]
+
+
 def test_two_profiles_may_use_two_kernel_series() -> None:
     loaded = sample.recipes()
     fragments = tuple(f"recipes/kernel/fragments/{name}.config" for name in ("one", "two", "three"))
@@ -173,6 +183,9 @@ def test_recipes_are_frozen() -> None:
         (PRODUCTION, '"none"', '"vga"', "console: 'vga' is not one of: none, serial"),
         (PRODUCTION, "schema = 2", "schema = 2\nx = 1", "x: unknown key"),
         (PRODUCTION, "schema = 2", "schema = 2\nkata = 1", "kata: must be true or false, not an integer"),
+        (PRODUCTION, "schema = 2", 'schema = 2\nnetwork = "c"', "network: no recipes/kernel/c.toml"),
+        (PRODUCTION, "schema = 2", 'schema = 2\nnetwork = "a"', "network: 'a' is the profile's kernel already"),
+        (PRODUCTION, '"beside"', '"builtin"\nnetwork = "b"', "network: a second kernel takes the initramfs from"),
         (PRODUCTION, '"beside"', '"builtin"\nkata = true', "kata: a kernel that brings an agent of its own is none"),
     ],
 )  # fmt: skip

@@ -47,14 +47,16 @@ def test_the_profiles(shipped: Recipes) -> None:
     assert cmdlines["production"] == "panic=-1 quiet loglevel=1 sev_agent.profile=production"
     assert cmdlines["builtin"] == cmdlines["kata"] == cmdlines["production"]
     assert [p.name for p in shipped.profiles if p.kata] == ["kata"]
+    assert {p.name: p.network.name for p in shipped.profiles if p.network} == {"production": "linux-6.12-network"}
     assert cmdlines["debug"] == "panic=-1 console=ttyS0 sev_agent.profile=debug sev_agent.log=1"
 
 
 def test_kernels_and_firmware(shipped: Recipes) -> None:
     shared = ["base", "sev", "secrets", "virtio", "filesystems", "storage", "container", "hardening", "absent"]
     own = {
-        "linux-6.12": ["isolated", "production"],
-        "linux-6.12-debug": ["isolated", "debug"],
+        "linux-6.12": ["isolated", "offline", "production"],
+        "linux-6.12-debug": ["isolated", "offline", "debug"],
+        "linux-6.12-network": ["isolated", "network", "production"],
         "linux-6.12-kata": ["network", "vsock", "sharing", "encryption", "production"],
     }
     assert {kernel.name for kernel in shipped.kernels} == set(own)
@@ -71,6 +73,7 @@ def test_a_production_profile_has_no_debug_interface(shipped: Recipes) -> None:
     """Whatever else is changed."""
     for profile in shipped.profiles:
         if profile.kind is ProfileKind.PRODUCTION:
-            assert "recipes/kernel/fragments/debug.config" not in profile.kernel.fragments
+            for kernel in profile.kernels:
+                assert "recipes/kernel/fragments/debug.config" not in kernel.fragments
             assert not re.search(r"console=ttyS|earlyprintk|sev_agent\.log", profile.cmdline)
             assert profile.firmware.target is FirmwareTarget.RELEASE

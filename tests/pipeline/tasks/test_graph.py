@@ -14,10 +14,11 @@ import pytest
 
 from tests.checkout import copy_all
 
-_NAMES = ("linux-6.12", "linux-6.12-builtin", "linux-6.12-debug", "linux-6.12-kata")
+_NAMES = ("linux-6.12", "linux-6.12-builtin", "linux-6.12-debug", "linux-6.12-kata", "linux-6.12-network")
 _KERNELS = {f"kernel-{name}" for name in _NAMES}
 _CONFIGS = {f"kernel-config-{name}" for name in _NAMES}
-_PROFILES = ("builtin", "debug", "kata", "production")
+# What is started: profiles, and the second kernel of one.
+_PROFILES = ("builtin", "debug", "kata", "production", "production-network")
 _DIGESTS = {f"digests-{name}" for name in _PROFILES}
 _RUNTIME = {f"runtime-{name}" for name in _PROFILES}
 _KATA = {"dropins-kata"}
@@ -100,7 +101,7 @@ def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
             "recipes/profiles/production.toml",
             "panic=-1",
             "panic=-2",
-            {"digests-production", "runtime-production"},
+            {f"{step}-{name}" for step in ("digests", "runtime") for name in ("production", "production-network")},
         ),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
         ("recipes/erofs/config.h", "HAVE_SYSCONF 1", "HAVE_SYSCONF 2", {"mkfs-erofs"}),

@@ -20,7 +20,7 @@ from tools.launcher.guest.binding import compose, read_document
 from tools.launcher.measure.digest_file import launch_digests
 from tools.sev import policy as policies
 from tools.sev.cpu_models import CPU_MODELS
-from tools.sev.formats import DIGESTS_NAME, DIGESTS_VCPUS
+from tools.sev.formats import DIGESTS_VCPUS, digests_beside
 from tools.sev.modes import Mode, ProfileKind
 from tools.sev.workload.document import Document
 from tools.sev.workload.openings import openings
@@ -104,7 +104,7 @@ def _given(options: Values, mode: Mode) -> tuple[Entry, ...]:
         if re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", options.digest) is None:
             raise UserError(f"--digest: a launch digest of {mode} has {digits} hexadecimal digits")
         return (Entry(digest=bytes.fromhex(options.digest), variant="the one given with --digest"),)
-    path: Path = options.digests or options.config.parent / DIGESTS_NAME
+    path: Path = options.digests or options.config.parent / digests_beside(options.config.name)
     return select(read_expected(path, mode), cpu=options.cpu, vcpus=options.cpus, where=str(path))
 
 

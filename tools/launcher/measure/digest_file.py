@@ -18,7 +18,7 @@ from tools.launcher.measure.launch_digest import LaunchDigests, sha384_of
 from tools.sev.agent import agent_abi
 from tools.sev.cpu_models import CPU_MODELS
 from tools.sev.errors import FormatError
-from tools.sev.formats import DIGESTS_NAME, DIGESTS_SCHEMA, DIGESTS_VCPUS
+from tools.sev.formats import DIGESTS_SCHEMA, DIGESTS_VCPUS, digests_beside
 from tools.sev.hashes_table import hashes_table
 from tools.sev.modes import Mode
 from tools.sev.vmsa import SEV_ES_FEATURES, SNP_FEATURES, VMSA_GPA
@@ -55,7 +55,7 @@ def check(config: RuntimeConfig) -> None:
                 where=f"{config.path}: launch-digest.{mode}",
                 hint="was the file edited? rebuild with ./doit build",
             )
-    path = config.path.parent / DIGESTS_NAME
+    path = config.path.parent / digests_beside(config.path.name)
     found = _read(path)
     for *parents, key in _STATEMENTS:
         table = found

@@ -26,13 +26,17 @@ def step(
     profile: Profile,
     guest: recipe.Guest,
     *,
+    name: str,
     root: Path,
     files: Mapping[str, str],
     artifacts: Mapping[str, Reference],
     wheel: Reference,
     version: str,
 ) -> Step:
-    """The step for a profile. `files` and `artifacts` by role: file name in the output folder, and bytes."""
+    """The step for a profile. `files` and `artifacts` by role: file name in the output folder, and bytes.
+
+    `name` stands after "digests-".
+    """
     values = Guest(
         profile=profile.kind,
         version=version,
@@ -46,8 +50,8 @@ def step(
     code = [*_CODE, *(path.relative_to(root).as_posix() for path in sorted((root / "tools/sev").rglob("*.py")))]
     program = ("python3", "-m", "tools.pipeline.measure.program")
     return Step(
-        name=f"digests-{profile.name}",
-        title=f"launch digests, {profile.name}",
+        name=f"digests-{name}",
+        title=f"launch digests, {name}",
         argv=(*program, "/inputs/guest.json", _ARTIFACTS, f"/out/{DIGESTS_NAME}"),
         tools="python",
         inputs={

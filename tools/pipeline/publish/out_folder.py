@@ -13,12 +13,13 @@ from pathlib import Path
 from tools.pipeline.base import files, ui
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Output
-from tools.pipeline.publish import expected, launcher, manifest, templates
+from tools.pipeline.publish import expected, launcher, manifest
 from tools.pipeline.sandbox import sandbox
-from tools.sev.formats import MKFS_NAME, SUMS_NAME
+from tools.sev.formats import MKFS_NAME, NETWORK, RUNTIME_NAME, SUMS_NAME, with_addition
 
 _CHECK_TOOLS = "python"
 _EXECUTABLES = {launcher.NAME, MKFS_NAME}
+_CONFIGS = {RUNTIME_NAME, with_addition(RUNTIME_NAME, NETWORK)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +45,21 @@ class OutFolder:
             return False
 
     def fill(self, engine: Engine, listed: bytes, *, root: Path, profile: str, default: bool) -> None:
-        """Copy everything to its place, each file by rename, runtime.toml after what it names; then check.
+        """Copy everything to its place, each file by rename, configs after what they name; then check.
 
         Whoever starts a guest while this runs gets the old set, the new one, or a refusal by digest. The packed
         launcher itself checks the folder, in the sandbox, by its own schema. Raises BuildError for what it refuses.
         """
         wanted = self._digests(engine, listed)
         assert wanted is not None
-        for name in sorted(self.outputs, key=lambda name: (name == templates.CONFIG, name)):
+        for name in sorted(self.outputs, key=lambda name: (name in _CONFIGS, name)):
             target, output = self.folder / name, self.outputs[name]
             mode = 0o755 if name in _EXECUTABLES else 0o644
             _put(engine, output, target, digest=wanted[name], mode=mode)
         files.write_if_changed(self.folder / manifest.NAME, listed)
         self._name_strays(wanted)
-        self._check(engine)
+        for name in sorted(_CONFIGS & self.outputs.keys()):
+            self._check(engine, name)
         files.write_if_changed(self.folder / SUMS_NAME, _sums(wanted))
         self._report(wanted, profile=profile, default=default, verdict=expected.verdict(root, self.folder).line)
 
@@ -77,9 +79,9 @@ class OutFolder:
         for stray in sorted(set(self.folder.rglob("*")) - known):
             ui.line(f"   note: {stray.relative_to(self.folder)} in {self.folder.name}/ is not of this build")
 
-    def _check(self, engine: Engine) -> None:
+    def _check(self, engine: Engine, config: str) -> None:
         command = sandbox.Command(
-            argv=("python3", f"/out/{launcher.NAME}", "check"),
+            argv=("python3", f"/out/{launcher.NAME}", "check", "--config", f"/out/{config}"),
             tree=engine.check_tools(_CHECK_TOOLS).path,
             mounts=(sandbox.Mount(host=self.folder, inside="/out"),),
             chdir="/out",

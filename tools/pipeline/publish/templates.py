@@ -37,14 +37,17 @@ class Variant(StrEnum):
 
 
 def runtime(
-    profile: Profile, guest: Guest, *, files: Mapping[str, str], artifacts: Mapping[str, Reference], digests: Reference,
-    version: str,
+    profile: Profile, guest: Guest, *, name: str, files: Mapping[str, str], artifacts: Mapping[str, Reference],
+    digests: Reference, version: str,
 ) -> Step:  # fmt: skip
-    """The step that renders runtime.toml. `files` and `artifacts` by role: name in the output folder, and bytes."""
+    """The step that renders a runtime.toml. `files` and `artifacts` by role: name in the output folder, and bytes.
+
+    `name` stands after "runtime-" and, in the first line, for the profile.
+    """
     values = {**_common(profile, guest), "version": version, "files": dict(files)}
     return _step(
-        name=f"runtime-{profile.name}",
-        title=f"runtime config, {profile.name}",
+        name=f"runtime-{name}",
+        title=f"runtime config, {name}",
         template=RUNTIME,
         documents={CONFIG: values},
         artifacts=artifacts,

@@ -48,7 +48,7 @@ def recipes(root: Path, *, sources: Collection[str]) -> Recipes:
         raise UserError("no such file", where=f"{profiles.FOLDER}/{DEFAULT_PROFILE}.toml", hint="restore it")
     return Recipes(
         guest=machine,
-        kernels=tuple(k for k in known_kernels.values() if any(p.kernel is k for p in known.values())),
+        kernels=tuple(k for k in known_kernels.values() if any(k in p.kernels for p in known.values())),
         firmwares=tuple(f for f in known_firmwares.values() if any(p.firmware is f for p in known.values())),
         profiles=tuple(known.values()),
     )

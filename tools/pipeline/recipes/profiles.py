@@ -30,7 +30,10 @@ class Carry(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Which kernel and firmware, started how. `cmdline` is measured byte for byte; `kata`: drop-ins for Kata, too."""
+    """Which kernel and firmware, started how. `cmdline` is measured byte for byte; `kata`: drop-ins for Kata, too.
+
+    `network`: a second kernel, for guests with a network; it has a runtime config and launch digests of its own.
+    """
 
     name: str
     kind: ProfileKind
@@ -40,6 +43,12 @@ class Profile:
     carry: Carry
     console: Console
     kata: bool = False
+    network: KernelRecipe | None = None
+
+    @property
+    def kernels(self) -> tuple[KernelRecipe, ...]:
+        """Every kernel that it ships."""
+        return (self.kernel,) if self.network is None else (self.kernel, self.network)
 
     @property
     def file(self) -> str:
@@ -59,18 +68,32 @@ def load(
         kata = table.has("kata") and table.boolean("kata")
         if kata and carry is Carry.BUILTIN:
             raise table.error("kata", "a kernel that brings an agent of its own is none for Kata", 'carry = "beside"')
+        kernel = folder.named(table, "kernel", known_kernels, kernels.FOLDER)
+        network = _network(table, kernel, known_kernels)
+        if network is not None and carry is Carry.BUILTIN:
+            raise table.error("network", "a second kernel takes the initramfs from beside it", 'carry = "beside"')
         return Profile(
             name=name,
             kind=kind,
-            kernel=folder.named(table, "kernel", known_kernels, kernels.FOLDER),
+            kernel=kernel,
             firmware=folder.named(table, "firmware", known_firmwares, firmwares.FOLDER),
             cmdline=_cmdline(table, kind),
             carry=carry,
             console=table.choice("console", Console),
             kata=kata,
+            network=network,
         )
 
     return folder.load(root, FOLDER, read)
+
+
+def _network(table: Table, kernel: KernelRecipe, known: Mapping[str, KernelRecipe]) -> KernelRecipe | None:
+    if not table.has("network"):
+        return None
+    network = folder.named(table, "network", known, kernels.FOLDER)
+    if network is kernel:
+        raise table.error("network", f"{network.name!r} is the profile's kernel already", "name another")
+    return network
 
 
 def _cmdline(table: Table, kind: ProfileKind) -> str:

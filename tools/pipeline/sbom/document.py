@@ -22,13 +22,20 @@ from tools.pipeline.base.errors import UserError
 from tools.pipeline.sbom.contents import FILE, Contents, Cpe, Kind, Part
 from tools.pipeline.sources.pins import Package, Pin, PoolFile, Source, Wheel
 from tools.pipeline.sources.wanted import Older
+from tools.sev.formats import KERNEL_NAME, NETWORK
 
 INITRAMFS = "initramfs.cpio.zst"
-KERNEL = "vmlinuz"
+KERNEL = KERNEL_NAME
 _OWN_LICENCE = "Apache-2.0"
 _PROJECT = "sev-artifacts"
 
-_KINDS = {KERNEL: "operating-system", "OVMF.fd": "firmware", "sev-launch": "application", "mkfs.erofs": "application"}
+_KINDS = {
+    KERNEL: "operating-system",
+    f"{KERNEL}{NETWORK}": "operating-system",
+    "OVMF.fd": "firmware",
+    "sev-launch": "application",
+    "mkfs.erofs": "application",
+}
 """What a file counts as; every other is a file."""
 
 

@@ -5,6 +5,7 @@
 source-LINUX ── kernel-config-K ── kernel-K ─────────────┬─ digests-P ── runtime-P ─┐
 source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
 agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘                          │
+                    the same again for a profile's second kernel: P-network ────────┤
                                      launcher, mkfs-erofs, dropins-P ───────────────┘
 """
 
@@ -25,7 +26,7 @@ from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
 from tools.pipeline.sources import pins, wanted
 from tools.pipeline.sources.pins import Source
-from tools.sev.formats import DIGESTS_NAME
+from tools.sev.formats import DIGESTS_NAME, KERNEL_NAME, NETWORK, RUNTIME_NAME, with_addition
 
 WHEEL = "sev-snp-measure"
 """The pin of the library that computes launch digests."""
@@ -143,38 +144,51 @@ class Plan:
         return firmware.step(recipe, source=source)
 
     def _deliverable(self, profile: Profile) -> Deliverable:
+        outputs = {
+            **self._started(profile, profile.kernel, addition=""),
+            launcher.NAME: self.launcher.output(launcher.NAME),
+            mkfs_erofs.NAME: self.mkfs_erofs.output(mkfs_erofs.NAME),
+        }
+        if profile.network is not None:
+            outputs |= self._started(profile, profile.network, addition=NETWORK)
+        if profile.kata:
+            kata = templates.kata(profile, self._recipes.guest, kernel=KERNEL_NAME, firmware=firmware.IMAGE)
+            outputs |= {f"kata/{name}": kata.output(name) for name in kata.outputs}
+        return Deliverable(profile=profile, outputs=outputs)
+
+    def _started(self, profile: Profile, recipe: KernelRecipe, *, addition: str) -> dict[str, Output]:
+        """What a guest of the profile with that kernel is started from: measured files, config, launch digests.
+
+        `addition` stands in the names of what is the kernel's own.
+        """
         machine = self._recipes.guest
         builtin = profile.carry is Carry.BUILTIN
         # Measured artifacts: role in runtime.toml → file name in the output folder, and output.
-        measured = {"kernel": ("vmlinuz", self.kernel(profile.kernel, builtin=builtin).output(kernel.IMAGE))}
+        measured = {"kernel": (f"{KERNEL_NAME}{addition}", self.kernel(recipe, builtin=builtin).output(kernel.IMAGE))}
         if not builtin:
             measured["initramfs"] = (initramfs.COMPRESSED, self.initramfs.output(initramfs.COMPRESSED))
         measured["firmware"] = (firmware.IMAGE, self.firmware(profile.firmware).output(firmware.IMAGE))
         files = {role: name for role, (name, _) in measured.items()}
         artifacts: dict[str, Reference] = {role: output for role, (_, output) in measured.items()}
+        name = f"{profile.name}{addition}"
         digests = launch_digests.step(
-            profile, machine, root=self._root, files=files, artifacts=artifacts, wheel=self._blob(WHEEL),
+            profile, machine, name=name, root=self._root, files=files, artifacts=artifacts, wheel=self._blob(WHEEL),
             version=self._version,
         )  # fmt: skip
         runtime = templates.runtime(
             profile,
             machine,
+            name=name,
             files=files,
             artifacts=artifacts,
             digests=digests.output(DIGESTS_NAME),
             version=self._version,
         )
-        outputs = {
+        return {
             **dict(measured.values()),
-            launcher.NAME: self.launcher.output(launcher.NAME),
-            mkfs_erofs.NAME: self.mkfs_erofs.output(mkfs_erofs.NAME),
-            DIGESTS_NAME: digests.output(DIGESTS_NAME),
-            templates.CONFIG: runtime.output(templates.CONFIG),
+            with_addition(DIGESTS_NAME, addition): digests.output(DIGESTS_NAME),
+            with_addition(RUNTIME_NAME, addition): runtime.output(templates.CONFIG),
         }
-        if profile.kata:
-            kata = templates.kata(profile, machine, kernel=files["kernel"], firmware=files["firmware"])
-            outputs |= {f"kata/{name}": kata.output(name) for name in kata.outputs}
-        return Deliverable(profile=profile, outputs=outputs)
 
 
 def recipe_files(profile: Profile) -> tuple[str, ...]:
@@ -185,11 +199,11 @@ def recipe_files(profile: Profile) -> tuple[str, ...]:
                 guest.FILE,
                 kernels.LISTS,
                 profile.file,
-                profile.kernel.file,
+                *(recipe.file for recipe in profile.kernels),
+                *(f"{recipe.patches}/series" for recipe in profile.kernels),
                 profile.firmware.file,
                 profile.firmware.debian_patches,
                 f"{profile.firmware.patches}/series",
-                f"{profile.kernel.patches}/series",
                 initramfs.FILE,
                 pins.SOURCES_LOCK,
                 pins.TOOLCHAIN_LOCK,

@@ -117,8 +117,10 @@ def _patches(project: Project, profile: Profile) -> "dict[str, list[document.Pat
         for patch in firmware.debian_patches(project.root, profile.firmware)
         if patch.apply
     ]
-    kernel, own = (patches.listed(project.root, of.patches) for of in (profile.kernel, profile.firmware))
+    own = patches.listed(project.root, profile.firmware.patches)
+    # Two kernels of one source and two series would need a name for each tree; no profile has them.
+    kernels = {of.source: patches.listed(project.root, of.patches) for of in reversed(profile.kernels)}
     return {
-        profile.kernel.source: [Patch(where=path) for path in kernel],
+        **{source: [Patch(where=path) for path in listed] for source, listed in kernels.items()},
         profile.firmware.source: [*debian, *(Patch(where=path) for path in own)],
     }

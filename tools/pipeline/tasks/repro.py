@@ -41,6 +41,8 @@ def targets(project: Project) -> dict[str, Target]:
         "firmware": plan.firmware(profile.firmware),
         "kernel": plan.kernel(profile.kernel, builtin=False),
     }
+    if profile.network is not None:
+        steps["kernel-network"] = plan.kernel(profile.network, builtin=False)
     found = {
         name: Target(
             name=name,
