@@ -13,6 +13,7 @@
     tmpfs      a tmpfs that is asked for
     settings   what whoever runs the containers decides
     translate  from a container to a document, and what the host supplies beside it
+    execs      an exec that an engine asks for
     home       whom a user's id belongs to in the image
 
 Nothing here starts anything. What is refused is a UserError of one line that names the field and, where one is known,

@@ -6,6 +6,7 @@ container ─┬─ what an engine was asked for ──────────�
            └─ what it invents: host name, /etc/hosts … ── open in the document, given at the start
 """
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TypeVar
 from tools.launcher.base.errors import UserError
 from tools.launcher.oci import mounts
 from tools.launcher.oci.container import Container, ContainerProcess
+from tools.launcher.oci.home import home_of
 from tools.launcher.oci.mounts import Folder
 from tools.launcher.oci.settings import Command, Openness, Settings
 from tools.sev.errors import FormatError
@@ -37,7 +39,7 @@ from tools.sev.workload.engines import ENGINES
 _INVENTED = re.compile(r"[0-9a-f]{12}")
 """Engines call a container by the beginning of its id, unless told otherwise."""
 _HOSTNAME, _HOSTNAME_BYTES = "HOSTNAME", 64
-_HOME = "HOME"
+_HOME, _TERM = "HOME", "TERM=xterm"
 _UNNAMED = "sev-guest"
 _UMASK = 0o022
 _ENDS_OR_STOPS = (9, 19)
@@ -132,7 +134,7 @@ def environment(container: Container, process: ContainerProcess) -> dict[str, st
     """The variables of a process in the container, by name, with HOME as runc adds it."""
     found = dict(entry.split("=", 1) for entry in process.environment)
     if not found.get(_HOME):
-        found[_HOME] = container.home if process.uid == container.process.uid else "/"
+        found[_HOME] = container.home if process.uid == container.process.uid else home_of(container.root, process.uid)
     return dict(sorted(found.items()))
 
 
@@ -183,11 +185,20 @@ def _without_init(argv: tuple[str, ...], init: str | None) -> tuple[str, ...]:
 def _exec(container: Container, doors: Doors, command: Command, number: int) -> Exec:
     """A command that the host may start: as the workload, but for what it is."""
     process = _process(container, container.process, doors=doors, init=None)
+    names = {entry.partition("=")[0] for entry in process.environment}
+    # Engines add it to an exec with a terminal, too.
+    terminal = (_TERM,) if command.terminal and "TERM" not in names else ()
     opened = Doors(
         environment=doors.environment, resize=command.terminal, signals=SIGNALS, stdin=command.stdin or command.terminal
     )
-    values = {**process.__dict__, "argv": command.argv, "terminal": command.terminal, "host": opened}
-    return Exec(name=f"exec-{number + 1}", count=command.count, process=Process(**values))
+    one = dataclasses.replace(
+        process,
+        argv=command.argv,
+        environment=tuple(sorted((*process.environment, *terminal))),
+        terminal=command.terminal,
+        host=opened,
+    )
+    return Exec(name=f"exec-{number + 1}", count=command.count, process=one)
 
 
 def _capabilities(sets: Capabilities, *, uid: int) -> Capabilities | str:
