@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from tools.launcher.channel import protocol, requests
 from tools.launcher.channel.attest import Report
+from tools.launcher.channel.network import Network
 from tools.launcher.channel.payload import ProtocolError
 from tools.launcher.channel.protocol import Exited, Failure, Output, Refused, Stream
 from tools.launcher.channel.requests import Run
@@ -57,12 +58,13 @@ class Container:
 class Bound:
     """A container that a workload document describes, and what the host adds; `files` by their numbers in it.
 
-    `verity`: READY must say so.
+    `network`: what the guest's network is, exactly where the document has one. `verity`: READY must say so.
     """
 
     document: bytes
     hostname: bytes = b""
     files: Mapping[int, bytes] = field(default_factory=dict)
+    network: Network | None = None
     verity: bool = False
 
 
@@ -267,7 +269,9 @@ def _request(container: Container | Bound) -> bytes:
     """What follows the host's HELLO."""
     if isinstance(container, Bound):
         files = [requests.supplied_file(number, content) for number, content in sorted(container.files.items())]
-        return b"".join([requests.workload(container.document), *files, requests.prepare(container.hostname)])
+        network = [] if container.network is None else [requests.network(container.network)]
+        prepare = requests.prepare(container.hostname)
+        return b"".join([requests.workload(container.document), *files, *network, prepare])
     return requests.container(
         kind=container.root_kind,
         length=container.root_length,

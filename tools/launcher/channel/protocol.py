@@ -46,6 +46,7 @@ class Kind(IntEnum):
     PREPARE = 0x19
     RUN = 0x1A
     ATTEST = 0x1B
+    NETWORK = 0x1C
     WINDOW = 0x20
     READY = 0x31
     STARTED = 0x32

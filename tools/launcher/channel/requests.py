@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tools.launcher.channel.network import Network
 from tools.launcher.channel.protocol import (
     CONTINUED_MAX,
     DEFAULT_WINDOW,
@@ -85,6 +86,11 @@ def workload(document: bytes) -> bytes:
 def supplied_file(number: int, content: bytes) -> bytes:
     """FILE: one of the files that the document lets the host supply."""
     return _continued(Kind.FILE, struct.pack("<II", number, len(content)) + content)
+
+
+def network(what: Network) -> bytes:
+    """NETWORK: interfaces, addresses and routes, where the document has a network."""
+    return frame(Kind.NETWORK, payload=what.encode())
 
 
 def prepare(hostname: bytes) -> bytes:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.launcher.channel.link import Bound, Container
+from tools.launcher.channel.network import Network
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Signals
 from tools.launcher.guest import accelerators, rootfs
@@ -35,6 +36,7 @@ def brought_up(
     note: Note,
     hostname: str = "",
     files: Mapping[int, bytes] | None = None,
+    network: Network | None = None,
     accel: Accel | None = None,
     timeout: float | None = None,
     console: Path | None = None,
@@ -43,9 +45,10 @@ def brought_up(
     """The session, and the seconds that the guest has for its root file system; at the end nothing is left.
 
     `root` may have been prepared before. `files`: what a workload document lets the host supply, by their numbers in
-    it; `hostname` too must be open to the host there. `timeout` in seconds, None: by the accelerator; `accel` None:
-    whichever works. `rootfs_limit_mib`: of what is packed, piped or decompressed here, None: as much as the guest's
-    RAM. A signal that comes before the guest runs raises Interrupted.
+    it; `hostname` too must be open to the host there. `network`: what the guest's interfaces, those of `spec`, are
+    called and which addresses and routes they have; exactly where a document has a network. `timeout` in seconds,
+    None: by the accelerator; `accel` None: whichever works. `rootfs_limit_mib`: of what is packed, piped or
+    decompressed here, None: as much as the guest's RAM. A signal that comes before the guest runs raises Interrupted.
     """
     with Signals() as signals, RunDir() as folder:
         image = root
@@ -58,7 +61,9 @@ def brought_up(
         if isinstance(spec.binding, Unbound):
             container = Container(root_kind=image.kind, root_length=image.length, hostname=name, verity=spec.verity)
         else:
-            container = Bound(document=spec.binding.data, hostname=name, files=files or {}, verity=spec.verity)
+            container = Bound(
+                document=spec.binding.data, hostname=name, files=files or {}, network=network, verity=spec.verity
+            )
         with accelerators.started(
             staging, accel=accel, facts=facts, container=container, signals=signals, timeout=timeout, note=note
         ) as result:

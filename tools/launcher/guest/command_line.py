@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.guest.spec import Accel, Nic, Spec
 from tools.launcher.host.qemu_program import SANDBOX, Version
 from tools.sev.agent.agent_abi import AGENT_PORT, ROOTFS_SERIAL
 from tools.sev.modes import Mode
@@ -153,6 +153,16 @@ def _boot(spec: Spec, files: Files) -> list[Option]:
     return options
 
 
+def _network(number: int, nic: Nic) -> list[Option]:
+    """One interface; without the boot program that QEMU would put into its ROM."""
+    vhost = "" if nic.vhost is None else f",vhost=on,vhostfd={nic.vhost}"
+    mac = nic.mac.hex(":")
+    return [
+        ("-netdev", f"tap,id=net{number},fd={nic.tap}{vhost}"),
+        ("-device", f"virtio-net-pci,netdev=net{number},mac={mac},host_mtu={nic.mtu},romfile=,{_VIRTIO}"),
+    ]
+
+
 def _devices(spec: Spec, files: Files) -> list[Option]:
     options: list[Option] = [
         ("-device", f"virtio-serial-pci,id=serial0,{_VIRTIO}"),
@@ -165,6 +175,8 @@ def _devices(spec: Spec, files: Files) -> list[Option]:
             ("-blockdev", image),
             ("-device", f"virtio-blk-pci,drive=rootfs,serial={ROOTFS_SERIAL},{_VIRTIO}"),
         ]
+    for number, nic in enumerate(spec.network):
+        options += _network(number, nic)
     if spec.config.devices.rng:
         options += [
             ("-object", "rng-random,id=rng0,filename=/dev/urandom"),

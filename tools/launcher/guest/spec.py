@@ -72,11 +72,30 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nic:
+    """An Ethernet interface of the guest: frames go through `tap`, the descriptor of a tap device with IFF_VNET_HDR.
+
+    `vhost`: a descriptor of /dev/vhost-net, so that the host's kernel carries the frames and not QEMU. `mtu` in bytes.
+    """
+
+    mac: bytes
+    mtu: int
+    tap: int
+    vhost: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What QEMU inherits for it."""
+        return (self.tap,) if self.vhost is None else (self.tap, self.vhost)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """A guest, whole and checked, before an accelerator is chosen.
 
     `protection` None: unprotected; else `cbit` is the host CPU's C-bit position. `cmdline` is the kernel command
-    line, byte for byte. `verity`: the agent must say that the root is behind dm-verity.
+    line, byte for byte. `verity`: the agent must say that the root is behind dm-verity. `network`: its interfaces, in
+    the order in which the guest finds them; none: it has no such device.
     """
 
     config: RuntimeConfig
@@ -88,6 +107,7 @@ class Spec:
     binding: Binding
     owner: Owner = NOTHING
     verity: bool = False
+    network: tuple[Nic, ...] = ()
 
     @property
     def hashes(self) -> bytes:
