@@ -133,7 +133,7 @@ def test_what_the_launcher_refuses_is_no_output_folder(case: Case) -> None:
     wrong = dict(case.out.outputs)
     wrong["vmlinuz"] = wrong["OVMF.fd"]
     broken = replace(case, out=replace(case.out, outputs=wrong))
-    with pytest.raises(BuildError, match=r"sev-launch check --config /out/runtime\.toml ended with status 1: .*vmlinuz"):
+    with pytest.raises(BuildError, match=r"sev-launch check .*runtime\.toml ended with status 1: .*vmlinuz"):
         broken.fill()
     assert not (case.folder / SUMS_NAME).exists()
     assert not broken.is_current()
