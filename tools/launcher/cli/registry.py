@@ -15,6 +15,7 @@ COMMANDS = {
     "policy": "say what a guest policy's bits mean, or make the bits from names",
     "bundle": "put an image's layers onto one disk under dm-verity, with the same bytes on every machine",
     "attest": "ask a running guest for an attestation report, where its workload document lets the host",
+    "memcheck": "read a running guest's memory from this host, and say whether it is open or encrypted",
     "verify": "check an attestation report or a launch measurement against what is expected",
 }
 """Name and summary; the module tools.launcher.cli.NAME has SYNTAX and run(values, ui) → exit status."""

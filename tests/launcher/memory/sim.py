@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A process whose memory looks like that of a QEMU: what only a processor with SEV can make, made up.
+
+Its words: what the memory holds, then a QEMU's options. It says a line when it is ready, and ends with its input.
+"""
+
+import mmap
+import os
+import sys
+
+PAGE = 4096
+BANNER = b"Linux version 6.12.1 (somebody@here)"
+
+
+def mark(memory: mmap.mmap, at: int, masked: str) -> None:
+    """Put the marker there letter by letter, so that it is nowhere else in this process."""
+    for number in range(len(masked)):
+        memory[at + number] = ord(masked[-1 - number])
+
+
+def main() -> None:
+    kind, masked, *options = sys.argv[1:]
+    size = int(options[options.index("-m") + 1].removesuffix("M")) << 20
+    append = options[options.index("-append") + 1].encode()
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    # What TCG translates into may be as large as the guest's memory, and hold anything.
+    decoy = mmap.mmap(-1, size, flags, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    mark(decoy, PAGE, masked)
+    # As QEMU does, with pages around the memory that nobody may read.
+    below = mmap.mmap(-1, 4 * PAGE, flags, 0)
+    if "memfd" in kind:
+        descriptor = os.memfd_create("memory-backend-memfd")
+        os.ftruncate(descriptor, size)
+        memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED)
+    else:
+        memory = mmap.mmap(-1, size, flags)
+    above = mmap.mmap(-1, 4 * PAGE, flags, 0)
+    fill(memory, kind, size, append)
+    if "marked" in kind:
+        # Across two of the pieces that are read at once.
+        mark(memory, (8 << 20) - len(masked) // 2, masked)
+    crossed = masked[::-1].encode() if "crossed" in kind else b""
+    print("ready", flush=True)
+    sys.stdin.read()
+    del crossed, below, above, decoy
+
+
+def fill(memory: mmap.mmap, kind: str, size: int, append: bytes) -> None:
+    half = size // 2
+    if "cipher" in kind:
+        for at in range(0, size // 4, PAGE):
+            memory[at : at + PAGE] = os.urandom(PAGE)
+    if "plain" in kind:
+        memory[8 * PAGE : 8 * PAGE + len(BANNER)] = BANNER
+        for at in range(16 * PAGE, size // 4, PAGE):
+            memory[at : at + PAGE] = (b"all kinds of plain text " * 200)[:PAGE]
+    if "zeros" in kind:
+        memory[: size // 4] = bytes(size // 4)
+    if "cipher" in kind or "shared" in kind or "plain" in kind:
+        # A device's buffers are shared, and plain.
+        memory[half : half + len(append)] = append
+
+
+main()
