@@ -96,7 +96,8 @@ class _Packer:
     def _fill(self, path: bytes, folder: int, *, depth: int) -> None:
         if depth > DEPTH_MAX:
             raise UserError(f"has folders more than {DEPTH_MAX} deep", where=str(self._source))
-        for name in sorted(map(os.fsencode, os.listdir(folder))):
+        for text in sorted(os.listdir(folder)):
+            name = os.fsencode(text)
             inner = path + b"/" + name
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             mode = status.st_mode
