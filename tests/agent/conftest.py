@@ -3,7 +3,7 @@
 """Guests that are bound to a workload document, before a host that speaks for itself."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,15 +36,23 @@ def root(disk: Path) -> Tar:
 def boot(qemu: Path, artifacts: Path, disk: Path, tmp_path: Path) -> Boot:
     """Boots the shipped guest; its host decides what runs unless `binding` says otherwise."""
 
-    def start(*, image: Path = disk, binding: str = "sev_agent.unbound", append: str = "") -> guest_kit.Guest:
+    def start(
+        *,
+        image: Path = disk,
+        binding: str = "sev_agent.unbound",
+        append: str = "",
+        options: Sequence[str] = (),
+        kernel: Path | None = None,
+    ) -> guest_kit.Guest:
         return guest_kit.Guest(
             qemu=qemu,
-            kernel=artifacts / "vmlinuz",
+            kernel=kernel or artifacts / "vmlinuz",
             initrd=artifacts / "initramfs.cpio.zst",
             disk=image,
             folder=tmp_path,
             append=append,
             binding=binding,
+            options=options,
         )
 
     return start

@@ -59,9 +59,9 @@ def test_known_bytes_of_bound_guests() -> None:
         requests.workload(bytes(protocol.CONTINUED_MAX + 1))
 
 
-def bound_link(doors: Doors) -> tuple[Link, requests.Run]:
+def bound_link(doors: Doors, *, commands: bool = False) -> tuple[Link, requests.Run]:
     """A bound guest that is ready."""
-    link = Link(Bound(document=b"{}", hostname=b"box", files={1: b"b", 0: b"a"}))
+    link = Link(Bound(document=b"{}", hostname=b"box", files={1: b"b", 0: b"a"}, commands=commands))
     list(link.feed(hello(bound=1)))
     sent = requests.workload(b"{}") + requests.supplied_file(0, b"a") + requests.supplied_file(1, b"b")
     assert bytes(link.outgoing) == requests.host_hello() + sent + requests.prepare(b"box")
@@ -83,6 +83,18 @@ def test_a_bound_guest_gets_only_what_its_document_opens() -> None:
     assert link.spawn(what).stdin_open
     with pytest.raises(ValueError, match="says what runs"):
         link.spawn(Process(argv=[b"x"]))
+
+
+def test_a_guest_whose_document_opens_commands_takes_any() -> None:
+    link, _ = bound_link(Doors())
+    with pytest.raises(ValueError, match="says what runs"):
+        link.spawn(Process(argv=[b"x"]))
+    link, _ = bound_link(Doors(), commands=True)
+    process = link.spawn(Process(argv=[b"x"], uid=7))
+    assert bytes(link.outgoing) == requests.spawn(1, Process(argv=[b"x"], uid=7))
+    # All of its doors are open.
+    assert process.stdin_open
+    assert all(process.takes_signal(number) for number in range(1, 65))
 
 
 def test_an_agent_that_is_bound_otherwise_is_refused() -> None:

@@ -21,6 +21,7 @@ from tools.launcher.guest.command_line import Files, Option, argv, build, shell
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.host.qemu_program import QemuProgram
 from tools.sev.modes import Mode
+from tools.sev.workload.document import Document, HostFolder, Process, Tar
 
 Call = Callable[..., Answer]
 QEMU10 = QemuProgram(path="/usr/bin/qemu", version=(10, 0, 13), sandbox=True)
@@ -155,6 +156,22 @@ def test_built_in_initramfs_no_rng_and_commas_in_paths(tmp_path: Path) -> None:
         assert not any("rng" in word for word in words)
         assert any(word.endswith("file.filename=a,,b/r") for word in words)
         assert words[words.index("-kernel") + 1] == "a,b/vmlinuz"
+
+
+FOLDERS = (HostFolder(target="/a", length=1), HostFolder(target="/b", write=True))
+
+
+def test_folders_are_disks_and_shares_by_their_numbers(out: Out) -> None:
+    document = Document(root=Tar(length=512, sha256="ab" * 32), process=Process(argv=("/app",)), folders=FOLDERS)
+    bound = dataclasses.replace(spec(out, mode=None), binding=document)
+    files = dataclasses.replace(FILES, hashes="hashes.bin", folders=("a,b.tar", "/proc/self/fd/7"))
+    expected: list[Option] = [
+        ("-blockdev", "driver=raw,node-name=folder0,read-only=on,file.driver=file,file.filename=a,,b.tar"),
+        ("-device", f"virtio-blk-pci,drive=folder0,serial=folder0,{VIRTIO}"),
+        ("-fsdev", "local,id=folder1,path=/proc/self/fd/7,security_model=none,multidevs=remap"),
+        ("-device", f"virtio-9p-pci,fsdev=folder1,mount_tag=folder1,{VIRTIO}"),
+    ]
+    assert build(bound, accel=Accel.TCG, files=files)[-4:] == expected
 
 
 # What QEMU 10 says when everything was understood and only the hardware is missing.

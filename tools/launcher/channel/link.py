@@ -58,7 +58,8 @@ class Container:
 class Bound:
     """A container that a workload document describes, and what the host adds; `files` by their numbers in it.
 
-    `network`: what the guest's network is, exactly where the document has one. `verity`: READY must say so.
+    `network`: what the guest's network is, exactly where the document has one. `verity`: READY must say so. `commands`:
+    the document lets the host start any.
     """
 
     document: bytes
@@ -66,6 +67,11 @@ class Bound:
     files: Mapping[int, bytes] = field(default_factory=dict)
     network: Network | None = None
     verity: bool = False
+    commands: bool = False
+
+    def takes(self, what: requests.Process | Run) -> bool:
+        """Whether this may be asked for."""
+        return isinstance(what, Run) or self.commands
 
 
 class Process:
@@ -131,7 +137,8 @@ class Link:
         """Ask for a process, from READY on; ValueError when a limit of the protocol is exceeded."""
         if self.stage is not Stage.READY or self.hello is None:
             raise ValueError("there is no container to run a process in")
-        if isinstance(what, Run) is not isinstance(self.container, Bound):
+        container = self.container
+        if not (container.takes(what) if isinstance(container, Bound) else isinstance(what, requests.Process)):
             raise ValueError("the workload document says what runs, or nothing does")
         doors = what.doors if isinstance(what, Run) else None
         # Ids only ever grow on a connection.

@@ -35,6 +35,12 @@ SYNTAX = Syntax(
     Group(
         "from the host, where the workload document opens it",
         Option("--file", "TARGET=FILE", text="a file that the document lets the host supply", many=True),
+        Option(
+            "--folder",
+            "TARGET=PATH",
+            text="a folder that the document lets the host supply: an archive of it, or itself where it is shared",
+            many=True,
+        ),
         Option("--control", "PATH", text=f"socket at which `{NAME} attest` asks for reports", convert=Path),
     ),
     usage=(
@@ -74,7 +80,7 @@ def run(values: Values, ui: Ui) -> int:
     qemu = guest_options.qemu(values)
     _refuse(asked, config, facts, qemu)
     with chosen(values, ui, memory=config.machine.memory_mib) as (binding, image):
-        asked = dataclasses.replace(asked, binding=binding)
+        asked = dataclasses.replace(asked, binding=binding, folders=_folders(values, binding))
         spec = _spec(asked, config, facts, qemu)
         what: requests.Process | requests.Run
         if isinstance(binding, Document):
@@ -171,6 +177,16 @@ def _from_the_host(values: Values, document: Document) -> tuple[str, dict[int, b
             most = document.files[number].length
             raise UserError(f"larger than the {most} bytes of the workload document", where=f"--file {text[:200]}")
     return (values.hostname if values.workload is not None else ""), files
+
+
+def _folders(values: Values, binding: Binding | None) -> tuple[Path, ...]:
+    """What --folder gives, in the document's order; which are missing says whoever makes the spec."""
+    targets = [folder.target for folder in binding.folders] if isinstance(binding, Document) else []
+    given = {target: Path(path) for target, _, path in (text.partition("=") for text in values.folder)}
+    for target in given:
+        if target not in targets:
+            raise UserError(f"{target[:200]!r} is no folder of the workload document", where="--folder")
+    return tuple(given[target] for target in targets if target in given)
 
 
 def _refuse(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, qemu: QemuProgram) -> None:

@@ -62,7 +62,12 @@ def brought_up(
             container = Container(root_kind=image.kind, root_length=image.length, hostname=name, verity=spec.verity)
         else:
             container = Bound(
-                document=spec.binding.data, hostname=name, files=files or {}, network=network, verity=spec.verity
+                document=spec.binding.data,
+                hostname=name,
+                files=files or {},
+                network=network,
+                verity=spec.verity,
+                commands=spec.binding.host_exec,
             )
         with accelerators.started(
             staging, accel=accel, facts=facts, container=container, signals=signals, timeout=timeout, note=note

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tools.launcher.guest.spec import Accel, Nic, Spec
 from tools.launcher.host.qemu_program import SANDBOX, Version
-from tools.sev.agent.agent_abi import AGENT_PORT, ROOTFS_SERIAL
+from tools.sev.agent.agent_abi import AGENT_PORT, FOLDER, ROOTFS_SERIAL
 from tools.sev.modes import Mode
 
 Option = tuple[str, ...]
@@ -23,7 +23,8 @@ class Files:
     """Paths as QEMU is given them (it runs in the launcher's private folder, so plain names will do).
 
     `hashes` is for an unprotected guest: the hashes table that QEMU itself injects into a protected one.
-    `descriptors` are open files that QEMU inherits: the first one's path is /dev/fdset/1, and so on.
+    `descriptors` are open files that QEMU inherits: the first one's path is /dev/fdset/1, and so on. `kept` are others,
+    which paths of /proc name. `folders` are the spec's.
     """
 
     kernel: str
@@ -37,6 +38,8 @@ class Files:
     dh_cert: str | None = None
     session: str | None = None
     descriptors: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 def build(spec: Spec, *, accel: Accel, files: Files) -> list[Option]:
@@ -48,6 +51,7 @@ def build(spec: Spec, *, accel: Accel, files: Files) -> list[Option]:
         *_machine(spec, accel, files),
         *_boot(spec, files),
         *_devices(spec, files),
+        *_folders(spec, files),
     ]
 
 
@@ -192,4 +196,24 @@ def _devices(spec: Spec, files: Files) -> list[Option]:
             ("-chardev", f"file,id=firmware,path={_value(files.firmware_log)}"),
             ("-device", "isa-debugcon,iobase=0x402,chardev=firmware"),
         ]
+    return options
+
+
+def _folders(spec: Spec, files: Files) -> list[Option]:
+    """A disk for each archive, a file server in QEMU for each folder that is shared."""
+    options: list[Option] = []
+    for number, (path, shared) in enumerate(zip(files.folders, spec.shared, strict=True)):
+        name = FOLDER.format(number)
+        if shared:
+            # Files belong to who QEMU runs as; what it may not do here, the guest does not get done.
+            options += [
+                ("-fsdev", f"local,id={name},path={_value(path)},security_model=none,multidevs=remap"),
+                ("-device", f"virtio-9p-pci,fsdev={name},mount_tag={name},{_VIRTIO}"),
+            ]
+        else:
+            image = f"driver=raw,node-name={name},read-only=on,file.driver=file,file.filename={_value(path)}"
+            options += [
+                ("-blockdev", image),
+                ("-device", f"virtio-blk-pci,drive={name},serial={name},{_VIRTIO}"),
+            ]
     return options

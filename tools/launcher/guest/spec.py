@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from tools.launcher.base.errors import UserError
 from tools.launcher.config import artifacts, owner
 from tools.launcher.config.owner import NOTHING, Owner, Wish
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
@@ -32,7 +33,8 @@ class Accel(StrEnum):
 class Wanted:
     """What a caller asks for; None means: as the config says. `config` is the path of a runtime.toml.
 
-    `binding` must be said before anything can start; None is for who only looks at the config.
+    `binding` must be said before anything can start; None is for who only looks at the config. `folders`: of each that
+    the workload document has, an archive (docs/workload.md), or the folder itself where it is shared.
     """
 
     config: Path
@@ -45,6 +47,7 @@ class Wanted:
     rootfs: Path | None = None
     verity: str | None = None
     owner: Wish = field(default_factory=Wish)
+    folders: tuple[Path, ...] = ()
 
     def configure(self) -> RuntimeConfig:
         """The config with what is asked for laid over it; UserError names file and key."""
@@ -95,7 +98,7 @@ class Spec:
 
     `protection` None: unprotected; else `cbit` is the host CPU's C-bit position. `cmdline` is the kernel command
     line, byte for byte. `verity`: the agent must say that the root is behind dm-verity. `network`: its interfaces, in
-    the order in which the guest finds them; none: it has no such device.
+    the order in which the guest finds them; none: it has no such device. `folders` as in Wanted.
     """
 
     config: RuntimeConfig
@@ -108,6 +111,14 @@ class Spec:
     owner: Owner = NOTHING
     verity: bool = False
     network: tuple[Nic, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+    @property
+    def shared(self) -> tuple[bool, ...]:
+        """Of each folder whether it stays here, and is written to by the guest."""
+        if isinstance(self.binding, Unbound):
+            return ()
+        return tuple(folder.write for folder in self.binding.folders)
 
     @property
     def hashes(self) -> bytes:
@@ -138,6 +149,7 @@ def resolve(wanted: Wanted, config: RuntimeConfig, *, qemu: QemuProgram, cbit: i
     firmware = artifacts.read_firmware(config)
     cmdline = wanted.kernel_cmdline(config)
     assert wanted.binding is not None
+    _check_folders(wanted.binding, wanted.folders)
     protection = None if wanted.unprotected else config.sev.mode
     return Spec(
         config=config,
@@ -149,7 +161,19 @@ def resolve(wanted: Wanted, config: RuntimeConfig, *, qemu: QemuProgram, cbit: i
         binding=wanted.binding,
         owner=owner.read(wanted.owner, config, expected_digest=_expected_digest(wanted, config, cmdline)),
         verity=wanted.demands_verity,
+        folders=wanted.folders,
     )
+
+
+def _check_folders(binding: Binding, given: tuple[Path, ...]) -> None:
+    """UserError unless each folder of the document is given, and is of its kind; the agent would wait for it."""
+    folders = () if isinstance(binding, Unbound) else binding.folders
+    if len(given) != len(folders):
+        raise UserError(f"the workload document has {len(folders)} folders of the host's, {len(given)} are given")
+    for folder, path in zip(folders, given, strict=True):
+        if not (path.is_dir() if folder.write else path.is_file()):
+            what = "a folder, to be shared with the guest" if folder.write else "a file: an archive of the folder"
+            raise UserError(f"is not {what}", where=f"{folder.target}={path}")
 
 
 def _expected_digest(wanted: Wanted, config: RuntimeConfig, cmdline: str) -> bytes | None:

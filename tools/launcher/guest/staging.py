@@ -16,6 +16,7 @@ from tools.launcher.guest.qemu import tail
 from tools.launcher.guest.rootfs import Rootfs
 from tools.launcher.guest.spec import Spec, Wanted
 from tools.launcher.host.qemu_user import QemuUser
+from tools.sev.agent.agent_abi import FOLDER
 from tools.sev.modes import Console
 
 SOCKET = "agent.sock"
@@ -47,10 +48,13 @@ class Staging:
             hashes=_HASHES if spec.protection is None else None,
             dh_cert=self._stage(_DH_CERT, spec.owner.dh_cert),
             session=self._stage(_SESSION, spec.owner.session),
+            folders=tuple(map(FOLDER.format, range(len(spec.folders)))),
         )
         if rootfs is not None:
             # A link with a plain name: no path of the user's needs quoting for QEMU.
             (folder / _ROOTFS).symlink_to(rootfs.path)
+        for name, path in zip(self.files.folders, spec.folders, strict=True):
+            (folder / name).symlink_to(path.absolute())
         if spec.protection is None:
             self._write(_HASHES, spec.hashes)
         if spec.qemu.user is not None:
@@ -77,6 +81,7 @@ class Staging:
             return
         with ExitStack() as stack:
             opened: list[int] = []
+            kept: list[int] = []
 
             def hand(name: str | None, flags: int) -> str | None:
                 if name is None:
@@ -88,14 +93,25 @@ class Staging:
                 stack.callback(os.close, opened[-1])
                 return f"/dev/fdset/{len(opened)}"
 
+            def shared(name: str) -> str:
+                """For a whole folder QEMU takes no open file, but a path, and it must be one that leads there."""
+                path = hand(name, os.O_PATH | os.O_DIRECTORY)
+                assert path is not None
+                kept.append(opened.pop())
+                return f"/proc/self/fd/{kept[-1]}"
+
             log = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             changed = dataclasses.replace(
                 files,
                 rootfs=hand(files.rootfs, os.O_RDONLY),
                 console_log=hand(files.console_log, log),
                 firmware_log=hand(files.firmware_log, log),
+                folders=tuple(
+                    shared(name) if stays else hand(name, os.O_RDONLY) or name
+                    for name, stays in zip(files.folders, self.spec.shared, strict=True)
+                ),
             )
-            yield dataclasses.replace(changed, descriptors=tuple(opened))
+            yield dataclasses.replace(changed, descriptors=tuple(opened), kept=tuple(kept))
 
     def _stage(self, name: str, data: bytes | None) -> str | None:
         """What was checked, as the base64 file that QEMU reads."""
@@ -139,6 +155,7 @@ def shown(spec: Spec, wanted: Wanted, *, console: Path | None) -> Files:
         firmware_log=_FIRMWARE_LOG if serial else None,
         dh_cert=_absolute(wanted.owner.dh_cert),
         session=_absolute(wanted.owner.session),
+        folders=tuple(str(path.absolute()) for path in wanted.folders),
     )
 
 

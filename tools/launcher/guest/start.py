@@ -40,7 +40,7 @@ def booted(
                 cwd=staging.folder,
                 user=user,
                 lock_memory=spec.protection in (Mode.SEV, Mode.SEV_ES),
-                descriptors=(*files.descriptors, *(fd for nic in spec.network for fd in nic.descriptors)),
+                descriptors=(*files.descriptors, *files.kept, *(fd for nic in spec.network for fd in nic.descriptors)),
             )
         session = Session(link=Link(container), machine=qemu, listener=listener, signals=signals)
         try:

@@ -8,6 +8,9 @@ AGENT_PORT = "org.sev-artifacts.agent.0"
 ROOTFS_SERIAL = "rootfs"
 """Serial number of the virtio-blk disk that holds the container's root file system (root/rootfs.rs, SERIAL)."""
 
+FOLDER = "folder{}"
+"""Serial of a disk with a folder of the host, or tag of a share, by its number in the document (root/folders.rs)."""
+
 UNBOUND = "sev_agent.unbound"
 """The word on the kernel command line that leaves it to the host what runs (cmdline.rs)."""
 

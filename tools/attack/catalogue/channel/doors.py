@@ -244,6 +244,11 @@ _ROWS: dict[str, tuple[str, Play, Callable[[Tar], Case], str, Callable[[Tar], Ca
         partial(_spawn, argv=(b"mkdir", b"/sys/kernel/config/tsm/report/r"), wants=b"No such device or address"),
         _bound, _FREE, _unbound,
     ),
+    "command": (
+        "starts a command that no entry has",
+        partial(_spawn, argv=(b"cat", b"/tmp/secret"), wants=b"hush"),
+        _bound, _OPEN, partial(_bound, host_exec=True),
+    ),
     "workload-twice": (
         "starts the workload a second time",
         partial(_run_again, entry=0, times=1),
@@ -276,6 +281,10 @@ _ROWS: dict[str, tuple[str, Play, Callable[[Tar], Case], str, Callable[[Tar], Ca
     "file-long": (
         "supplies a file that is longer than allowed",
         _file, partial(_with_file, length=8), _OPEN, partial(_with_file, length=64),
+    ),
+    "file-empty": (
+        "puts something into a file that may only be empty",
+        _file, partial(_with_file, length=0), _OPEN, partial(_with_file, length=64),
     ),
     "hostname": ("gives the guest a name", _hostname, _bound, _OPEN, partial(_bound, host_names_it=True)),
     "other-document": (
