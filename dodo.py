@@ -7,7 +7,7 @@
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
     build · build_all · check · accept · graph · cache · idblock · publish · attack · test · test_fast
-    test_containers · test_publish · repro · rebuild · bench · lock
+    test_containers · test_engines · test_publish · repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -128,6 +128,11 @@ def task_test_fast() -> Task:
 def task_test_containers() -> Task:
     """Run a build step in containers."""
     return checks.test_containers(PROJECT)
+
+
+def task_test_engines() -> Task:
+    """Run containers in real engines."""
+    return checks.test_engines(PROJECT)
 
 
 def task_test_publish() -> Task:

@@ -31,6 +31,7 @@ def test(project: Project) -> Task:
             # Debian's kernel: the control of tests/boot/acpi.
             "toolchain:bench",
             "toolchain:boot",
+            "toolchain:engines",
             "toolchain:lint",
             "toolchain:publish",
             "toolchain:repro",
@@ -58,6 +59,18 @@ def test_containers(project: Project) -> Task:
         "doc": "a build step in containers of docker and podman, bundles of their images, whichever is installed",
         "actions": [action(partial(_pytest, project, *_OF_ENGINES))],
         "task_dep": ["build", "toolchain:boot", "toolchain:build", "toolchain:repro"],
+        "io": {"capture": False},
+    }
+
+
+def test_engines(project: Project) -> Task:
+    """Not in `test`, which has a short test of each engine: these take about an hour."""
+    modules = sorted((project.root / "tests/engines/whole").glob("[a-z]*.py"))
+    names = [str(path.relative_to(project.root)) for path in modules if path.name != "conftest.py"]
+    return {
+        "doc": "containers of a real docker, podman and containerd with sev-runtime, each beside runc; root only",
+        "actions": [action(partial(_pytest, project, "tests/engines", *names))],
+        "task_dep": ["build", "toolchain:boot", "toolchain:engines"],
         "io": {"capture": False},
     }
 
