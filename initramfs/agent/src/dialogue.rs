@@ -8,6 +8,7 @@ use crate::channel::reply;
 use crate::event_loop::{Agent, Authority, End, State};
 use crate::failure::{Code, Failure};
 use crate::log::log;
+use crate::network::apply;
 use crate::process::container::{self, Request};
 use crate::process::live::Process;
 use crate::process::spawn;
@@ -57,6 +58,13 @@ impl Agent {
             (Message::File(number, content), Authority::Document(bound)) => {
                 let result = bound.supply(number, content);
                 self.refusing(0, kind::FILE, result).map(drop)
+            }
+            (Message::Network(network), Authority::Document(bound)) => {
+                let result = bound.connect();
+                match self.refusing(0, kind::NETWORK, result)? {
+                    Some(()) => apply::apply(&network),
+                    None => Ok(()),
+                }
             }
             (Message::Prepare(hostname), Authority::Document(bound)) => {
                 let result = bound.container(hostname);

@@ -15,6 +15,7 @@ mod dialogue;
 mod event_loop;
 mod failure;
 mod log;
+mod network;
 mod process;
 mod reports;
 mod root;
@@ -114,7 +115,7 @@ fn prepare() -> Result<(), Failure> {
     fs::write("/proc/self/oom_score_adj", "-1000").context(internal, "oom_score_adj")?;
     close_image().context(internal, "the agent's own file")?;
     // A kernel without networks has no loopback; nothing here needs one.
-    let _ = sys::loopback_up();
+    let _ = sys::network::loopback_up();
     Ok(())
 }
 

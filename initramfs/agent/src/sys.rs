@@ -16,6 +16,7 @@ use std::path::Path;
 pub use libc::pollfd as PollFd;
 
 pub mod credentials;
+pub mod network;
 pub mod terminal;
 
 /// The C entry point. Rust's own start code aborts when descriptors 0 to 2 are closed and there is no /dev/null,
@@ -344,21 +345,6 @@ pub fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
 pub fn set_hostname(name: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length come from one slice.
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map(drop)
-}
-
-/// Sets the loopback interface up, in a guest that has one.
-pub fn loopback_up() -> io::Result<()> {
-    // SAFETY: the socket is owned here; the request is zeroed and its name is NUL-terminated.
-    unsafe {
-        let fd = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
-        let socket = OwnedFd::from_raw_fd(fd);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-            *slot = libc::c_char::try_from(*byte).unwrap_or(0);
-        }
-        request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or(0);
-        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)).map(drop)
-    }
 }
 
 /// Writes file systems back and switches the machine off. A kernel that cannot is told to restart, which QEMU's

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The codec: known bytes out, round trips in, and nothing but ProtocolError for whatever a guest sends."""
 
+import dataclasses
 import random
 import struct
 
@@ -11,6 +12,7 @@ from tests.launcher.standin_frames import frame, hello
 from tools.launcher.channel import link as link_module
 from tools.launcher.channel import protocol, requests
 from tools.launcher.channel.link import Bound, Container, Life, Link, NoVerityError, Stage
+from tools.launcher.channel.network import Address, Interface, Network, Route
 from tools.launcher.channel.payload import ProtocolError
 from tools.launcher.channel.protocol import (
     Decoder,
@@ -57,6 +59,36 @@ def test_known_bytes_of_bound_guests() -> None:
     assert struct.unpack_from("<BBHII", parts, 12 + protocol.PAYLOAD_MAX) == (0x17, 0, 0, 0, 1)
     with pytest.raises(ValueError, match="exceed"):
         requests.workload(bytes(protocol.CONTINUED_MAX + 1))
+
+
+def test_known_bytes_of_a_network() -> None:
+    own = Address(address=bytes((10, 7, 0, 2)), prefix=24)
+    eth0 = Interface(name="eth0", mac=bytes(range(6)), mtu=1500, addresses=(own, Address(address=b"f" * 16, prefix=64)))
+    everywhere = Address(address=bytes(4), prefix=0)
+    gateway = Route(interface=0, destination=everywhere, gateway=b"\x0a\7\0\1", metric=3)
+    source = dataclasses.replace(gateway, gateway=None, source=b"\x0a\7\0\2", on_link=True)
+    network = Network(interfaces=(eth0,), routes=(gateway, source))
+    interface = "000102030405 dc05 04000000 65746830 0200 04 0a070002 18" + "06" + "66" * 16 + "40"
+    routes = "0200 00 01 03000000 04 00000000 00 04 0a070001 00 06 03000000 04 00000000 00 04 0a070002"
+    payload = bytes.fromhex(f"01000000 {interface} {routes}")
+    assert requests.network(network) == frame(0x1C, 0, payload)
+    link = Link(Bound(document=b"{}", network=network))
+    list(link.feed(hello(bound=1)))
+    assert bytes(link.outgoing).endswith(requests.network(network) + requests.prepare(b""))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Network(interfaces=()), "1 to 8"),
+        (Network(interfaces=(Interface(name="e", mac=bytes(6), mtu=1),) * 9), "not 9"),
+        (Network(interfaces=(Interface(name="e" * 16, mac=bytes(6), mtu=1),)), "no Ethernet interface"),
+        (Network(interfaces=(Interface(name="e", mac=bytes(5), mtu=1),)), "no Ethernet interface"),
+    ],
+)
+def test_a_network_beyond_the_limits(network: Network, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        requests.network(network)
 
 
 def bound_link(doors: Doors, *, commands: bool = False) -> tuple[Link, requests.Run]:

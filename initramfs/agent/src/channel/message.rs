@@ -7,6 +7,7 @@ use std::ffi::CString;
 
 use crate::channel::frame::Frame;
 use crate::failure::{Code, Failure};
+use crate::network::request::{self, Network};
 use crate::process::command::{Capabilities, Command, USUAL_UMASK};
 use crate::reports::domain::MAX_DATA;
 
@@ -37,6 +38,7 @@ pub mod kind {
     pub const PREPARE: u8 = 0x19;
     pub const RUN: u8 = 0x1A;
     pub const ATTEST: u8 = 0x1B;
+    pub const NETWORK: u8 = 0x1C;
     pub const WINDOW: u8 = 0x20;
     pub const READY: u8 = 0x31;
     pub const STARTED: u8 = 0x32;
@@ -106,6 +108,7 @@ pub enum Message {
     Workload(Vec<u8>),
     /// A file of the document's list, by its number, and its content.
     File(u32, Vec<u8>),
+    Network(Network),
     /// The host name, empty for the document's.
     Prepare(Vec<u8>),
     /// The host's bytes for a report.
@@ -120,7 +123,7 @@ pub enum Message {
 }
 
 /// Reads fields off the front of a payload; every read checks what is left.
-struct Fields<'a>(&'a [u8]);
+pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Failure> {
@@ -130,22 +133,22 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
         let (head, tail) =
             self.0.split_first_chunk().ok_or_else(|| Failure::protocol("payload too short"))?;
         self.0 = tail;
         Ok(*head)
     }
 
-    fn u8(&mut self) -> Result<u8, Failure> {
+    pub fn u8(&mut self) -> Result<u8, Failure> {
         self.array::<1>().map(|[value]| value)
     }
 
-    fn u16(&mut self) -> Result<u16, Failure> {
+    pub fn u16(&mut self) -> Result<u16, Failure> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, Failure> {
+    pub fn u32(&mut self) -> Result<u32, Failure> {
         self.array().map(u32::from_le_bytes)
     }
 
@@ -153,7 +156,7 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Failure> {
+    pub fn bytes(&mut self) -> Result<&'a [u8], Failure> {
         let length = self.u32()?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
@@ -179,7 +182,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn bad(message: impl Into<String>) -> Failure {
+pub fn bad(message: impl Into<String>) -> Failure {
     Failure::new(Code::BadValue, message)
 }
 
@@ -193,6 +196,7 @@ pub fn decode(frame: Frame) -> Result<Message, Failure> {
             | kind::SHUTDOWN
             | kind::WORKLOAD
             | kind::FILE
+            | kind::NETWORK
             | kind::PREPARE
             | kind::ATTEST
     );
@@ -213,6 +217,7 @@ pub fn decode(frame: Frame) -> Result<Message, Failure> {
         kind::HELLO => hello(&mut fields)?,
         kind::CONTAINER => container(&mut fields)?,
         kind::FILE => Message::File(fields.u32()?, fields.bytes()?.to_vec()),
+        kind::NETWORK => Message::Network(request::read(&mut fields)?),
         kind::PREPARE => Message::Prepare(hostname(&mut fields)?),
         kind::STDIN_EOF => Message::StdinEof(id),
         kind::SIGNAL => match fields.u32()? {

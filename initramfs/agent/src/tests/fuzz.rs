@@ -5,6 +5,7 @@
 //! more memory than the limits say. Overflow checks are on.
 
 use super::message::{run_payload, spawn_payload, Payload};
+use super::network::network_payload;
 use super::tar::{end, header, member, record, seal};
 use crate::channel::frame::{encode, Decoder, HEADER_BYTES};
 use crate::channel::message::{self, kind, Message};
@@ -60,6 +61,7 @@ fn host_messages() -> Vec<(u8, u32, Vec<u8>)> {
         (kind::SPAWN, 2, spawn_payload(3, 1000, &[], b"/tmp", &[b"/bin/true"], &[])),
         (kind::WORKLOAD, 0, b"{}".to_vec()),
         (kind::FILE, 0, Payload::default().u32(0).bytes(b"content").0),
+        (kind::NETWORK, 0, network_payload()),
         (kind::PREPARE, 0, Payload::default().bytes(b"guest-1").0),
         (kind::ATTEST, 0, vec![7; 64]),
         (kind::RUN, 3, run_payload(2, 1, &[b"LANG=C"])),
@@ -202,7 +204,8 @@ fn random_bytes_as_frames() {
         let mut bytes: Vec<u8> = (0..length).map(|_| random.next().to_le_bytes()[0]).collect();
         // Half of them with a plausible header, so that payload code is reached.
         if bytes.len() > HEADER_BYTES && random.below(2) == 0 {
-            let kinds = [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x20];
+            let kinds =
+                [0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0x20];
             bytes[0] = kinds[random.below(kinds.len())];
             bytes[1..4].fill(0);
             let payload = u32::try_from(bytes.len() - HEADER_BYTES).unwrap();

@@ -7,6 +7,7 @@
 mod extract;
 mod fuzz;
 mod message;
+mod network;
 mod process;
 mod reports;
 mod rules;

@@ -201,12 +201,12 @@ fn engines_have_defaults_under_their_names() {
         };
         // What the kernel takes, and execve among what is allowed.
         assert!(rules.program().len() < 4_096 && rules.rules.iter().any(|rule| rule.calls.contains(&59)));
-        let request = named(
+        let mut guest = named(
             "\"masked_paths\":[\"/etc/shadow\",\"/proc/acpi\"]",
             &format!("\"masked_paths\":\"{engine}\""),
-        )
-        .container(Vec::new())
-        .unwrap();
+        );
+        guest.connect().unwrap();
+        let request = guest.container(Vec::new()).unwrap();
         assert!(request.protected.masked.contains(&"/proc/kcore".to_owned()), "{engine}");
     }
 }
@@ -238,11 +238,21 @@ fn signals_are_those_of_the_list() {
 }
 
 #[test]
+fn a_guest_without_a_network_takes_none() {
+    let offline =
+        whole().replace("\"ethernet\"", "\"none\"").replace("\"network\":true", "\"network\":false");
+    let mut guest = bound(&offline);
+    assert_eq!(code(guest.connect()), Some(Code::Refused));
+    assert!(!guest.container(Vec::new()).unwrap().ethernet);
+}
+
+#[test]
 fn only_raw_reports_put_the_interface_into_the_container() {
     for (reports, inside) in [("none", false), ("socket", false), ("raw", true)] {
         let host = whole().replace("\"reports\":true", "\"reports\":false");
         let text = host.replace("\"reports\":\"socket\"", &format!("\"reports\":\"{reports}\""));
         let mut guest = bound(&text);
+        guest.connect().unwrap();
         assert_eq!(guest.container(Vec::new()).unwrap().reports, inside, "{reports}");
         assert!(!guest.host_may_attest());
     }
@@ -256,6 +266,10 @@ fn files_and_the_host_name() {
     assert_eq!(code(guest.supply(0, vec![0; 4_097])), Some(Code::Refused));
     guest.supply(0, vec![7; 4_096]).unwrap();
     assert_eq!(code(guest.supply(0, vec![8; 4_096])), Some(Code::Refused));
+    // Its network is the host's to describe: once, and before the container is made.
+    assert_eq!(code(guest.container(b"other".to_vec())), Some(Code::BadValue));
+    guest.connect().unwrap();
+    assert_eq!(code(guest.connect()), Some(Code::Refused));
     let request = guest.container(b"other".to_vec()).unwrap();
     assert_eq!(request.hostname, b"other");
     assert_eq!(request.files, [("/etc/resolv.conf".to_owned(), vec![7; 4_096])]);
@@ -273,6 +287,7 @@ fn files_and_the_host_name() {
     assert!(matches!(request.root, Source::Tar { bytes: 10_240, sha256: Some(_) }));
 
     let mut guest = bound(&whole().replace("\"hostname\":true", "\"hostname\":false"));
+    guest.connect().unwrap();
     assert_eq!(code(guest.container(b"other".to_vec())), Some(Code::Refused));
     let request = guest.container(Vec::new()).unwrap();
     assert_eq!((request.hostname.as_slice(), request.files.len()), (&b"box-1"[..], 0));

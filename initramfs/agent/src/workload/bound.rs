@@ -21,6 +21,8 @@ pub struct Bound {
     left: Vec<u64>,
     /// By their numbers in the document.
     files: BTreeMap<u32, Vec<u8>>,
+    /// Whether the host has said what the network is.
+    networked: bool,
 }
 
 /// What the document does not open; the event loop decides what follows.
@@ -41,7 +43,7 @@ impl Bound {
         let document = document::parse(bytes)
             .map_err(|why| Failure::new(Code::BadValue, format!("workload document: {why}")))?;
         let left = [1].into_iter().chain(document.exec.iter().map(|entry| entry.count)).collect();
-        Ok(Self { document, left, files: BTreeMap::new() })
+        Ok(Self { document, left, files: BTreeMap::new(), networked: false })
     }
 
     pub fn ends_on_refusal(&self) -> bool {
@@ -72,11 +74,26 @@ impl Bound {
         Ok(())
     }
 
+    /// The host says, once, what the network is; whether it may.
+    pub fn connect(&mut self) -> Result<(), Failure> {
+        if !self.document.ethernet {
+            return Err(refused("the workload document has no network"));
+        }
+        if std::mem::replace(&mut self.networked, true) {
+            return Err(refused("the host has said before what the network is"));
+        }
+        Ok(())
+    }
+
     /// The container of the document, with the host's name if it may give one. Takes the files with it.
     pub fn container(&mut self, hostname: Vec<u8>) -> Result<Request, Failure> {
         let document = &self.document;
         if !hostname.is_empty() && !document.host.names_it {
             return Err(refused("the workload document does not let the host choose the host name"));
+        }
+        if document.ethernet && !self.networked {
+            let why = "the workload document has a network, and the host has not said which addresses it has";
+            return Err(Failure::new(Code::BadValue, why));
         }
         let root = match &document.root {
             Root::Tar { bytes, sha256 } => Source::Tar { bytes: *bytes, sha256: Some(*sha256) },
