@@ -27,6 +27,7 @@ class Config:
     env: tuple[str, ...] = (PATH,)
     directory: str = "/"
     user: str = ""
+    volumes: tuple[str, ...] = ()
     diff_ids: tuple[str, ...] = ()
 
 
@@ -80,6 +81,7 @@ def read(document: Any, *, where: str) -> Config:
         # The same folder has one name in a workload document.
         directory="/" + "/".join(part for part in directory.split("/") if part not in ("", ".")),
         user=_word(inner, "User", where=where),
+        volumes=_volumes(inner, where=where),
         diff_ids=_words(rootfs, "diff_ids", where=where),
     )
 
@@ -105,6 +107,7 @@ def changed(config: Config, changes: Changes) -> Config:
         env=_each_once(env),
         directory=config.directory if changes.directory is None else changes.directory,
         user=config.user if changes.user is None else changes.user,
+        volumes=config.volumes,
         diff_ids=config.diff_ids,
     )
 
@@ -118,10 +121,7 @@ def resolve(config: Config, *, passwd: bytes, group: bytes, where: str) -> Proce
     uid = _id(entry[2] if entry is not None else user or "0", "User", where=where)
     groups: list[int] = []
     if wanted_group:
-        found = next((line for line in _lines(group, 3) if wanted_group in (line[0], line[2])), None)
-        if found is None and not _ID.fullmatch(wanted_group):
-            raise UserError(f"group {wanted_group[:40]!r} is not in the image's /etc/group", where=where)
-        gid = _id(found[2] if found is not None else wanted_group, "group", where=where)
+        gid = group_id(wanted_group, group=group, where=where)
     else:
         gid = _id(entry[3], "User", where=where) if entry is not None else 0
         name = entry[0] if entry is not None else "root" if not user else None
@@ -139,6 +139,22 @@ def resolve(config: Config, *, passwd: bytes, group: bytes, where: str) -> Proce
         env = (*env, f"HOME={home}")
     argv = (*config.entrypoint, *config.command)
     return Process(argv=argv, env=env, directory=config.directory, uid=uid, gid=gid, groups=tuple(groups))
+
+
+def group_id(wanted: str, *, group: bytes, where: str) -> int:
+    """The number of a group that is named, or a number itself, as engines look it up."""
+    found = next((line for line in _lines(group, 3) if wanted in (line[0], line[2])), None)
+    if found is None and not _ID.fullmatch(wanted):
+        raise UserError(f"group {wanted[:40]!r} is not in the image's /etc/group", where=where)
+    return _id(found[2] if found is not None else wanted, "group", where=where)
+
+
+def _volumes(table: dict[str, Any], *, where: str) -> tuple[str, ...]:
+    """The keys of an object whose values say nothing."""
+    found = table.get("Volumes") or {}
+    if not isinstance(found, dict) or len(found) > _WORDS_MAX:
+        raise UserError("Volumes is no object", where=where)
+    return tuple(sorted(path for path in found if _plain(path)))
 
 
 def _lines(data: bytes, fields: int) -> list[list[str]]:

@@ -13,6 +13,8 @@
     tmpfs      a tmpfs that is asked for
     settings   what whoever runs the containers decides
     translate  from a container to a document, and what the host supplies beside it
+    predicted  the container that an engine makes of an image and options, without the engine
+    profiles   engines' filters of system calls for other capabilities, and filters from files
     execs      an exec that an engine asks for
     home       whom a user's id belongs to in the image
 

@@ -65,12 +65,19 @@ def _environment(table: Table) -> tuple[str, ...]:
 
 
 def _capabilities(table: Table, *, uid: int) -> Capabilities:
+    # What is effective is only ever what is permitted, once the program has started.
+    _names(table, "effective")
+    sets = {key: _names(table, key) for key in ("bounding", "permitted", "inheritable", "ambient")}
+    return surviving(**sets, uid=uid)
+
+
+def surviving(
+    *, bounding: set[str], permitted: set[str], inheritable: set[str], ambient: set[str], uid: int
+) -> Capabilities:
     """What the kernel leaves of the sets when the program starts: capabilities(7), "Transformation during execve"."""
-    sets = {key: _names(table, key) for key in ("bounding", "permitted", "effective", "inheritable", "ambient")}
-    bounding = sets["bounding"]
-    inheritable = sets["inheritable"] & bounding
+    inheritable = inheritable & bounding
     # Only what is permitted and inheritable can be ambient.
-    ambient = sets["ambient"] & inheritable & (sets["permitted"] & bounding)
+    ambient = ambient & inheritable & permitted
     left = bounding if uid == 0 else ambient
     return Capabilities(
         bounding=tuple(sorted(bounding)),
