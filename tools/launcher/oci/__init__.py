@@ -7,14 +7,13 @@
     container  what a config.json says, as plain values
     config     from a bundle's config.json to a container
     processes  the process of it, or of an exec
-    seccomp    a filter of system calls; syscalls are the numbers of their names
+    filters    of system calls
     namespaces whose they are
     mounts     what the engine mounts: the guest's own, memory, files and folders of the host
     tmpfs      a tmpfs that is asked for
     settings   what whoever runs the containers decides
     translate  from a container to a document, and what the host supplies beside it
     predicted  the container that an engine makes of an image and options, without the engine
-    profiles   engines' filters of system calls for other capabilities, and filters from files
     execs      an exec that an engine asks for
     home       whom a user's id belongs to in the image
 

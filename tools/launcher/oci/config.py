@@ -8,8 +8,9 @@ import stat
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.oci import fields, processes, seccomp
+from tools.launcher.oci import fields, processes
 from tools.launcher.oci.container import Container, ContainerProcess, Hook, Hooks, Mount, Resources
+from tools.launcher.oci.filters import seccomp
 from tools.launcher.oci.home import home_of
 from tools.launcher.oci.namespaces import network_namespace, refuse_host
 from tools.launcher.oci.values import Table, decode

@@ -14,8 +14,8 @@ from typing import Any
 from tools.launcher.base.errors import UserError
 from tools.launcher.bundle import image_config
 from tools.launcher.bundle.image_config import Changes, Config
-from tools.launcher.oci import profiles
 from tools.launcher.oci.container import Container, ContainerProcess, Mount, Resources
+from tools.launcher.oci.filters import profiles
 from tools.launcher.oci.home import in_passwd
 from tools.launcher.oci.mounts import SHM, SHM_DEFAULT
 from tools.launcher.oci.processes import plain, surviving

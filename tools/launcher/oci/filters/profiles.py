@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.launcher.oci import seccomp
-from tools.launcher.oci.syscalls import NUMBERS
+from tools.launcher.oci.filters import seccomp
+from tools.launcher.oci.filters.syscalls import NUMBERS
 from tools.launcher.oci.values import Table
 from tools.sev.workload.calls import Argument, Calls, Rule, gathered
 from tools.sev.workload.engines import ENGINES

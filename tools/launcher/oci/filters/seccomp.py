@@ -7,7 +7,7 @@ outweighs those with arguments, and conditions on the same argument twice are al
 passed over. So is a name that nobody knows, when its rule allows: what is not named is under the default.
 """
 
-from tools.launcher.oci.syscalls import ELSEWHERE, NUMBERS
+from tools.launcher.oci.filters.syscalls import ELSEWHERE, NUMBERS
 from tools.launcher.oci.values import Table
 from tools.sev.workload.calls import ARGUMENTS_MAX, COST_MAX, ERROR_MAX, RULES_MAX, Argument, Calls, Rule, gathered
 
