@@ -58,6 +58,7 @@ PLANTED = {
     "tools/launcher/guest/qemu.py": "import tools.attack.base.model",
     "tools/launcher/guest/start.py": "import tools.runtime.image.disk",
     "tools/runtime/image/disk.py": "from tools.pipeline.base import files",
+    "tools/runtime/config/settings.py": "def f():\n    from tools.runtime.life import folder",
     "tools/attack/guests/firmware.py": "from tools.attack.front import runner",
 }
 

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Imports of the one file out/sev-launch; used only there. tools/pipeline/publish/pack_launcher.py has the rest.
+"""Imports of the one file out/sev-launch, or out/sev-runtime; used only there.
+
+tools/pipeline/publish/pack_launcher.py has the rest.
 
 Python's own import from zip archives would read the whole directory first, which alone takes half the time that
 --help has.
@@ -68,11 +70,14 @@ class Archive:
         return self._stream.read(size)
 
 
-def start(path: str, stream: "BinaryIO", modules: "Modules", magic: bytes) -> None:
-    """Run the program in the file; `sys.argv` is as after `python3 -c`, with the file as its first word."""
+def start(path: str, stream: "BinaryIO", modules: "Modules", magic: bytes, entry: str) -> None:
+    """Run the program in the file, whose main() is in the module `entry`.
+
+    `sys.argv` is as after `python3 -c`, with the file as its first word.
+    """
     sys.argv[:2] = [path]
     sys.meta_path.insert(0, Archive(path, stream, modules, magic))
-    status = __import__("tools.launcher.cli.main", fromlist=("",)).main()
+    status = __import__(entry, fromlist=("",)).main()
     for output in sys.stdout, sys.stderr:
         if output is not None:
             output.flush()

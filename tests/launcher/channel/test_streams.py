@@ -33,6 +33,7 @@ class Machine:
     """In QEMU's place; it never ends and says nothing."""
 
     stderr: IO[bytes]
+    pid: int = 0
     stderr_open: bool = True
     said: tuple[str, ...] = ()
     ended: int | None = None

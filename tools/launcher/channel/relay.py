@@ -24,6 +24,11 @@ class Relay:
         """Whether it has ended and all its output is written."""
         return self.process.life is Life.ENDED and not any(sink.pending for sink in self.sinks.values())
 
+    @property
+    def failed(self) -> bool:
+        """Whether it never ran, and will not."""
+        return isinstance(self.process.ending, Failure)
+
     def status(self) -> int:
         """The exit status as shells give it, once it has finished; WorkloadError when it never ran.
 

@@ -53,6 +53,10 @@ class Machine(Protocol):
     stderr_open: bool
 
     @property
+    def pid(self) -> int:
+        """Its process number."""
+
+    @property
     def stderr(self) -> IO[bytes]:
         """Its messages."""
 
@@ -95,7 +99,7 @@ class Session:
         self.relays: list[Relay] = []
         # Called with each report that the host asked for.
         self.on_report: Callable[[Report], None] | None = None
-        self._machine = machine
+        self.machine = machine
         self._listener: socket.socket | None = listener
         self._connection: socket.socket | None = None
         self._signals = signals
@@ -110,7 +114,7 @@ class Session:
         """Return once the agent has spoken; NoHelloError after `timeout` seconds or when QEMU ends."""
         deadline = time.monotonic() + timeout
         if not self._loop(until=lambda: self.link.stage >= Stage.GREETED, deadline=deadline):
-            raise NoHelloError(f"no word from the guest's agent within {timeout:g} s", details=self._machine.said)
+            raise NoHelloError(f"no word from the guest's agent within {timeout:g} s", details=self.machine.said)
 
     def wait_ready(self, timeout: float) -> None:
         """Return once the root file system is in place; GuestError after `timeout` seconds."""
@@ -165,14 +169,14 @@ class Session:
         self.link.shut_down()
         self._loop(until=lambda: not self.link.outgoing, deadline=time.monotonic() + _FLUSH_GRACE)
         self.close()
-        self._loop(until=lambda: self._machine.ended is not None, deadline=time.monotonic() + _SHUTDOWN_GRACE)
+        self._loop(until=lambda: self.machine.ended is not None, deadline=time.monotonic() + _SHUTDOWN_GRACE)
 
     def _in_time(self, until: Callable[[], bool], timeout: float, left: float) -> None:
         if not self._loop(until=until, deadline=time.monotonic() + left):
             raise GuestError(
                 f"the workload did not start within {timeout:g} s",
                 hint="a large root file system takes longer: --timeout",
-                details=self._machine.said,
+                details=self.machine.said,
             )
 
     def close(self) -> None:
@@ -215,8 +219,8 @@ class Session:
             table.setdefault(descriptor, []).append((events, handler))
 
         add(self._signals.descriptor, select.POLLIN, self._on_signals)
-        if self._machine.stderr_open:
-            add(self._machine.stderr.fileno(), select.POLLIN, self._machine.drain)
+        if self.machine.stderr_open:
+            add(self.machine.stderr.fileno(), select.POLLIN, self.machine.drain)
         if self._listener is not None:
             add(self._listener.fileno(), select.POLLIN, self._on_connect)
         if self._connection is not None:
@@ -240,7 +244,7 @@ class Session:
             add(relay.stdin, select.POLLIN, lambda: self._on_stdin(relay))
 
     def _check_alive(self) -> None:
-        ended = self._machine.ended
+        ended = self.machine.ended
         if ended is None or self._over:
             return
         # What the guest sent before it went may still lie in the socket.
@@ -250,7 +254,7 @@ class Session:
         how = f"signal {-ended}" if ended < 0 else f"status {ended}"
         what = "before its agent spoke" if self.link.stage is Stage.CONNECTED else "before the workload ended"
         kind = NoHelloError if self.link.stage is Stage.CONNECTED else GuestError
-        raise kind(f"QEMU ended {what} ({how})", details=self._machine.said)
+        raise kind(f"QEMU ended {what} ({how})", details=self.machine.said)
 
     def _on_connect(self) -> None:
         assert self._listener is not None
@@ -303,7 +307,7 @@ class Session:
         if self.link.failure is not None:
             name = ErrorCode(self.link.failure.code).name.lower().replace("_", " ")
             what = f"the guest's agent gave up ({name}): {reason(self.link.failure)}"
-            raise GuestError(what, details=self._machine.said)
+            raise GuestError(what, details=self.machine.said)
         return True
 
     def _send(self, connection: socket.socket) -> None:
@@ -320,12 +324,12 @@ class Session:
 
     def _on_disconnect(self) -> None:
         # QEMU goes a moment after its guest: wait for it, its words explain more than the closed socket.
-        self._machine.stop(grace=1.0)
+        self.machine.stop(grace=1.0)
         if self.link.stage is Stage.CONNECTED:
-            raise NoHelloError("the guest ended before its agent spoke", details=self._machine.said)
+            raise NoHelloError("the guest ended before its agent spoke", details=self.machine.said)
         # The kernel panics at a block that does not verify, at mount time already.
         hint = "a wrong --verity hash or an altered image ends it like this" if self.link.container.verity else None
-        raise GuestError("the guest ended before the workload did", hint=hint, details=self._machine.said)
+        raise GuestError("the guest ended before the workload did", hint=hint, details=self.machine.said)
 
     def _on_writable(self, relay: Relay, stream: Stream) -> None:
         sink = relay.sinks[stream]

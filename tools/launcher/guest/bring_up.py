@@ -41,6 +41,7 @@ def brought_up(
     timeout: float | None = None,
     console: Path | None = None,
     rootfs_limit_mib: int | None = None,
+    base: Path | None = None,
 ) -> Iterator[tuple[Session, float]]:
     """The session, and the seconds that the guest has for its root file system; at the end nothing is left.
 
@@ -48,9 +49,10 @@ def brought_up(
     it; `hostname` too must be open to the host there. `network`: what the guest's interfaces, those of `spec`, are
     called and which addresses and routes they have; exactly where a document has a network. `timeout` in seconds,
     None: by the accelerator; `accel` None: whichever works. `rootfs_limit_mib`: of what is packed, piped or
-    decompressed here, None: as much as the guest's RAM. A signal that comes before the guest runs raises Interrupted.
+    decompressed here, None: as much as the guest's RAM. `base` is where the guest's private folder is made. A signal
+    that comes before the guest runs raises Interrupted.
     """
-    with Signals() as signals, RunDir() as folder:
+    with Signals() as signals, RunDir(base) as folder:
         image = root
         if isinstance(image, Path):
             memory = spec.config.machine.memory_mib

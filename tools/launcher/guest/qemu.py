@@ -96,6 +96,11 @@ class Qemu:
             del self._said[:-_TAIL_BYTES]
 
     @property
+    def pid(self) -> int:
+        """Its process number, which is also that of its session and group."""
+        return self._process.pid
+
+    @property
     def said(self) -> tuple[str, ...]:
         """The last lines of QEMU's stderr."""
         self.drain()

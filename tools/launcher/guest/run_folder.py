@@ -22,14 +22,15 @@ _LOCK = "lock"
 
 
 class RunDir:
-    """Context manager; `path` exists inside the block."""
+    """Context manager; `path` exists inside the block. `base` is where it is made; None: where temporary files are."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Path | None = None) -> None:
+        self._base = base
         self.path = Path()
         self._lock = -1
 
     def __enter__(self) -> Self:
-        base = Path(tempfile.gettempdir()).resolve()
+        base = (self._base or Path(tempfile.gettempdir())).resolve()
         _sweep(base)
         try:
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))

@@ -18,7 +18,7 @@ from tools.pipeline.sandbox import sandbox
 from tools.sev.formats import MKFS_NAME, NETWORK, RUNTIME_NAME, SUMS_NAME, with_addition
 
 _CHECK_TOOLS = "python"
-_EXECUTABLES = {launcher.NAME, MKFS_NAME}
+_EXECUTABLES = {launcher.NAME, launcher.RUNTIME, MKFS_NAME}
 _CONFIGS = {RUNTIME_NAME, with_addition(RUNTIME_NAME, NETWORK)}
 
 

@@ -3,10 +3,11 @@
 """tools/{sev,launcher} → out/sev-launch: one executable file, a zip archive of sources behind a few lines of sh.
 
 A program of its own, `python3 pack_launcher.py ROOT TARGET [PYTHON…]` (ROOT has tools/), standard library only: it
-runs in the sandbox. Bytecode by each PYTHON (this one, if none is named) travels beside the sources, and only a
-Python with the same magic number uses it: any other from 3.11 on compiles the sources. The lines at the start:
+runs in the sandbox. A TARGET named sev-runtime is that program, which has tools/runtime/ besides. Bytecode by each
+PYTHON (this one, if none is named) travels beside the sources, and only a Python with the same magic number uses it:
+any other from 3.11 on compiles the sources. The lines at the start:
 
-    sh ── python3 -I -S ──▶ boot.py (a member of the archive) ──▶ tools.launcher.cli.main
+    sh ── python3 -I -S ──▶ boot.py (a member of the archive) ──▶ main() of tools.launcher.cli.main
 
 Python's own way with an archive (`python3 FILE`, by __main__.py) works as well; it starts the same again, isolated.
 """
@@ -17,17 +18,28 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-_PACKAGES = ("sev", "launcher")
-"""Below tools/; the launcher imports nothing else of ours."""
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What is packed: its name, the folders below tools/ that it imports from, the module whose main() it is."""
+
+    name: str
+    packages: tuple[str, ...]
+    entry: str
+
+
+LAUNCHER = Program(name="sev-launch", packages=("sev", "launcher"), entry="tools.launcher.cli.main")
+RUNTIME = Program(name="sev-runtime", packages=("sev", "launcher", "runtime"), entry="tools.runtime.cli.main")
 _BOOT = "tools/launcher/boot.py"
 # Fixed in length, so that the members' offsets do not depend on the numbers in it.
 _START = """\
 import sys, _signal
 if _signal.getsignal(2) is _signal.default_int_handler: _signal.signal(2, _signal.SIG_DFL)
 import posix, marshal, _frozen_importlib_external
-if sys.version_info < (3, 11): sys.exit("sev-launch: needs Python 3.11 or later, this is " + sys.version.split()[0])
+if sys.version_info < (3, 11): sys.exit("{name}: needs Python 3.11 or later, this is " + sys.version.split()[0])
 for fd in 0, 1, 2:
     try: posix.fstat(fd)
     except OSError: posix.set_inheritable(posix.open("/dev/null", fd == 2), True)
@@ -36,15 +48,15 @@ stream.seek({at:8d})
 modules, source, codes = marshal.loads(stream.read({size:8d}))
 magic = _frozen_importlib_external.MAGIC_NUMBER
 exec(marshal.loads(codes[magic]) if magic in codes else source)
-start(sys.argv[1], stream, modules, magic)
+start(sys.argv[1], stream, modules, magic, "{entry}")
 """
 _HEAD = """\
 #!/bin/sh
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# sev-launch. These lines start Python without its user's settings; what follows them is a zip archive of the
-# program's source: `sev-launch --source FOLDER` unpacks it, and so does unzip.
+# {name}. These lines start Python without its user's settings; what follows them is a zip archive of the
+# program's source: `{name} --source FOLDER` unpacks it, and so does unzip.
 exec python3 -I -S -c '
 {start}' "$0" "$@"
 """
@@ -74,38 +86,38 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip header can hold
 _MARSHAL_VERSION = 2
 
 
-def sources(tools: Path) -> list[Path]:
-    """The launcher's modules below tools/, sorted: the order in the archive depends on it."""
-    return sorted([tools / "__init__.py", *(p for name in _PACKAGES for p in (tools / name).rglob("*.py"))])
+def sources(tools: Path, program: Program = LAUNCHER) -> list[Path]:
+    """The program's modules below tools/, sorted: the order in the archive depends on it."""
+    return sorted([tools / "__init__.py", *(p for name in program.packages for p in (tools / name).rglob("*.py"))])
 
 
-def pack(tools: Path, pythons: Sequence[str] = (sys.executable,)) -> bytes:
+def pack(tools: Path, pythons: Sequence[str] = (sys.executable,), program: Program = LAUNCHER) -> bytes:
     """The one file. Stored, not deflated: zlib's output differs between versions."""
-    files = {path.relative_to(tools.parent).as_posix(): path.read_bytes() for path in sources(tools)}
+    files = {path.relative_to(tools.parent).as_posix(): path.read_bytes() for path in sources(tools, program)}
     bytecode = dict(_compiled(python, files) for python in pythons)
     # The index names offsets, which depend on its own length: they do not move once it stands at the end.
-    start = _START.format(at=0, size=0)
+    start = _START.format(at=0, size=0, name=program.name, entry=program.entry)
     for _ in range(2):
-        data, at, size = _archive(files, bytecode, start)
-        start = _START.format(at=at, size=size)
+        data, at, size = _archive(files, bytecode, start, program.name)
+        start = _START.format(at=at, size=size, name=program.name, entry=program.entry)
     return data
 
 
 def _archive(
-    files: Mapping[str, bytes], bytecode: Mapping[bytes, tuple[str, Mapping[str, bytes]]], start: str
+    files: Mapping[str, bytes], bytecode: Mapping[bytes, tuple[str, Mapping[str, bytes]]], start: str, name: str
 ) -> tuple[bytes, int, int]:
     """The file with these lines at the start, and where its index lies in it: offset and length in bytes."""
     buffer = io.BytesIO()
-    buffer.write(_HEAD.format(start=start).encode())
+    buffer.write(_HEAD.format(start=start, name=name).encode())
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _MAIN.format(start=start).encode())
-        places: dict[str, dict[bytes, tuple[int, int]]] = {name: {} for name in files}
-        modules = {_module(name): (name, *_add(archive, name, text), places[name]) for name, text in files.items()}
+        places: dict[str, dict[bytes, tuple[int, int]]] = {file: {} for file in files}
+        modules = {_module(file): (file, *_add(archive, file, text), places[file]) for file, text in files.items()}
         for magic, (tag, code) in bytecode.items():
-            begin = _add(archive, f"bytecode/{tag}.bin", b"".join(code[name] for name in files))[0]
-            for name in files:
-                places[name][magic] = begin, len(code[name])
-                begin += len(code[name])
+            begin = _add(archive, f"bytecode/{tag}.bin", b"".join(code[file] for file in files))[0]
+            for file in files:
+                places[file][magic] = begin, len(code[file])
+                begin += len(code[file])
         entry = (modules, files[_BOOT], {magic: code[_BOOT] for magic, (_, code) in bytecode.items()})
         place = _add(archive, "bytecode/index.bin", marshal.dumps(entry, _MARSHAL_VERSION))
     return buffer.getvalue(), *place
@@ -137,7 +149,8 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> tuple[int, int]:
 def main(words: list[str]) -> int:
     """Pack tools/ of the folder `words[0]` into the file `words[1]`, with bytecode by the Pythons after them."""
     root, target = (Path(word) for word in words[:2])
-    target.write_bytes(pack(root / "tools", words[2:] or [sys.executable]))
+    program = RUNTIME if target.name == RUNTIME.name else LAUNCHER
+    target.write_bytes(pack(root / "tools", words[2:] or [sys.executable], program))
     target.chmod(0o755)
     return 0
 

@@ -34,6 +34,7 @@ _KINDS = {
     f"{KERNEL}{NETWORK}": "operating-system",
     "OVMF.fd": "firmware",
     "sev-launch": "application",
+    "sev-runtime": "application",
     "mkfs.erofs": "application",
 }
 """What a file counts as; every other is a file."""

@@ -96,6 +96,11 @@ class Plan:
         return launcher.step(self._root)
 
     @cached_property
+    def container_runtime(self) -> Step:
+        """sev-runtime."""
+        return launcher.step(self._root, launcher.RUNTIME)
+
+    @cached_property
     def mkfs_erofs(self) -> Step:
         """mkfs.erofs, which the launcher calls."""
         name = mkfs_erofs.SOURCE
@@ -147,6 +152,7 @@ class Plan:
         outputs = {
             **self._started(profile, profile.kernel, addition=""),
             launcher.NAME: self.launcher.output(launcher.NAME),
+            launcher.RUNTIME: self.container_runtime.output(launcher.RUNTIME),
             mkfs_erofs.NAME: self.mkfs_erofs.output(mkfs_erofs.NAME),
         }
         if profile.network is not None:

@@ -1,0 +1,46 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`--help`, `--version`."""
+
+from tools.launcher.base.ui import sentence, write_stdout
+from tools.runtime.base.log import NAME
+
+VERSION = "0.1.0"
+SPECIFICATION = "1.2.0"
+_ID = "ID"
+COMMANDS = {
+    "create": ("--bundle DIR [--pid-file FILE] [--console-socket SOCKET] ID", "boot a guest for a bundle's container"),
+    "start": (_ID, "run in it what the bundle says"),
+    "state": (_ID, "print the container's state"),
+    "kill": ("ID [SIGNAL]", "send a signal to what runs in it; KILL ends the guest, whatever it thinks of it"),
+    "delete": ("[--force] ID", "remove what is left of it; --force: of one that still runs, too"),
+    "ps": ("[--format json|table] ID", "print the numbers of its processes on this host: monitor and QEMU"),
+    "pause": (_ID, "let the guest's processors stand still"),
+    "resume": (_ID, "let them go on"),
+    "source": ("DIR", "unpack the program's source into a new folder"),
+}
+"""Usage and summary."""
+
+
+def run(given: list[str], _context: object) -> int:
+    """Print what `--help`, `--version` or `COMMAND --help` ask for."""
+    word = given[0] if given else ""
+    if word in {"--version", "-v"}:
+        write_stdout(f"{NAME} version {VERSION}\nspec: {SPECIFICATION}\n")  # the second line as runc's
+    elif word in COMMANDS:
+        usage, text = COMMANDS[word]
+        write_stdout(f"usage: {NAME} {word} {usage}\n\n{sentence(text)}\n")
+    else:
+        write_stdout(_overview())
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = "".join(f"  {name:<{width}}{text}\n" for name, (_, text) in COMMANDS.items())
+    return (
+        f"usage: {NAME} [--config FILE] [--root DIR] [--log FILE] [--log-format json|text] COMMAND …\n"
+        f"       {NAME} COMMAND --help       {NAME} --version\n\n"
+        "An OCI runtime whose containers are confidential guests: docker, containerd and podman call it.\n\n"
+        f"commands:\n{lines}"
+    )

@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`create`: from a bundle to a container whose guest waits for its start."""
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tools.launcher.oci import config
+from tools.launcher.oci.container import Container
+from tools.runtime.base.log import EngineLog
+from tools.runtime.config.settings import Settings
+from tools.runtime.image.disk import disk_of
+from tools.runtime.life import hooks, monitor, remove
+from tools.runtime.life.boot import Ordered, booted
+from tools.runtime.life.folder import HOOKS, STATE, ContainerError, Folder
+
+VERSION = "1.2.0"
+"""Of the OCI runtime specification."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `create` was called with; paths are absolute. `console`: the socket that a terminal's master goes to."""
+
+    folder: Folder
+    bundle: Path
+    settings: Settings
+    engine_log: EngineLog
+    pid_file: Path | None
+    console: str | None
+
+
+def create(asked: Asked) -> None:
+    """All of it, or nothing is left."""
+    container = config.read(asked.bundle)
+    terminal = container.process.terminal
+    if terminal is not (asked.console is not None):
+        what = "process.terminal needs --console-socket" if terminal else "--console-socket needs a process.terminal"
+        raise ContainerError(what)
+    folder, settings, note = asked.folder, asked.settings, asked.engine_log.note
+    _make(folder)
+    try:
+        _fill(folder, container, bundle=asked.bundle)
+        made = (container.process.cwd, *(mount.target for mount in container.mounts))
+        with disk_of(container.root, cache=settings.cache, mkfs=settings.mkfs, note=note, made=made) as disk:
+            ordered = Ordered(
+                container=container,
+                settings=settings,
+                disk=disk,
+                stdin=_has_stdin(),
+                folder=folder,
+                engine_log=asked.engine_log,
+            )
+            _bring(ordered, asked)
+    except BaseException:
+        remove.remove(folder, asked.engine_log)
+        raise
+
+
+def _bring(ordered: Ordered, asked: Asked) -> None:
+    folder, given = ordered.folder, ordered.container.hooks
+
+    def run(kind: str) -> None:
+        hooks.run(kind, _HOOKS[kind](given), folder.state(), bundle=str(asked.bundle))
+
+    plan = monitor.Plan(
+        folder=folder,
+        engine_log=asked.engine_log,
+        join_cgroups=lambda _: None,
+        network=ordered.container.network_namespace,
+        inside=partial(run, "createContainer"),
+        console_socket=asked.console,
+        boot=partial(booted, ordered),
+        keep=(ordered.disk.descriptor,),
+    )
+    born = monitor.begin(plan)
+    try:
+        born.wait()
+        folder.set_status("creating", pid=born.pid)
+        run("prestart")
+        run("createRuntime")
+        born.go()
+        born.wait()
+        if asked.pid_file is not None:
+            _write_pid(asked.pid_file, born.pid)
+    except BaseException:
+        born.end()
+        raise
+
+
+_HOOKS = {
+    "prestart": lambda hooks: hooks.prestart,
+    "createRuntime": lambda hooks: hooks.create_runtime,
+    "createContainer": lambda hooks: hooks.create_container,
+}
+
+
+def _has_stdin() -> bool:
+    """Whether the engine has connected standard input to something."""
+    try:
+        status = os.fstat(0)
+    except OSError:
+        return False
+    return not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.stat(os.devnull).st_rdev
+
+
+def _make(folder: Folder) -> None:
+    root = os.path.dirname(folder.path)
+    try:
+        os.makedirs(root, mode=0o711, exist_ok=True)
+        os.mkdir(folder.path, 0o711)
+    except FileExistsError:
+        raise ContainerError("a container of that id exists", where=folder.name) from None
+    except OSError as error:
+        raise ContainerError(error.strerror or str(error), where=folder.path) from None
+
+
+def _fill(folder: Folder, container: Container, *, bundle: Path) -> None:
+    # The order counts: folder.py looks for the status where it is here.
+    state = {
+        "ociVersion": VERSION,
+        "id": folder.name,
+        "status": "creating",
+        "pid": 0,
+        "bundle": str(bundle),
+        "annotations": dict(container.annotations),
+    }
+    folder.write(STATE, json.dumps(state).encode())
+    later = hooks.packed(container.hooks)
+    if later:
+        folder.write(HOOKS, later)
+
+
+def _write_pid(path: Path, pid: int) -> None:
+    # Without a newline: containerd reads all of it as the number.
+    partial_file = path.with_name(f".{path.name}")
+    partial_file.write_text(str(pid))
+    partial_file.replace(path)
