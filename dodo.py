@@ -6,7 +6,7 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
-    build · build_all · check · accept · graph · cache · idblock · publish · attack · test · test_fast
+    build · build_all · check · accept · graph · cache · idblock · publish · cve · report · attack · test · test_fast
     test_containers · test_engines · test_publish · repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
@@ -26,6 +26,7 @@ from tools.pipeline.tasks import (
     inputs,
     outputs,
     publishing,
+    report,
     repro,
 )
 from tools.pipeline.tasks.doit_glue import Task
@@ -108,6 +109,11 @@ def task_idblock() -> Task:
 def task_publish() -> Iterator[Task]:
     """Publish what is built."""
     yield from publishing.publish(PROJECT)
+
+
+def task_cve() -> Iterator[Task]:
+    """Say which CVEs are fixed, and which are not."""
+    yield from report.cve(PROJECT)
 
 
 def task_attack() -> Task:

@@ -36,7 +36,7 @@ from tools.pipeline.engine.memory import Memory
 from tools.pipeline.engine.results import Results
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.tree import Tree
-from tools.pipeline.tasks import doit_glue, guest, steps
+from tools.pipeline.tasks import doit_glue, guest
 
 HERE = Path({folder!r})
 TOOLS = Tree(path=Path({tree!r}), digest={digest!r})
@@ -63,7 +63,8 @@ def task_toolchain():
     yield {{"name": "python", "actions": []}}
 
 def task_steps():
-    yield from steps.tasks(ENGINE, STEPS, first="_locks")
+    for step in STEPS:
+        yield guest.task(ENGINE, step, first="_locks")
 
 def task_all():
     return {{"actions": None, "task_dep": [step.name for step in STEPS]}}

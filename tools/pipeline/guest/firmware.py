@@ -30,11 +30,12 @@ _UNPACKED = "/tmp"  # noqa: S108 (the sandbox's own)
 
 @dataclass(frozen=True, kw_only=True)
 class DebianPatch:
-    """One patch of Debian's edk2 package, whether it is applied, and the CVEs that it is for."""
+    """One patch of Debian's edk2 package, whether it is applied and why, and the CVEs that it is for."""
 
     file: str
     apply: bool
     cves: tuple[str, ...] = ()
+    reason: str = ""
 
 
 def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...]:
@@ -45,10 +46,10 @@ def debian_patches(root: Path, recipe: FirmwareRecipe) -> tuple[DebianPatch, ...
     for item in table.tables("debian"):
         file = item.string("file", pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*", says="a file in debian/patches")
         cves = item.strings("cves", allow_empty=True)
-        item.string("reason")
+        reason = item.string("reason")
         if file in found:
             raise item.error("file", f"{file!r} stands twice")
-        found[file] = DebianPatch(file=file, apply=item.boolean("apply"), cves=cves)
+        found[file] = DebianPatch(file=file, apply=item.boolean("apply"), cves=cves, reason=reason)
         item.close()
     table.close()
     return tuple(found.values())

@@ -33,7 +33,7 @@ BUILTIN_CPIO = "/inputs/initramfs.cpio"
 IMAGE = "bzImage"
 GEN_INIT_CPIO = "gen_init_cpio.c"
 _LICENCE = "GPL-2.0-only"
-_OBJECTS = "objects.tar.zst"
+OBJECTS = "objects.tar.zst"
 _KCONFIG = "kconfig.tar"
 
 # What would otherwise be the date, user, host and build count of this machine. Documentation/kbuild/
@@ -133,10 +133,10 @@ def compiled(recipe: KernelRecipe, *, source: Step, config: Step) -> Step:
     return Step(
         name=f"kernel-{name}",
         title=f"kernel, {name}",
-        argv=_shell(f"{source_tree.UNPACK} && mkdir /build/obj && {_COMPILE} && {pack} --file=/out/{_OBJECTS} ."),
+        argv=_shell(f"{source_tree.UNPACK} && mkdir /build/obj && {_COMPILE} && {pack} --file=/out/{OBJECTS} ."),
         tools="build",
         inputs=_inputs(source, config),
-        outputs=(IMAGE, _OBJECTS),
+        outputs=(IMAGE, OBJECTS),
         environment=_KBUILD,
         parallel=True,
     )
@@ -150,12 +150,12 @@ def linked(recipe: KernelRecipe, *, source: Step, config: Step, plain: Step, cpi
         title=f"kernel with its initramfs, {name}",
         argv=_shell(
             f"{source_tree.UNPACK} && mkdir /build/obj"
-            f" && tar --zstd --extract --file=/inputs/{_OBJECTS} -C /build/obj && "
+            f" && tar --zstd --extract --file=/inputs/{OBJECTS} -C /build/obj && "
             # All of one time and younger than the sources: make rebuilds what the configuration changes.
             f"touch /tmp/now && find /build/obj -type f -exec touch --reference=/tmp/now {{}} + && {_COMPILE}"
         ),
         tools="build",
-        inputs={**_inputs(source, config), f"/inputs/{_OBJECTS}": plain.output(_OBJECTS), BUILTIN_CPIO: cpio},
+        inputs={**_inputs(source, config), f"/inputs/{OBJECTS}": plain.output(OBJECTS), BUILTIN_CPIO: cpio},
         outputs=(IMAGE,),
         environment=_KBUILD,
         parallel=True,

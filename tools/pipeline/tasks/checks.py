@@ -12,8 +12,11 @@ from pathlib import Path
 from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
+from tools.pipeline.sources.wanted import Kind
+from tools.pipeline.tasks import report
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
+from tools.sev.errors import mask, printable
 
 _REQUIREMENTS = "requirements"
 """What Python's requirements are called in `lock --only`."""
@@ -153,6 +156,10 @@ def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool)
         changes += later.result().write(partial(confirm, resolve.OLDER)) if later else []
     for change in changes or ["nothing changed"]:
         ui.line(f"   {change}")
+    # apt has just taken the index if anything of the archive was resolved.
+    if not names or {s.pin.name for s in project.sources if s.wanted.kind is Kind.DEBIAN_SOURCE} & {*rest}:
+        told = report.ask_newer(project, before=project.sources, update=False)
+        ui.lines(f"   {printable(mask(line))}" for line in told)
 
 
 def consent(matter: str, lines: Sequence[str], *, yes: bool, older: bool) -> None:

@@ -1,17 +1,21 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""All steps as tasks, and the comparison of kernels that were linked with ones that were compiled whole."""
+"""All steps as tasks, and the comparison of kernels that were linked with ones that were compiled whole.
+
+This is the one place where steps become doit tasks. A task has its step's name. What is up to date is the engine's
+word, by the step's key; doit orders the tasks and lets those run side by side that do not need each other.
+"""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import graph
-from tools.pipeline.engine.step import Step
-from tools.pipeline.tasks import steps
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.engine.executor import Engine
+from tools.pipeline.engine.step import Blob, Step
+from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.inputs import LOCKS
 from tools.pipeline.tasks.project import Project
 
@@ -21,17 +25,36 @@ _DOT = {"name": "dot", "long": "dot", "type": bool, "default": False, "help": "a
 
 def all_steps(project: Project) -> Iterator[Task]:
     """A task for each step of each profile."""
-    yield from steps.tasks(project.engine, project.plan.steps, first=LOCKS)
+    for step in project.plan.steps:
+        yield task(project.engine, step, first=LOCKS)
+
+
+def task(engine: Engine, step: Step, *, first: str, work: Callable[[], object] | None = None) -> Task:
+    """The step's task; `work` in place of making the step, where something is to be done with it besides."""
+    fetched = any(isinstance(reference, Blob) for reference in step.inputs.values())
+    return {
+        "basename": step.name,
+        "doc": step.title,
+        "actions": [action(work or partial(engine.ensure, step))],
+        "task_dep": [
+            first,
+            *(["fetch:sources"] if fetched else []),
+            f"toolchain:{step.tools}",
+            *(needed.name for needed in step.needs),
+        ],
+        "uptodate": [partial(engine.is_current, step)],
+        "clean": remove(engine.build / "results" / step.name, engine.build / "results" / f"{step.name}.json"),
+    }
 
 
 def whole_kernels(project: Project) -> Iterator[Task]:
     """kernel_whole:PROFILE for each profile whose kernel is linked from another's objects."""
     for profile, (linked, whole) in project.plan.whole_kernels.items():
-        task = steps.task(project.engine, whole, first=LOCKS, work=partial(_compare, project, linked, whole))
+        made = task(project.engine, whole, first=LOCKS, work=partial(_compare, project, linked, whole))
         # A comparison is made whenever it is asked for.
-        del task["basename"], task["uptodate"]
-        task["task_dep"].append(linked.name)
-        yield {**task, "name": profile, "doc": f"compile the {profile} kernel whole and compare it with the linked one"}
+        del made["basename"], made["uptodate"]
+        made["task_dep"].append(linked.name)
+        yield {**made, "name": profile, "doc": f"compile the {profile} kernel whole and compare it with the linked one"}
 
 
 def _compare(project: Project, linked: Step, whole: Step) -> None:
