@@ -116,6 +116,11 @@ def task_cve() -> Iterator[Task]:
     yield from report.cve(PROJECT)
 
 
+def task_report() -> Iterator[Task]:
+    """Make the page for people."""
+    yield from report.report(PROJECT)
+
+
 def task_attack() -> Task:
     """Play the hostile host."""
     return attack.attack(PROJECT)

@@ -138,3 +138,9 @@ def write_list(folder: Path) -> Path:
     rejected.parent.mkdir(parents=True, exist_ok=True)
     rejected.write_text("")
     return folder
+
+
+def empty(folder: Path) -> Path:
+    """A new folder."""
+    folder.mkdir()
+    return folder

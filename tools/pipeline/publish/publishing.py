@@ -15,9 +15,10 @@ from typing import Any
 from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.cas import Cas
-from tools.pipeline.publish import artifact, checkout, expected, places, provenance
+from tools.pipeline.publish import artifact, checkout, documents, expected, places, provenance
 from tools.pipeline.publish.artifact import Labels
 from tools.pipeline.publish.checkout import Checkout
+from tools.pipeline.publish.documents import Document
 from tools.pipeline.publish.places import Url
 from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.connection import Options
@@ -48,11 +49,16 @@ class Wish:
     without_tools: bool
 
 
+def _no_documents(_: str) -> Sequence[Document]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Built:
     """What is published: an output folder, and the pins that its steps take. All of them are in the cache.
 
-    `sbom` makes the document for the folder's files: name → SHA-256.
+    `sbom` makes the document for the folder's files: name → SHA-256. `documents` makes what has a date or a judgement,
+    and is attached to the artifact, of which it is given the digest.
     """
 
     root: Path
@@ -63,6 +69,7 @@ class Built:
     packages: Sequence[Package]
     cas: Cas
     sbom: Callable[[Mapping[str, str]], bytes]
+    documents: Callable[[str], Sequence[Document]] = _no_documents
 
 
 def run(built: Built, wish: Wish) -> Descriptor:
@@ -100,6 +107,8 @@ def run(built: Built, wish: Wish) -> Descriptor:
             cas=built.cas, root=built.root, media_type=artifact.PACKAGE, folder="tools",
         )  # fmt: skip
         attachments.append(Attachment(whole=artifact.tools(packages, labels=labels, subject=subject)))
+    listed_documents = built.documents(subject.digest)
+    attachments += [documents.attached(one, subject=subject) for one in listed_documents]
     said = provenance.predicate(
         profile=built.profile,
         version=built.version,
@@ -118,6 +127,7 @@ def run(built: Built, wish: Wish) -> Descriptor:
         where_to = places.target(place, options)
         try:
             attachments += _statements(where_to, whole, said, signer, places.name(place))
+            attachments += documents.signed(where_to, whole, listed_documents, signer)
             tally = target.push(where_to, whole, attachments, tag=tag)
         finally:
             where_to.close()

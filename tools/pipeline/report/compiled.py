@@ -29,6 +29,10 @@ class Compiled:
     used: frozenset[str]
     tree: frozenset[str]
 
+    def __or__(self, other: "Compiled") -> "Compiled":
+        """What two kernels were made from: what is in either is in an output folder that holds both."""
+        return Compiled(used=self.used | other.used, tree=self.tree | other.tree)
+
     def compiled(self, files: Iterable[str]) -> bool | None:
         """Whether an object was made from any of the files; None where that cannot be said.
 

@@ -15,6 +15,8 @@ from tools.pipeline.report.states import Finding, Report, State
 
 NAME = "vex.cdx.json"
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
+PREDICATE = "https://cyclonedx.org/bom"
+"""What cosign calls it: `verify-attestation --type cyclonedx`."""
 
 _ANALYSIS: Mapping[State, Mapping[str, Any]] = {
     # "exploitable" is CycloneDX's word for: affected, as far as is known.

@@ -13,6 +13,7 @@ from tools.pipeline.engine.step import Blob
 from tools.pipeline.guest import firmware, patches
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.sources.pins import Package, Source
+from tools.pipeline.tasks import report
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
 
@@ -39,6 +40,7 @@ _PARAMS = [
     _option("builder", "URI of who has built it, for the provenance"),
     _option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
     _switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
+    report.KERNEL_LIST,
     _switch("without_tools", "leave out the packages that the build ran on"),
 ]
 
@@ -57,7 +59,7 @@ def publish(project: Project) -> Iterator[Task]:
         }
 
 
-def _publish(project: Project, profile: Profile, **options: Any) -> None:
+def _publish(project: Project, profile: Profile, *, kernel_list: str, **options: Any) -> None:
     from tools.pipeline.publish import places, publishing  # noqa: PLC0415 (start-up: it imports requests)
     from tools.pipeline.sbom import document  # noqa: PLC0415 (start-up: only this command needs it)
 
@@ -71,11 +73,12 @@ def _publish(project: Project, profile: Profile, **options: Any) -> None:
         packages=packages,
         cas=project.cas,
         sbom=partial(document.render, material(project, profile, sources, packages)),
+        documents=partial(report.documents, project, profile, kernel_list=kernel_list),
     )
     wish = publishing.Wish(**options)
     # A wrong word is told before anything is fetched.
     places.parse(wish.to, tag=wish.tag, root=project.root)
-    needed = [source.pin for source in sources]
+    needed = [*(source.pin for source in sources), *report.pins_for(project, profile)]
     needed += [] if wish.without_tools else [package.pin for package in packages]
     # The result of a step may have been there without what it was made from.
     project.fetch(needed, title="fetching what is published")

@@ -6,6 +6,8 @@ fetch:sources, artifacts:PROFILE ── cve, cve:PROFILE ── a table, JSON, V
                                 └── report, report:PROFILE ── build/report/…/report.html
 """
 
+import functools
+import operator
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,16 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import SevArtifactsError
-from tools.pipeline.guest import firmware
-from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.engine import graph
+from tools.pipeline.engine.step import Step
+from tools.pipeline.guest import firmware, kconfig, kernel, source_tree
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
 from tools.pipeline.sources import mirrors, pins
-from tools.pipeline.sources.pins import Source
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.sources.pins import Pin, Source
+from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 from tools.sev.errors import mask, printable
 
 if TYPE_CHECKING:
+    from tools.pipeline.publish.documents import Document
     from tools.pipeline.report.compiled import Compiled
+    from tools.pipeline.report.facts import Topic
     from tools.pipeline.report.gather import Subject
     from tools.pipeline.report.states import Report
 
@@ -84,6 +90,13 @@ def state(project: Project, profile: Profile, *, kernel_list: str) -> "Report":
     return gather.report(subject(project, profile), listed=project.root / kernel_list if kernel_list else None)
 
 
+def pins_for(project: Project, profile: Profile) -> list[Pin]:
+    """What must be in the cache for the findings of a profile."""
+    from tools.pipeline.report import gather  # noqa: PLC0415 (start-up: only this command needs it)
+
+    return [source.pin for source in gather.packagings(subject(project, profile)).values()]
+
+
 def subject(project: Project, profile: Profile) -> "Subject":
     """What the findings of a profile are made of."""
     from tools.pipeline.report import gather  # noqa: PLC0415 (start-up: only this command needs it)
@@ -102,17 +115,142 @@ def subject(project: Project, profile: Profile) -> "Subject":
 
 
 def _compiled(project: Project, profile: Profile) -> "Compiled":
-    from tools.pipeline.guest import kernel, source_tree  # noqa: PLC0415 (start-up, as above)
-    from tools.pipeline.report import compiled  # noqa: PLC0415 (as above)
+    """Of every kernel of the profile that is made from the first one's source."""
+    from tools.pipeline.report import compiled  # noqa: PLC0415 (start-up, as above)
 
-    made, source = project.plan.kernel(profile.kernel, builtin=False), project.plan.kernel_source(profile.kernel)
-    with ui.working("looking at the objects"), tempfile.TemporaryDirectory(dir=project.build, prefix="cve-") as folder:
-        taken = []
-        for step, name in ((made, kernel.OBJECTS), (source, source_tree.ARCHIVE)):
+    recipes = [recipe for recipe in profile.kernels if recipe.source == profile.kernel.source]
+    with ui.working("looking at the objects"):
+        found = [
+            compiled.read(*paths)
+            for recipe in recipes
+            for paths in _copies(
+                project,
+                (project.plan.kernel(recipe, builtin=False), kernel.OBJECTS),
+                (project.plan.kernel_source(recipe), source_tree.ARCHIVE),
+            )
+        ]
+    return functools.reduce(operator.or_, found)
+
+
+def _copies(project: Project, *outputs: tuple[Step, str]) -> Iterator[list[Path]]:
+    """Once: private copies of outputs of steps, which are gone after it."""
+    project.build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=project.build, prefix="report-") as folder:
+        for step, name in outputs:
             project.engine.ensure(step)
             project.engine.copy(step, name, Path(folder, name))
-            taken.append(Path(folder, name))
-        return compiled.read(*taken)
+        yield [Path(folder, name) for _, name in outputs]
+
+
+_REPORT = [
+    KERNEL_LIST,
+    {"name": "endorsements", "long": "endorsements", "type": str, "default": "",
+     "help": "a folder of signed statements about the artifact"},
+    {"name": "to", "long": "to", "type": str, "default": "", "help": "the file; default: build/report/PROFILE.html"},
+]  # fmt: skip
+
+
+def report(project: Project) -> Iterator[Task]:
+    """Report for the default profile, report:PROFILE for each other."""
+    for profile in project.recipes.profiles:
+        name = "report" if profile.name == DEFAULT_PROFILE else f"report:{profile.name}"
+        yield {
+            "basename": name,
+            "doc": f"one HTML page for people about {project.out(profile).name}/ (docs/publishing.md)",
+            "actions": [action(partial(_report, project, profile))],
+            "params": _REPORT,
+            "task_dep": ["fetch:sources", f"artifacts:{profile.name}"],
+            "clean": remove(project.build / "report" / f"{profile.name}.html"),
+            "io": {"capture": False},
+        }
+
+
+def _report(project: Project, profile: Profile, *, kernel_list: str, endorsements: str, to: str) -> None:
+    found = state(project, profile, kernel_list=kernel_list)
+    path = project.root / to if to else project.build / "report" / f"{profile.name}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(path, page(project, profile, found, endorsements=endorsements))
+    shown = path.relative_to(project.root) if path.is_relative_to(project.root) else path
+    ui.line(f"   {shown}")
+
+
+def page(project: Project, profile: Profile, cves: "Report", *, endorsements: str = "", digest: str = "") -> bytes:
+    """report.html of a profile whose artifacts have been made; `digest` is that of the published artifact."""
+    from tools.pipeline.publish import checkout, expected, publishing  # noqa: PLC0415 (start-up: requests)
+    from tools.pipeline.report import facts  # noqa: PLC0415 (start-up, as above)
+    from tools.pipeline.report import page as pages  # noqa: PLC0415 (as above)
+
+    folder = project.out(profile)
+    ours = checkout.look(project.root)
+    verdict = expected.verdict(project.root, folder)
+    boot, boot_commit = facts.bench(project.build)
+    return pages.render(
+        facts.Facts(
+            **facts.folder(folder, _made_from(project), publishing.listed(folder)),
+            commit=ours.commit + (" with changes" if ours.changes else ""),
+            steps=graph.rows(project.engine, project.plan.deliverable(profile).steps),
+            topics=_topics(project, profile),
+            cves=cves,
+            good=verdict.good,
+            verdict=f"{folder.name}/ {verdict.line}",
+            boot=boot,
+            boot_commit=boot_commit,
+            rebuilt=facts.rebuilt(project.build),
+            endorsements=facts.endorsements(project.root / endorsements if endorsements else None),
+            digest=digest,
+        )
+    )
+
+
+def documents(project: Project, profile: Profile, subject: str, *, kernel_list: str) -> "list[Document]":
+    """What is attached to a published artifact, whose digest is `subject`: VEX and page."""
+    from tools.pipeline.publish.documents import Document  # noqa: PLC0415 (start-up: requests)
+    from tools.pipeline.report import page as pages  # noqa: PLC0415 (start-up, as above)
+    from tools.pipeline.report import vex  # noqa: PLC0415 (as above)
+
+    cves = state(project, profile, kernel_list=kernel_list)
+    created = f"{cves.date}T00:00:00Z"
+    said = vex.render(cves, version=project.version)
+    shown = page(project, profile, cves, digest=subject)
+    return [
+        Document(name=vex.NAME, media_type=vex.MEDIA_TYPE, data=said, created=created, predicate=vex.PREDICATE),
+        Document(name=pages.NAME, media_type=pages.MEDIA_TYPE, data=shown, created=created),
+    ]
+
+
+def _made_from(project: Project) -> dict[str, list[str]]:
+    """File → sources with their versions, and parts, as recipes/contents.toml has them."""
+    from tools.pipeline.sbom import contents  # noqa: PLC0415 (start-up, as above)
+
+    versions = {source.pin.name: source.pin.version for source in project.sources}
+    listed = contents.load(project.root, sources=list(versions))
+    return {
+        name: [f"{key} {versions[key]}" if key in versions else listed.parts[key].name for key in keys]
+        for name, keys in listed.files.items()
+    }
+
+
+def _topics(project: Project, profile: Profile) -> "list[Topic]":
+    """The fragments of a profile's kernels, each once, and what became of their options."""
+    from tools.pipeline.report import facts  # noqa: PLC0415 (start-up, as above)
+
+    found: list[Topic] = []
+    shown: set[str] = set()
+    builtin = profile.carry is Carry.BUILTIN
+    for recipe in profile.kernels:
+        ((text,),) = _texts(project, (project.plan.config(recipe, builtin=builtin), "config"))
+        values = kconfig.parse_config(text, where=".config")
+        names = [*recipe.fragments, *([kernel.BUILTIN_FRAGMENT] if builtin else [])]
+        texts = [(Path(name).stem, (project.root / name).read_text(encoding="utf-8"))
+                 for name in names if name not in shown]  # fmt: skip
+        shown.update(names)
+        found += facts.topics(texts, values)
+    return found
+
+
+def _texts(project: Project, *outputs: tuple[Step, str]) -> Iterator[list[str]]:
+    for paths in _copies(project, *outputs):
+        yield [path.read_text(encoding="utf-8") for path in paths]
 
 
 def ask_newer(project: Project, *, before: Sequence[Source] = (), update: bool = True) -> list[str]:
