@@ -15,6 +15,14 @@ from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
 OUT = "/opt/sev-artifacts"
+_UNPROTECTED = ("schema = 1", 'protection = "unprotected"')
+_CONFIGURATIONS = {
+    "sev-enforce": ("schema = 1", 'protection = "enforce"'),
+    "sev-protected": ("schema = 1",),
+    "sev-hang": (*_UNPROTECTED, "timeout = 20"),
+    "sev-small": (*_UNPROTECTED, 'cache = "/run/small/cache"'),
+}
+"""All but the first of runtimes(): what stands in their sev-runtime.toml."""
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +44,18 @@ def box(engines_tree: Tree, boot_tree: Tree, artifacts: Path, busybox: Path) -> 
 
 
 @pytest.fixture(scope="session")
-def runtimes() -> dict[str, Runtime]:
-    """By name. runc and crun are the controls: each expectation holds with them, too."""
-    return {"runc": RUNC, "crun": CRUN}
+def runtimes(box: Box) -> dict[str, Runtime]:
+    """By name. runc and crun are the controls: each expectation holds with them, too.
+
+    sev: in /etc, for engines that hand no options on. The others show that one program can be several runtimes.
+    """
+    found = {"runc": RUNC, "crun": CRUN, "sev": Runtime(name="sev", path=f"{OUT}/sev-runtime")}
+    box.write("/etc/sev-runtime.toml", "".join(f"{line}\n" for line in _UNPROTECTED))
+    for name, lines in _CONFIGURATIONS.items():
+        path = f"/etc/sev/{name}.toml"
+        box.write(path, "".join(f"{line}\n" for line in lines))
+        found[name] = Runtime(name=name, path=f"{OUT}/sev-runtime", arguments=(f"--config={path}",))
+    return found
 
 
 @pytest.fixture(scope="session")

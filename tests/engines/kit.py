@@ -128,7 +128,7 @@ class Podman(Docker):
         self.box.write("/etc/containers/policy.json", '{"default": [{"type": "insecureAcceptAnything"}]}')
         # No systemd in the box, whose journal and groups are the default.
         text = '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n[containers]\nlog_driver = "k8s-file"\n'
-        known = "".join(f'{r.name} = ["{r.path}"]\n' for r in self.runtimes)
+        known = "".join(f'{r.name} = ["{r.path}"]\n' for r in self.runtimes if not r.arguments)
         self.box.write("/etc/containers/containers.conf", f"{text}[engine.runtimes]\n{known}")
         self.box.check("podman", "info")
         return self

@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.kit import Docker, Runtime
 
-NAMES = ("runc",)
+NAMES = ("runc", "sev")
 
 
 @pytest.fixture(params=NAMES)
