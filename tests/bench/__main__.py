@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, publishing, report, repro, sizes
 from tests.bench.report import Part
+from tests.engines import bench as engines
 from tools.launcher.base.errors import LauncherError
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import SevArtifactsError
@@ -27,6 +28,7 @@ def main() -> int:
         "launcher_start": lambda project: launcher_start.measure(project, runs=options.runs),
         "publishing": lambda project: publishing.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
+        "engines": lambda project: engines.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
         "profiles": profiles.measure,
         "repro": repro.measure,

@@ -21,13 +21,14 @@ _RUNS = {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "mea
 _PAIRS = {"name": "pairs", "long": "pairs", "type": int, "default": 3, "help": "pairs of whole builds"}
 _BOOT = ("toolchain:boot", "toolchain:bench")
 _PUBLISH = ("toolchain:publish",)
+_ENGINES = ("toolchain:boot", "toolchain:engines")
 
 
 def bench(project: Project) -> Iterator[Task]:
     """Bench for all benchmarks, bench:NAME for one; a process of its own runs them one after the other."""
     clean = remove(project.build / "bench")
     yield _task(project, "bench", (), "every benchmark, one after the other (under two hours)",
-                needs=(*_BOOT, *_PUBLISH), params=(_RUNS, _PAIRS), clean=clean)  # fmt: skip
+                needs=(*_BOOT, *_PUBLISH, *_ENGINES), params=(_RUNS, _PAIRS), clean=clean)  # fmt: skip
     one = partial(_one, project)
     yield one("sizes", "sizes of the artifacts beside their budgets")
     yield one("noop", "a build with nothing to do, beside make's (compiles a kernel for it first)", params=(_RUNS,))
@@ -36,6 +37,7 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("publishing", "160 MB to a registry and back, beside oras", needs=_PUBLISH, params=(_RUNS,))
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
               needs=_BOOT, params=(_RUNS,))  # fmt: skip
+    yield one("engines", "docker run with sev-runtime, beside runc (as root)", needs=_ENGINES, params=(_RUNS,))
     yield one(
         "overhead",
         "builds of kernel and firmware, beside bare make and build (three quarters of an hour)",

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A box with all engines installed, what was built, the image, and the runtimes that engines are told of."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.engines import images
+from tests.engines.box import Box
+from tests.engines.kit import CRUN, RUNC, Runtime
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
+from tools.pipeline.tasks.project import Project
+
+OUT = "/opt/sev-artifacts"
+IMAGE = "image.tar"
+"""In Box.share."""
+_UNPROTECTED = ("schema = 1", 'protection = "unprotected"')
+_CONFIGURATIONS = {
+    "sev-enforce": ("schema = 1", 'protection = "enforce"'),
+    "sev-protected": ("schema = 1",),
+    "sev-hang": (*_UNPROTECTED, "timeout = 20"),
+    "sev-small": (*_UNPROTECTED, 'cache = "/run/small/cache"'),
+}
+"""All but the first of runtimes(): what stands in their sev-runtime.toml."""
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[Box]:
+    """The box; no engine is started. Nothing of it is left."""
+    trees = [project.trees.ensure(name).path for name in ("engines", "boot")]
+    box = Box(trees=trees, shown={project.out(project.recipes.profile(DEFAULT_PROFILE)): OUT})
+    try:
+        box.start()
+        images.archive(box.share / IMAGE, trees[1] / "usr/bin/busybox")
+        yield box
+    finally:
+        box.stop()
+
+
+def runtimes(box: Box) -> dict[str, Runtime]:
+    """By name. runc and crun are the controls: each expectation holds with them, too.
+
+    sev: configured in /etc, for engines that hand no options on. The others show that one program can be several.
+    """
+    found = {"runc": RUNC, "crun": CRUN, "sev": Runtime(name="sev", path=f"{OUT}/sev-runtime")}
+    box.write("/etc/sev-runtime.toml", _text(_UNPROTECTED))
+    for name, lines in _CONFIGURATIONS.items():
+        path = f"/etc/sev/{name}.toml"
+        box.write(path, _text(lines))
+        found[name] = Runtime(name=name, path=f"{OUT}/sev-runtime", arguments=(f"--config={path}",))
+    return found
+
+
+def _text(lines: tuple[str, ...]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def image_of(box: Box) -> Path:
+    """The image's archive on the host."""
+    return box.share / IMAGE
