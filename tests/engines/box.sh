@@ -13,8 +13,8 @@ read -r pid rest </proc/self/stat
 mount --make-rprivate /
 mkdir "$work/over" "$work/root"
 mount -t tmpfs -o mode=755 over "$work/over"
-mkdir "$work/over/upper" "$work/over/work"
-mount -t overlay -o "lowerdir=$lower,upperdir=$work/over/upper,workdir=$work/over/work" box "$work/root"
+mkdir "$work/over/upper" "$work/over/work" "$work/over/empty"
+mount -t overlay -o "lowerdir=$lower:$work/over/empty,upperdir=$work/over/upper,workdir=$work/over/work" box "$work/root"
 cd "$work/root"
 
 mount -t proc proc proc

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures: a box, and in it dockerd, podman and containerd with the image and the built runtime."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from tools.pipeline.tasks.project import Project
 
 @pytest.fixture(scope="session")
 def box(project: Project, artifacts: Path) -> Iterator[Box]:
-    """A machine with all engines installed, and none started."""
-    with machine.opened(project) as box:
+    """A machine with all engines installed, and none started: Debian 13, or what `./doit test_engines` says."""
+    with machine.opened(project, debian=os.environ.get("SEV_ENGINES_DEBIAN", "13")) as box:
         yield box
 
 

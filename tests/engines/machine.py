@@ -25,14 +25,18 @@ _CONFIGURATIONS = {
 """All but the first of runtimes(): what stands in their sev-runtime.toml."""
 
 
+TREES = {"13": ("engines", "boot"), "12": ("engines-bookworm",)}
+"""By Debian's version: docker 26.1, podman 5.4, QEMU 10.0; docker 20.10, podman 4.3, QEMU 7.2. Uppermost first."""
+
+
 @contextmanager
-def opened(project: Project) -> Iterator[Box]:
+def opened(project: Project, *, debian: str = "13") -> Iterator[Box]:
     """The box; no engine is started. Nothing of it is left."""
-    trees = [project.trees.ensure(name).path for name in ("engines", "boot")]
+    trees = [project.trees.ensure(name).path for name in TREES[debian]]
     box = Box(trees=trees, shown={project.out(project.recipes.profile(DEFAULT_PROFILE)): OUT})
     try:
         box.start()
-        images.archive(box.share / IMAGE, trees[1] / "usr/bin/busybox")
+        images.archive(box.share / IMAGE, trees[-1] / "usr/bin/busybox")
         yield box
     finally:
         box.stop()

@@ -107,11 +107,6 @@ def test_a_gibibyte(docker: Docker) -> None:
     assert docker.logs(name)[0] == "ready\ncd573cfaace07e7949bc0c46028904ff  -\n"  # md5sum of a GiB of zeros
 
 
-def test_resolver(docker: Docker, net: str) -> None:
-    """The engine's own resolver, on a network that has one."""
-    assert "127.0.0.11" in docker.says("--rm", f"--network={net}", argv=["cat", "/etc/resolv.conf"])
-
-
 def test_connected_to_two(dockerd: Docker, runtimes: dict[str, Runtime], net: str) -> None:
     """Either both are there, or the second is refused in words: never dropped in silence."""
     ours = dockerd.using(runtimes["sev"])

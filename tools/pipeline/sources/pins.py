@@ -121,10 +121,14 @@ class Package:
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainLock:
-    """toolchain.lock: the packages, and for which request they were resolved (tree → package names)."""
+    """toolchain.lock: the packages, and for which request they were resolved (tree → package names).
+
+    `suites` are those of trees that have one of their own (tree → suite).
+    """
 
     suite: str
     older: Older = NO_OLDER
+    suites: tuple[tuple[str, str], ...] = ()
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
     packages: tuple[Package, ...]
 
@@ -198,9 +202,12 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     suite, older = wanted.read_suites(top)
     trees = top.table("trees")
     asked: list[tuple[str, tuple[str, ...]]] = []
+    suites: list[tuple[str, str]] = []
     for name in sorted(trees.keys()):
         table = trees.table(name)
         asked.append((name, wanted.read_package_names(table)))
+        if of_its_own := wanted.read_tree_suite(table):
+            suites.append((name, of_its_own))
         table.close()
     known = tuple(name for name, _ in asked)
     tables = top.tables("package")
@@ -210,7 +217,7 @@ def read_toolchain_lock(path: Path) -> ToolchainLock:
     for name in known:
         if not any(name in p.trees for p in packages):
             raise UserError("has no package", where=f"{TOOLCHAIN_LOCK}: trees.{name}", hint=_RESTORE)
-    return ToolchainLock(suite=suite, older=older, wanted=tuple(asked), packages=packages)
+    return ToolchainLock(suite=suite, older=older, suites=tuple(suites), wanted=tuple(asked), packages=packages)
 
 
 def read_package(table: toml_reader.Table, known: Sequence[str]) -> Package:
@@ -285,7 +292,7 @@ def check_fresh(root: Path, *, sources: Sequence[Source], toolchain: Toolchain, 
         hint = f"{_HINT} --only {tree.name}"
         if packages is None:
             raise UserError("toolchain.toml asks for this tree, which is not locked", where=where, hint=hint)
-        if packages != tree.packages:
+        if packages != tree.packages or dict(locked.suites).get(tree.name, "") != tree.suite:
             what = "was resolved for other packages than toolchain.toml asks for"
             raise UserError(what, where=where, hint=hint)
     for name in trees:
@@ -354,7 +361,8 @@ def render_toolchain(locked: ToolchainLock) -> str:
         text += _block("[older]", {"suite": locked.older.suite, "packages": locked.older.packages})
     text += "\n# What the trees were resolved for.\n[trees]\n"
     for name, names in sorted(locked.wanted):
-        text += _block(f"[trees.{name}]", {"packages": names}).removeprefix("\n")
+        suite = {"suite": dict(locked.suites)[name]} if name in dict(locked.suites) else {}
+        text += _block(f"[trees.{name}]", {**suite, "packages": names}).removeprefix("\n")
     return text + "".join(_block("[[package]]", package_fields(p)) for p in sorted(locked.packages, key=package_order))
 
 

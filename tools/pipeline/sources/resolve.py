@@ -12,6 +12,7 @@ suite's index does not have) are hashed and shown to a person first.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tools.pipeline.sources.apt import Apt
 from tools.pipeline.sources.mirrors import Mirrors
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.resolver import Locks, Resolver
-from tools.pipeline.sources.wanted import Kind, Toolchain, WantedSource
+from tools.pipeline.sources.wanted import NO_OLDER, Kind, Toolchain, WantedSource
 from tools.sev.errors import mask, printable
 
 UNVOUCHED = "nothing vouches for these bytes but the places that they came from"
@@ -62,21 +63,33 @@ def lock(
     )
     job = Resolver(root=root, apt=apt, mirrors=mirrors, old=old, asked=asked, fill_in=bool(only))
     trees = [tree for tree in toolchain.trees if tree.name in names]
+    # Trees of other suites: each suite has its own index, and nothing of the older packages.
+    others = {
+        s: replace(apt, folder=folder / s, suite=s, older=NO_OLDER) for s in sorted({t.suite for t in trees} - {""})
+    }
+    job.others.update(others)
     resolved = [want for want in asked if want.name in names]
     if trees or any(want.kind is Kind.DEBIAN_SOURCE for want in resolved):
         with ui.working("asking apt for the archive's index"):
-            apt.update()
+            for index in (apt, *others.values()):
+                index.update()
     memory = folder / "resolved"
-    if not only and (notes := _remembered(memory, _circumstances(root, apt, asked), job)) is not None:
+    if (
+        not only
+        and (notes := _remembered(memory, _circumstances(root, [apt, *others.values()], asked), job)) is not None
+    ):
         _show(notes)
         return []
     with ui.working(f"resolving {len(resolved)} sources and {len(trees)} trees"):
         sources = [job.source(want, promise) if want in resolved else job.kept(want) for want, promise in asked.items()]
         packages = job.packages(toolchain, trees)
     requests = tuple((tree.name, tree.packages) for tree in toolchain.trees)
+    suites = tuple((tree.name, tree.suite) for tree in toolchain.trees if tree.suite)
     new = Locks(
         sources=tuple(sources),
-        toolchain=ToolchainLock(suite=toolchain.suite, older=toolchain.older, wanted=requests, packages=packages),
+        toolchain=ToolchainLock(
+            suite=toolchain.suite, older=toolchain.older, suites=suites, wanted=requests, packages=packages
+        ),
     )
     _show(job.notes)
     fetch.refuse(job.missing(s.pin for s in new.sources))
@@ -88,7 +101,7 @@ def lock(
         files.write_if_changed(root / pins.SOURCES_LOCK, pins.render_sources(new.sources).encode())
         files.write_if_changed(root / pins.TOOLCHAIN_LOCK, pins.render_toolchain(new.toolchain).encode())
         if not only:
-            _remember(memory, _circumstances(root, apt, asked), job)
+            _remember(memory, _circumstances(root, [apt, *others.values()], asked), job)
     return _shown(changes)
 
 
@@ -141,12 +154,12 @@ def _absent(item: Mapping[str, Any]) -> Pin:
     return Pin(**{**item, "origin": origin})
 
 
-def _circumstances(root: Path, apt: Apt, asked: Iterable[WantedSource]) -> dict[str, str]:
+def _circumstances(root: Path, indexes: Iterable[Apt], asked: Iterable[WantedSource]) -> dict[str, str]:
     """All that decides what the pins are: while it stays as it was after `./doit lock`, nothing changes."""
     names = [wanted.SOURCES_TOML, wanted.TOOLCHAIN_TOML, pins.SOURCES_LOCK, pins.TOOLCHAIN_LOCK]
     names += [want.path for want in asked if want.kind is Kind.FILE]
     digests = {name: files.of_file(root / name) if (root / name).is_file() else "" for name in names}
-    return {**digests, "index": apt.fingerprint()}
+    return {**digests, "index": " ".join(index.fingerprint() for index in indexes)}
 
 
 def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolchain, old: Locks) -> set[str]:
@@ -170,7 +183,12 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
     have_sources = {source.wanted for source in old.sources}
     have_trees = dict(old.toolchain.wanted)
     changed = [name for name, want in sources.items() if want not in have_sources]
-    changed += [name for name, tree in trees.items() if have_trees.get(name) != tree.packages]
+    have_suites = dict(old.toolchain.suites)
+    changed += [
+        name
+        for name, tree in trees.items()
+        if (have_trees.get(name), have_suites.get(name, "")) != (tree.packages, tree.suite)
+    ]
     # Nor does another package that may come from there; but one that may not any more is to go.
     gone = set(old.toolchain.older.packages) - set(toolchain.older.packages)
     changed += [tree for p in old.toolchain.packages if p.pin.name in gone for tree in p.trees if tree in trees]

@@ -59,6 +59,8 @@ class Resolver:
     old: Locks
     asked: Mapping[WantedSource, Promise | None]
     fill_in: bool
+    others: dict[str, Apt] = field(default_factory=dict)
+    """By suite, for trees that have one of their own."""
     notes: list[str] = field(default_factory=list)
     unvouched: list[str] = field(default_factory=list)
     absent: list[Pin] = field(default_factory=list)
@@ -203,10 +205,11 @@ class Resolver:
         # What is locked fits together: the last resort where newer versions cannot all be had.
         locked = {p.pin.name: p.pin.version for p in self.old.toolchain.of_tree(tree.name)}
         before = len(gone)
+        apt = self.others[tree.suite] if tree.suite else self.apt
         while True:
             avoid = {key for failure in gone for key in _keys(failure)}
             try:
-                answer = [_package(item) for item in self.apt.closure(tree.packages, prefer=prefer, avoid=avoid)]
+                answer = [_package(item) for item in apt.closure(tree.packages, prefer=prefer, avoid=avoid)]
             except BuildError:
                 if prefer and prefer != locked:
                     self.notes.append(f"the {tree.name} tree cannot have the versions that other trees have pinned")

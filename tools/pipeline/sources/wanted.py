@@ -67,11 +67,15 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True)
 class WantedTree:
-    """A tool tree as toolchain.toml asks for it: package names, and links (path → target)."""
+    """A tool tree as toolchain.toml asks for it: package names, and links (path → target).
+
+    `suite`: the Debian suite of all its packages where that is not the toolchain's; else empty.
+    """
 
     name: str
     packages: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
+    suite: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,11 @@ def read_package_names(table: toml_reader.Table) -> tuple[str, ...]:
     if len(set(packages)) != len(packages):
         raise table.error("packages", "names a package twice")
     return tuple(sorted(packages))
+
+
+def read_tree_suite(table: toml_reader.Table) -> str:
+    """The suite of a tree that has one of its own."""
+    return table.string("suite", pattern=SUITE, says="a Debian suite") if table.has("suite") else ""
 
 
 def read_instead(table: toml_reader.Table, taken: WantedSource) -> WantedSource:
@@ -247,7 +256,7 @@ def _wanted_tree(parent: toml_reader.Table, name: str) -> WantedTree:
     if re.fullmatch(r"[a-z][a-z0-9\-]*", name) is None:
         raise parent.error(name, f"{name!r} is not a tree name (lower case, digits, '-')")
     table = parent.table(name)
-    packages = read_package_names(table)
+    packages, suite = read_package_names(table), read_tree_suite(table)
     links: list[tuple[str, str]] = []
     if table.has("links"):
         sub = table.table("links")
@@ -256,4 +265,4 @@ def _wanted_tree(parent: toml_reader.Table, name: str) -> WantedTree:
             links.append((link, sub.string(link)))
         sub.close()
     table.close()
-    return WantedTree(name=name, packages=packages, links=tuple(links))
+    return WantedTree(name=name, packages=packages, links=tuple(links), suite=suite)

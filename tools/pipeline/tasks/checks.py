@@ -66,14 +66,21 @@ def test_containers(project: Project) -> Task:
     }
 
 
+_OF_DEBIAN_12 = tuple(f"tests/engines/whole/{name}.py" for name in ("options", "podman_containerd"))
+
+
 def test_engines(project: Project) -> Task:
     """Not in `test`, which has a short test of each engine: these take about an hour."""
     modules = sorted((project.root / "tests/engines/whole").glob("[a-z]*.py"))
     names = [str(path.relative_to(project.root)) for path in modules if path.name != "conftest.py"]
     return {
         "doc": "containers of a real docker, podman and containerd with sev-runtime, each beside runc; root only",
-        "actions": [action(partial(_pytest, project, "tests/engines", *names))],
-        "task_dep": ["build", "toolchain:boot", "toolchain:engines"],
+        "actions": [
+            action(partial(_pytest, project, "tests/engines", *names)),
+            # Debian 12's engines: each once, and all options, where versions differ.
+            action(partial(_pytest, project, "tests/engines", *_OF_DEBIAN_12, before=("env", "SEV_ENGINES_DEBIAN=12"))),
+        ],
+        "task_dep": ["build", "toolchain:boot", "toolchain:engines", "toolchain:engines-bookworm"],
         "io": {"capture": False},
     }
 
@@ -97,10 +104,10 @@ def development_requirements(project: Project) -> None:
         raise BuildError("the packages that tests need are not there", where="requirements-dev.lock")
 
 
-def _pytest(project: Project, *folders: str) -> None:
+def _pytest(project: Project, *folders: str, before: Sequence[str] = ()) -> None:
     development_requirements(project)
     # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
-    argv = [sys.executable, "-m", "pytest", *folders]
+    argv = [*before, sys.executable, "-m", "pytest", *folders]
     status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)
     if status != 0:
         raise BuildError(f"pytest ended with status {status}", where=" ".join(folders))
