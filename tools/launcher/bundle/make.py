@@ -20,7 +20,7 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.bundle import hash_tree, image_config, sources
 from tools.launcher.bundle.accounts import Accounts
 from tools.launcher.bundle.hash_tree import BLOCK, HashTree
-from tools.launcher.bundle.image_config import Changes, Process
+from tools.launcher.bundle.image_config import Changes, Config, Process
 from tools.launcher.bundle.sources import Wanted
 from tools.launcher.layers import layer
 from tools.launcher.layers.below import Below
@@ -43,12 +43,18 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What was made. `layers`: the lowest first. `digest` is the image manifest's, empty where there is none."""
+    """What was made. `layers`: the lowest first. `digest` is the image manifest's, empty where there is none.
+
+    `config` is the image's own; `passwd` and `group` are the texts of its files.
+    """
 
     layers: tuple[Stretch, ...]
     tree: HashTree
     process: Process
     digest: str
+    config: Config
+    passwd: bytes
+    group: bytes
 
     def as_json(self) -> dict[str, Any]:
         """What bundle.json says."""
@@ -112,7 +118,15 @@ def _make(wanted: Wanted, folder: Path, *, work: Path, mkfs: Path, changes: Chan
                 steps.begin(len(stretches) + 1, source.count)
         tree = hash_tree.append(disk, blocks=disk.tell() // BLOCK)
         process = image_config.resolve(config, passwd=accounts.passwd, group=accounts.group, where=where)
-        bundle = Bundle(layers=tuple(stretches), tree=tree, process=process, digest=source.digest)
+        bundle = Bundle(
+            layers=tuple(stretches),
+            tree=tree,
+            process=process,
+            digest=source.digest,
+            config=source.config,
+            passwd=accounts.passwd,
+            group=accounts.group,
+        )
     text = json.dumps(bundle.as_json(), indent=1, sort_keys=True, ensure_ascii=True) + "\n"
     for name, data in {DOCUMENT: text.encode("ascii"), **steps.describe(bundle)}.items():
         (folder / name).write_bytes(data)

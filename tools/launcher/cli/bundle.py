@@ -4,9 +4,7 @@
 
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
@@ -24,15 +22,13 @@ from tools.launcher.options.arguments import CONFIG, JSON, QUIET, default_config
 from tools.launcher.options.launch_digests import Answer, Request
 from tools.launcher.options.parser import Group, Option, Syntax
 from tools.launcher.options.program import PROGRAM, document_of, given_environment, warn_of_secrets
+from tools.launcher.options.progress import MKFS, OWN_MKFS, progress
 from tools.sev.formats import MKFS_NAME, WORKLOAD
 from tools.sev.workload.document import Document, Process, Verity
 
 _DIGESTS = "digests.json"
-_SILENCE = 2.0
-"""Seconds after which it says what it is at."""
 
 _UNITS = {"M": 20, "G": 30}
-_OWN_MKFS = "./doit build makes both; --mkfs FILE takes one that you answer for"
 
 
 def _owner(text: str) -> tuple[int, int]:
@@ -60,7 +56,7 @@ SYNTAX = Syntax(
         "options",
         Option("-o", "DIR", text="the folder to make", convert=Path),
         CONFIG,
-        Option("--mkfs", "FILE", text="mkfs.erofs; default: the one beside this program, checked", convert=Path),
+        MKFS,
         JSON,
         QUIET,
     ),
@@ -132,9 +128,9 @@ def run(values: Values, ui: Ui) -> int:
         user=values.user,
     )
     config = _config(values)
-    mkfs = values.mkfs or sums.checked((values.config or default_config()).parent / MKFS_NAME, hint=_OWN_MKFS)
+    mkfs = values.mkfs or sums.checked((values.config or default_config()).parent / MKFS_NAME, hint=OWN_MKFS)
     made = _Made(values, config)
-    with _progress(ui) as begin:
+    with progress(ui) as begin:
         steps = Steps(note=ui.note, begin=begin, describe=made.describe)
         bundle = make(wanted, values.o, mkfs=mkfs.absolute(), changes=changes, steps=steps)
     warn_of_secrets(values, ui)
@@ -213,30 +209,6 @@ class _Made:
             if answer.mode is sev.mode and answer.legacy_vm_type in (None, sev.legacy_vm_type):
                 lines += f"digest     {answer.digest}  {launch_digests.label(self._request, answer)}\n"
         return lines
-
-
-@contextmanager
-def _progress(ui: Ui) -> Iterator[Callable[[int, int], None]]:
-    """Somebody to tell which layer it is; after two seconds of silence, and again, that is said."""
-    at = ["reading"]
-    over = threading.Event()
-
-    def begin(number: int, count: int) -> None:
-        at[0] = f"layer {number} of {count}"
-
-    def watch() -> None:
-        seconds = 0.0
-        while not over.wait(_SILENCE):
-            seconds += _SILENCE
-            ui.note(f"{at[0]} … {seconds:.0f} s")
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield begin
-    finally:
-        over.set()
-        thread.join()
 
 
 def _text(bundle: Bundle, folder: Path) -> str:
