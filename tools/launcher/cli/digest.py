@@ -11,11 +11,12 @@ from tools.launcher.bundle.sources import Wanted
 from tools.launcher.config import sums
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.guest.binding import Binding, compose
+from tools.launcher.kata import pod
 from tools.launcher.measure.cpu_signature import parse_signature, signature_of
 from tools.launcher.measure.digest_file import unbound_cmdline
 from tools.launcher.oci.from_image import translated
 from tools.launcher.oci.settings import Settings
-from tools.launcher.options import launch_digests
+from tools.launcher.options import kata_options, launch_digests
 from tools.launcher.options.arguments import (
     BUNDLE,
     CONFIG,
@@ -49,7 +50,9 @@ _EXAMPLES = f"""examples:
   {NAME} digest --workload workload.json --cpu-signature 0xa00f11
       for -cpu host on a machine whose CPUID Fn0000_0001_EAX is that
   {NAME} digest --image app.tar --env LOG=debug --read-only -- --serve
-      … for `docker run --runtime sev-runtime --env LOG=debug --read-only app --serve` of that image"""
+      … for `docker run --runtime sev-runtime --env LOG=debug --read-only app --serve` of that image
+  {NAME} digest --vmm kata-go --initrd kata-initrd.img --kernel-params 'cgroup_no_v1=all'
+      of a pod that Kata's Go runtime starts with this kernel and firmware"""
 _NOT_BESIDE_IMAGE = ("--rootfs", "--workload", "--bundle", "--unbound", "--verity", "--append")
 _ASKED = {"reports": "socket", "raw-reports": "raw"}
 
@@ -82,6 +85,7 @@ SYNTAX = Syntax(
         *(option for option in PROGRAM.options if option.name != "--user"),
     ),
     CONTAINER,
+    kata_options.KATA,
     exclusive=(("--cpu", "--cpu-signature"), *EXCLUSIVE, *(("--image", other) for other in _NOT_BESIDE_IMAGE)),
     workload=True,
     usage=(
@@ -90,6 +94,7 @@ SYNTAX = Syntax(
         "[options] --bundle DIR",
         "[options] --unbound",
         "[options] --image PATH [options of an engine's run] [-- ARGUMENT …]",
+        "[options] --vmm {kata-go,kata-rust} --initrd FILE",
     ),
     examples=_EXAMPLES,
 )
@@ -97,6 +102,14 @@ SYNTAX = Syntax(
 
 def run(given: Values, ui: Ui) -> int:
     """Print the digests of what is asked for."""
+    if given.vmm:
+        line, document = pod.answer(given, load_config(given.config or default_config()), ui)
+        if given.json:
+            write_json(document)
+        else:
+            write_stdout(line)
+        return 0
+    kata_options.check_alone(given)
     if given.image is not None:
         return _of_image(given, ui)
     check_alone(given)
