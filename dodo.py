@@ -6,8 +6,8 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
-    build · build_all · check · accept · graph · cache · idblock · publish · cve · report · attack · test · test_fast
-    test_containers · test_engines · test_publish · repro · rebuild · bench · lock
+    build · build_all · check · accept · graph · cache · idblock · publish · endorse · latest · cve · report · attack
+    test · test_fast · test_containers · test_engines · test_publish · repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -119,6 +119,16 @@ def task_cve() -> Iterator[Task]:
 def task_report() -> Iterator[Task]:
     """Make the page for people."""
     yield from report.report(PROJECT)
+
+
+def task_endorse() -> Task:
+    """Sign that a rebuild gave what is published."""
+    return publishing.endorse(PROJECT)
+
+
+def task_latest() -> Task:
+    """Sign which security version it takes."""
+    return publishing.latest(PROJECT)
 
 
 def task_attack() -> Task:

@@ -18,6 +18,7 @@ from tests.launcher.launcher_kit import Out
 from tools.launcher.bundle import make
 from tools.launcher.config.runtime_config import load_config
 from tools.launcher.measure import digest_file
+from tools.launcher.trust import policy
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.merkle import Digest, File
 from tools.pipeline.engine.step import Literal, Step
@@ -29,8 +30,8 @@ from tools.sev.workload.document import VERSION
 
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
-ALL = (*SCHEMAS, "bundle", "workload")
-"""With those of files that no build makes: what `bundle` writes, and what owners write (tests/sev/workload)."""
+ALL = (*SCHEMAS, "bundle", "workload", "pull-policy", "endorsement")
+"""With those of files that no build makes: of `bundle`, of owners (tests/sev/workload), of those who vouch."""
 ANY = "*"
 """Stands for a name that is data: a CPU model, a file, a number of vCPUs."""
 
@@ -111,6 +112,7 @@ def test_numbers_of_schemas(repository: Path) -> None:
     numbers = {
         name: schema(repository, name)["properties"]["version" if name == "workload" else "schema"]["const"]
         for name in ALL
+        if name != "endorsement"  # its number is in its type
     }
     assert numbers == {
         "runtime": formats.RUNTIME_SCHEMA,
@@ -118,6 +120,7 @@ def test_numbers_of_schemas(repository: Path) -> None:
         "manifest": manifest.SCHEMA,
         "bundle": make.SCHEMA,
         "workload": VERSION,
+        "pull-policy": policy.SCHEMA,
     }
 
 

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,6 +93,14 @@ class Server:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        # A wrapper's child ends a moment later, and would be taken for the server that is started next.
+        for _ in range(500):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                return
+            time.sleep(0.02)
+        raise AssertionError("the registry does not end")
 
     def tags(self, name: str) -> list[str]:
         folder = self.folder / f"data/docker/registry/v2/repositories/{name}/_manifests/tags"
@@ -185,10 +193,14 @@ def wish(to: str, **options: object) -> Wish:
     return replace(WISH, to=to, **options)  # type: ignore[arg-type]  # the options of a test
 
 
-def small_checkout(root: Path, git: str = "git") -> Built:
-    """A checkout with an output folder as expected, of which everything is committed; 6 MB to publish."""
+def small_checkout(root: Path, git: str = "git", more: Mapping[str, bytes] = {}) -> Built:
+    """A checkout with an output folder as expected, of which everything is committed; 6 MB to publish.
+
+    `more` are files of the output folder, by name.
+    """
     files = {f"out/{name}": random.Random(name).randbytes(size) for name, size in
              {"vmlinuz": 3 << 20, "kata/50-x.toml": 300, "sev-launch": 2 << 10}.items()}  # fmt: skip
+    files |= {f"out/{name}": data for name, data in more.items()}
     sums = "".join(f"{sha256(data)}  {path.removeprefix('out/')}\n" for path, data in sorted(files.items()))
     files["out/SHA256SUMS"] = sums.encode()
     for path, data in files.items():
@@ -204,6 +216,11 @@ def small_checkout(root: Path, git: str = "git") -> Built:
     commit(root, git, "init", "-q")
     commit(root, git, "add", "-A")
     commit(root, git, "commit", "-qm", "first")
+    return checkout_at(root)
+
+
+def checkout_at(root: Path) -> Built:
+    """What small_checkout() has made there, or a copy of it."""
     cas = Cas(root=root / "cache")
     sources = [source(cas, "linux", 2 << 20), source(cas, "edk2", 1000)]
     packages = [Package(pin=pin(cas, "gcc", 500_000), architecture=Architecture.AMD64, trees=("build",))]

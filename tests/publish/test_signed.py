@@ -4,7 +4,6 @@
 
 import base64
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from tests.publish import kit
 from tests.publish.conftest import Run
 from tests.publish.kit import Server, wish
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine.tree import Tree
 from tools.pipeline.publish import publishing
 from tools.pipeline.publish.publishing import Built
 from tools.pipeline.registry import oci
@@ -213,31 +211,6 @@ def test_keys_that_are_refused(tmp_path: Path) -> None:
 
 
 # ── a token ──
-
-
-@pytest.fixture
-def token(
-    publish_tree: Tree, stranger: Run, host_tool: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """The URI of a P-256 key in SoftHSM."""
-    config = tmp_path / "softhsm2.conf"
-    kit.empty(tmp_path / "tokens")
-    config.write_text(f"directories.tokendir = {tmp_path}/tokens\n")
-    module = "/usr/lib/softhsm/libsofthsm2.so"
-    assert (publish_tree.path / module.lstrip("/")).exists()
-    soft = {"SOFTHSM2_CONF": str(config)}
-    stranger("softhsm2-util", "--init-token", "--free", "--label", "test", "--pin", "1234", "--so-pin", "5678", **soft)
-    stranger("pkcs11-tool", "--module", module, "--token-label", "test", "--login", "--pin", "1234", "--keypairgen",
-             "--key-type", "EC:prime256v1", "--label", "sign", "--id", "02", **soft)  # fmt: skip
-    pin = tmp_path / "pin"
-    pin.touch(0o600)
-    pin.write_text("1234\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(config))
-    # Wrappers may be called after their tree, too.
-    folder = kit.empty(tmp_path / "bin")
-    (folder / "pkcs11-tool").symlink_to(host_tool("pkcs11-tool", publish_tree))
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return f"pkcs11:token=test;object=sign?module-path={module}&pin-source={pin}"
 
 
 def test_a_key_in_a_token(built: Built, server: Server, cosign: Cosign, token: str, tmp_path: Path) -> None:

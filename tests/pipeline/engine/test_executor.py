@@ -83,6 +83,16 @@ def test_once_is_enough_from_any_checkout(workshop: Workshop) -> None:
     assert runs(workshop, shell("echo other >/out/out"))
 
 
+def test_who_has_run_a_step_is_noted(workshop: Workshop) -> None:
+    """Where it ran, with its key; not where its result came from the cache."""
+    step = shell("echo made >/out/out")
+    first, second = workshop.engine(), workshop.engine(checkout="second")
+    first.ensure(step)
+    second.ensure(step)
+    assert json.loads(first.made(step.name).read_bytes()) == {"by": "sandbox", "key": first.key(step)}
+    assert not second.made(step.name).exists()
+
+
 def test_names_of_folders_are_bytes(tmp_path: Path, workshop: Workshop) -> None:
     """The checkout's, the cache's and the scratch folder's may be no UTF-8."""
     name = b"\xff\xfc"

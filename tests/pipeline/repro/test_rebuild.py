@@ -103,6 +103,10 @@ def test_reproduced(checkout: Path, published: Document) -> None:
     for name in published["outputs"]:
         assert f"   {name} " in done.stderr
     assert done.stderr.count("reproduced, sha256") == len(published["outputs"])
+    # Whatever came from the cache was not run by the rebuild itself.
+    assert set(found["made_here"]) == {step["name"] for step in published["steps"]}
+    assert not any(found["made_here"].values())
+    assert found["commit"] == "", "this copy is no clone of git's"
 
 
 def test_not_reproduced(checkout: Path, published: Document) -> None:

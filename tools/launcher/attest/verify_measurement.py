@@ -10,6 +10,7 @@ from tools.launcher.attest.checks import Check, passed, show, unchecked
 from tools.launcher.attest.expected import Entry
 from tools.launcher.attest.inputs import check_debug, config_reader, expectation, open_to_host, sized_file
 from tools.launcher.attest.measurement import Measurement, Platform
+from tools.launcher.attest.vouched import check_endorsed
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
 from tools.launcher.base.values import Values
@@ -44,6 +45,7 @@ def verify_measurement(options: Values, ui: Ui) -> int:
     checks = [
         _line(found, entries, policy, open_to_host(policy, mode, ui) if found else ()),
         expected.workload,
+        *check_endorsed(options),
         check_debug(debug, expected=debug, ui=ui),
         unchecked(f"what {mode} lacks", _LACKS[mode], mandatory=False),
     ]

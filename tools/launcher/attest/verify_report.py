@@ -22,6 +22,7 @@ from tools.launcher.attest.report import (
     Tcb,
     parse_report,
 )
+from tools.launcher.attest.vouched import check_endorsed
 from tools.launcher.base import encodings
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
@@ -43,6 +44,7 @@ def verify_report(options: Values, ui: Ui) -> int:
     checks = [
         _digest(report, expected.entries),
         expected.workload,
+        *check_endorsed(options),
         _equal_policy(report, policy, ui),
         check_debug(report.debug, expected=bool(policy & POLICY_DEBUG), ui=ui),
         _vmpl(report, options.vmpl or 0),

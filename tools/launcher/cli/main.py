@@ -49,7 +49,9 @@ def _dispatch(words: list[str], own: list[str], ui: Ui) -> int:
     if words[:1] == ["--source"]:
         if len(words) != 2:
             raise UserError("--source takes one folder, which must not exist", hint=f"see {NAME} --help")
-        _module("source").unpack(words[1])
+        from tools.launcher.options.source import unpack  # noqa: PLC0415 (start-up: --help alone does without)
+
+        unpack(words[1])
         return 0
     name = registry.check_name(words)
     command = _module(name)

@@ -14,6 +14,7 @@ COMMANDS = {
     "workload": "print the document that says what runs and what the host may do, or check one",
     "policy": "say what a guest policy's bits mean, or make the bits from names",
     "bundle": "put an image's layers onto one disk under dm-verity, with the same bytes on every machine",
+    "pull": "take artifacts from a registry, once enough of those vouch for them whom a policy names",
     "attest": "ask a running guest for an attestation report, where its workload document lets the host",
     "memcheck": "read a running guest's memory from this host, and say whether it is open or encrypted",
     "verify": "check an attestation report or a launch measurement against what is expected",

@@ -130,6 +130,17 @@ SYNTAX = Syntax(
         Option("--policy", "BITS", text="guest policy; default: the config's", convert=_policy),
         JSON,
     ),
+    Group(
+        "whose artifacts",
+        Option(
+            "--pull-policy",
+            "FILE",
+            text="the artifacts beside the config must be endorsed as this policy of `pull` wants it",
+            convert=Path,
+        ),
+        Option("--statement", "FILE", text="a signed statement that is not beside them", convert=Path, many=True),
+        Option("--state", "DIR", text="where the highest SVN is remembered; default: ~/.local/state", convert=Path),
+    ),
     _REPORT,
     _MEASUREMENT,
     usage=("REPORT [options]", "--measurement BASE64|FILE --tik FILE [options]"),

@@ -7,6 +7,7 @@
                                                                                           └─ results.py
     build/results/NAME.json    what this checkout has last taken for the step NAME: key and outputs
     build/results/NAME/OUTPUT  links to the outputs, for people
+    build/made/NAME.json       the key for which this checkout has last run the step itself
 
 An interrupted build loses only the steps that were running. Nothing that others can write to is believed: inputs
 are copied to where only this user can write, and hashed on the way; outputs are hashed before they leave it.
@@ -32,6 +33,9 @@ from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sandbox import failure, sandbox
+
+MADE, HERE = "made", "sandbox"
+"""Folder of the notes on steps that were run, and who has run them."""
 
 
 @dataclass(kw_only=True)
@@ -216,9 +220,17 @@ class Engine:
             result = Result(key=found, outputs=outputs, seconds=ambient.monotonic() - started)
             # Before the scratch folder is deleted, which may take minutes: from here on nothing can be lost.
             self.results.write(result)
+        files.write_if_changed(self.made(step.name), json.dumps({"key": found, "by": HERE}, sort_keys=True).encode())
         with self._lock:
             self._known[step.name] = result
         return result
+
+    def made(self, name: str) -> Path:
+        """Where it is noted that this checkout has run the step itself: its key, and who executed it.
+
+        Results of a cache, or of another executor, leave no such note.
+        """
+        return self.build / MADE / f"{name}.json"
 
     def _in_sandbox(self, step: Step, tools: Tree, room: Scratch, memory: int) -> sandbox.Outcome:
         command = self._command(step, tools, room, memory)

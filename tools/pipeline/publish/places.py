@@ -27,8 +27,8 @@ class Url(str):
 Place = Reference | Path | Url
 
 
-def parse(to: str, *, tag: str, root: Path) -> Place:
-    """A repository, a folder or a URL; UserError for anything else, or a second tag.
+def parse(to: str, *, tag: str, root: Path, digest: bool = False) -> Place:
+    """A repository, a folder or a URL; UserError for anything else, a second tag, or a digest unless there may be one.
 
     A folder begins with / or . so that none is taken for a repository.
     """
@@ -41,7 +41,7 @@ def parse(to: str, *, tag: str, root: Path) -> Place:
     if to.startswith(("https://", "http://")):
         return Url(to)
     place = reference.parse(to, where="--to")
-    if place.digest:
+    if place.digest and not digest:
         raise UserError("has a digest, which is for publishing to say", where="--to", hint="leave it out")
     if place.tag and tag:
         raise UserError("--to has a tag already", where="--tag", hint="give one of the two")

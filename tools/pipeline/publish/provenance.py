@@ -13,9 +13,8 @@ from tools.pipeline.registry import oci
 from tools.pipeline.registry.target import Whole
 from tools.pipeline.sign import statements
 from tools.pipeline.sources.pins import Pin
+from tools.sev.formats import BUILD_TYPE, PROVENANCE, SUBJECT
 
-PREDICATE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:sev-artifacts:build:1"
 BUILDER = "urn:sev-artifacts:somebody"
 """Who has built it, where nobody says so."""
 
@@ -47,13 +46,18 @@ def predicate(
     }
 
 
+def subjects_of(whole: Whole) -> list[tuple[str, str]]:
+    """What statements on an artifact are about: its manifest and each file in it, as (name, SHA-256)."""
+    files_in_it = [content.descriptor for content in whole.blobs if oci.TITLE in content.descriptor.annotations]
+    own = (SUBJECT, whole.manifest.descriptor.sha256)
+    return [own, *((one.annotations[oci.TITLE], one.sha256) for one in files_in_it)]
+
+
 def statement(whole: Whole, said: dict[str, Any], *, key: str) -> tuple[bytes, str, str]:
     """The statement, dated now; what it says without the date, as a SHA-256 with the key's fingerprint; the date."""
-    digest = whole.manifest.descriptor.sha256
-    files_in_it = [content.descriptor for content in whole.blobs if oci.TITLE in content.descriptor.annotations]
-    subjects = [("sev-artifacts", digest), *((one.annotations[oci.TITLE], one.sha256) for one in files_in_it)]
-    says = files.of_bytes(statements.statement(subjects, PREDICATE, said) + key.encode())
+    subjects = subjects_of(whole)
+    says = files.of_bytes(statements.statement(subjects, PROVENANCE, said) + key.encode())
     now = dt.datetime.fromtimestamp(int(ambient.now()), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     # SLSA's own field is for the end of the build, which may have been another day.
     dated = {**said, "runDetails": {**said["runDetails"], "metadata": {"sev-artifacts_publishedOn": now}}}
-    return statements.statement(subjects, PREDICATE, dated), says, now
+    return statements.statement(subjects, PROVENANCE, dated), says, now

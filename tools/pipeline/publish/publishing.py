@@ -83,22 +83,7 @@ def run(built: Built, wish: Wish) -> Descriptor:
     if objections and not wish.although:
         hint = 'put that right, or say why it is to be published all the same: --although "WHY"'
         raise BuildError("is not published", where=f"{built.folder.name}/", hint=hint, details=objections)
-    labels = Labels(
-        profile=built.profile,
-        version=built.version,
-        licences=[OWN_LICENCE, *(source.wanted.licence for source in built.sources)],
-    )
-    whole = artifact.guest(
-        built.folder,
-        [*names, SUMS_NAME],
-        labels=labels,
-        sbom=built.sbom(names),
-        sources=artifact.pinned(
-            (source.pin for source in built.sources),
-            cas=built.cas, root=built.root, media_type=artifact.SOURCE, folder="sources",
-        ),
-        checkout=ours.archive(),
-    )  # fmt: skip
+    whole = made(built, ours, names)
     subject = whole.manifest.descriptor
     attachments = []
     if not wish.without_tools:
@@ -106,7 +91,7 @@ def run(built: Built, wish: Wish) -> Descriptor:
             (package.pin for package in built.packages),
             cas=built.cas, root=built.root, media_type=artifact.PACKAGE, folder="tools",
         )  # fmt: skip
-        attachments.append(Attachment(whole=artifact.tools(packages, labels=labels, subject=subject)))
+        attachments.append(Attachment(whole=artifact.tools(packages, labels=_labels(built), subject=subject)))
     listed_documents = built.documents(subject.digest)
     attachments += [documents.attached(one, subject=subject) for one in listed_documents]
     said = provenance.predicate(
@@ -140,6 +125,29 @@ def run(built: Built, wish: Wish) -> Descriptor:
     for objection in objections:
         ui.line(f"   {'although':<12}{objection}")
     return subject
+
+
+def made(built: Built, ours: Checkout, names: Mapping[str, str]) -> Whole:
+    """The artifact: the files of SHA256SUMS (name → SHA-256), SBOM, sources, checkout. Its digest is what they say."""
+    return artifact.guest(
+        built.folder,
+        [*names, SUMS_NAME],
+        labels=_labels(built),
+        sbom=built.sbom(names),
+        sources=artifact.pinned(
+            (source.pin for source in built.sources),
+            cas=built.cas, root=built.root, media_type=artifact.SOURCE, folder="sources",
+        ),
+        checkout=ours.archive(),
+    )  # fmt: skip
+
+
+def _labels(built: Built) -> Labels:
+    return Labels(
+        profile=built.profile,
+        version=built.version,
+        licences=[OWN_LICENCE, *(source.wanted.licence for source in built.sources)],
+    )
 
 
 def _statement(whole: Whole, said: dict[str, Any], signer: Signer | None) -> tuple[Content, str]:

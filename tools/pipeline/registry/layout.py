@@ -71,9 +71,9 @@ class Layout:
             self._write([*self._listed, entry])
 
     def resolve(self, what: str) -> Content | None:
-        """The manifest behind a tag; None when there is none, or its bytes are wrong."""
+        """The manifest behind a tag, or a listed one by its digest; None when there is none, or its bytes are wrong."""
         for entry in self._listed:
-            if entry.get("annotations", {}).get(_REF) == what:
+            if what in {entry.get("annotations", {}).get(_REF), entry["digest"]}:
                 digest = str(entry["digest"]).removeprefix("sha256:")
                 data = files.read_member(self._folder, "blobs", "sha256", digest, limit=MANIFEST_MAX)
                 if data is not None and files.of_bytes(data) == digest:

@@ -74,14 +74,19 @@ def push(target: Target, artifact: Whole, attachments: Sequence[Attachment], *, 
         _blobs(target, artifact, tally)
         target.manifest(artifact.manifest)
         for attachment in attachments:
-            _blobs(target, attachment.whole, tally)
-            if attachment.tag:
-                target.manifest(attachment.whole.manifest, attachment.tag)
-            else:
-                target.attach(attachment.whole.manifest, artifact.manifest.descriptor)
+            attach(target, attachment, artifact.manifest.descriptor, tally)
         if tag:
             target.manifest(artifact.manifest, tag)
     return tally
+
+
+def attach(target: Target, attachment: Attachment, subject: Descriptor, tally: Tally) -> None:
+    """One more to what is there already."""
+    _blobs(target, attachment.whole, tally)
+    if attachment.tag:
+        target.manifest(attachment.whole.manifest, attachment.tag)
+    else:
+        target.attach(attachment.whole.manifest, subject)
 
 
 def _blobs(target: Target, whole: Whole, tally: Tally) -> None:

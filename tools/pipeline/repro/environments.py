@@ -82,7 +82,7 @@ def plain(job: Job, *, cached: bool = False, memory: bool = False) -> Environmen
     if cached and state is not None:
         environment["XDG_STATE_HOME"] = str(state.parent)
     spec = _spec(
-        job, work=work, checkout=work / "checkout", results=results, environment=environment,
+        job, work=work, checkout=plain_checkout(job.folder), results=results, environment=environment,
         python=[sys.executable], source=job.source,
     )  # fmt: skip
     return Environment(
@@ -91,6 +91,16 @@ def plain(job: Job, *, cached: bool = False, memory: bool = False) -> Environmen
         results=results,
         decoys_called=None,
     )
+
+
+def plain_checkout(folder: Path) -> Path:
+    """Where the plain environment of a check in `folder` builds."""
+    return folder / "plain/checkout"
+
+
+def plain_files(folder: Path) -> Path:
+    """Where the driver of that environment hands out what was built."""
+    return folder / "plain/results/files"
 
 
 def varied(job: Job, chosen: Collection[Name], *, tree: Path, shift: str) -> Environment:

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.pipeline.base import files, ui
-from tools.pipeline.base.errors import BuildError
-from tools.pipeline.publish import manifest
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.executor import HERE, MADE
+from tools.pipeline.publish import checkout, manifest
 from tools.pipeline.repro import check, environments
 from tools.pipeline.repro.compare import differing
 from tools.pipeline.repro.published import Published
 from tools.pipeline.repro.target import Place, Target
 
-_SCHEMA = 2
+SCHEMA = 3
+"""Of result.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +63,15 @@ def run(
     The manifest must have been compared with the checkout. `order` names the steps, needed ones first; the target's
     one file is the output folder. From nothing, unless `cached` lets it take steps that this user has run before.
     """
+    commit = _commit(place)
     built = check.build(environments.plain(check.prepare(target, place), cached=cached))
+    if _commit(place) != commit:
+        commit = ""  # an edit during the rebuild: nobody can say which bytes were built
     (out,) = target.files
     rebuilt = {name.removeprefix(f"{out}/"): value for name, value in built.digests.items()}
     verdict = judge(published, rebuilt, json.loads((built.files / out / manifest.NAME).read_bytes()), order=order)
-    text = json.dumps(_document(published, verdict, cached=cached), indent=1, sort_keys=True) + "\n"
+    document = {**_document(published, verdict, cached=cached), "commit": commit, "made_here": _made(place, order)}
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
     files.write_atomically(place.folder / check.RESULT, text.encode())
     if json_wanted:
         ui.result(text, sys.stdout)
@@ -76,6 +82,32 @@ def run(
         begins = f"; {verdict.begins}" if verdict.begins else ""
         hint = f"compare with {built.files / out}; diffoscope explains"
         raise BuildError(f"{what}{begins}", where=str(published.path), hint=hint)
+
+
+def _commit(place: Place) -> str:
+    """The commit whose files are rebuilt; empty when git does not say, or the checkout differs from it."""
+    try:
+        found = checkout.look(place.root)
+    except UserError:
+        return ""
+    return "" if found.changes else found.commit
+
+
+def _made(place: Place, order: Sequence[str]) -> dict[str, str | None]:
+    """For each step the key under which the rebuild itself ran it in the sandbox; None: its result came from elsewhere.
+
+    The rebuild's folder was empty before it.
+    """
+    found: dict[str, str | None] = {}
+    for name in order:
+        try:
+            note = json.loads(
+                (environments.plain_checkout(place.folder) / "build" / MADE / f"{name}.json").read_bytes()
+            )
+        except (OSError, ValueError):
+            note = {}
+        found[name] = note.get("key") if note.get("by") == HERE else None
+    return found
 
 
 def judge(published: Published, rebuilt: Mapping[str, str], document: Any, *, order: Sequence[str]) -> Verdict:
@@ -119,7 +151,7 @@ def _first_difference(published: Any, rebuilt: Any) -> str | None:
 def _document(published: Published, verdict: Verdict, *, cached: bool) -> dict[str, Any]:
     begins = verdict.begins
     return {
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "manifest": published.sha256,
         "profile": published.profile,
         "from_nothing": not cached,

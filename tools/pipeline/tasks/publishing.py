@@ -1,14 +1,17 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""publish: what is built, for others to pull.
+"""publish: what is built, for others to pull; endorse, latest: what is said about it.
 
-artifacts:PROFILE ── publish:PROFILE ── a registry, or a folder
+artifacts:PROFILE ── publish:PROFILE ── a registry, or a folder ─┬─ latest
+rebuild ─────────────────────────────── endorse ─────────────────┘
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob
 from tools.pipeline.guest import firmware, patches
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
@@ -16,8 +19,10 @@ from tools.pipeline.sources.pins import Package, Source
 from tools.pipeline.tasks import report
 from tools.pipeline.tasks.doit_glue import Task, action
 from tools.pipeline.tasks.project import Project
+from tools.sev import id_block
 
 if TYPE_CHECKING:
+    from tools.pipeline.publish import publishing
     from tools.pipeline.sbom import document
 
 
@@ -61,20 +66,9 @@ def publish(project: Project) -> Iterator[Task]:
 
 def _publish(project: Project, profile: Profile, *, kernel_list: str, **options: Any) -> None:
     from tools.pipeline.publish import places, publishing  # noqa: PLC0415 (start-up: it imports requests)
-    from tools.pipeline.sbom import document  # noqa: PLC0415 (start-up: only this command needs it)
 
     sources, packages = pins_of(project, profile)
-    built = publishing.Built(
-        root=project.root,
-        folder=project.out(profile),
-        profile=profile.name,
-        version=project.version,
-        sources=sources,
-        packages=packages,
-        cas=project.cas,
-        sbom=partial(document.render, material(project, profile, sources, packages)),
-        documents=partial(report.documents, project, profile, kernel_list=kernel_list),
-    )
+    built = _built(project, profile, project.out(profile), sources, packages, kernel_list=kernel_list)
     wish = publishing.Wish(**options)
     # A wrong word is told before anything is fetched.
     places.parse(wish.to, tag=wish.tag, root=project.root)
@@ -83,6 +77,106 @@ def _publish(project: Project, profile: Profile, *, kernel_list: str, **options:
     # The result of a step may have been there without what it was made from.
     project.fetch(needed, title="fetching what is published")
     publishing.run(built, wish)
+
+
+def _built(
+    project: Project,
+    profile: Profile,
+    folder: Path,
+    sources: Sequence[Source],
+    packages: Sequence[Package],
+    *,
+    kernel_list: str = "",
+) -> "publishing.Built":
+    from tools.pipeline.publish import publishing  # noqa: PLC0415 (start-up: it imports requests)
+    from tools.pipeline.sbom import document  # noqa: PLC0415 (start-up: only this command needs it)
+
+    return publishing.Built(
+        root=project.root,
+        folder=folder,
+        profile=profile.name,
+        version=project.version,
+        sources=sources,
+        packages=packages,
+        cas=project.cas,
+        sbom=partial(document.render, material(project, profile, sources, packages)),
+        documents=partial(report.documents, project, profile, kernel_list=kernel_list),
+    )
+
+
+_SIGNED = [
+    _option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs"),
+    _option("to", "HOST/NAME:TAG of a registry, or a folder: where it is published, the statement is attached there"),
+    _option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
+    _switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
+    {**_option("profile", "the profile"), "default": DEFAULT_PROFILE},
+]
+
+
+def endorse(project: Project) -> Task:
+    """Say that a rebuild gave what is published."""
+    return {
+        "doc": "sign that ./doit rebuild gave these bytes: ./doit endorse --key FILE --to HOST/NAME:TAG",
+        "actions": [action(partial(_endorse, project))],
+        "params": [
+            *_SIGNED,
+            _option("out", "a file to write the signed statement to"),
+            {**_option("days", "how long it holds"), "default": "365"},
+        ],
+        "io": {"capture": False},
+    }
+
+
+def latest(project: Project) -> Task:
+    """Say which security version it takes."""
+    return {
+        "doc": "sign which security version it takes from now on: ./doit latest --key FILE --to HOST/NAME:TAG",
+        "actions": [action(partial(_latest, project))],
+        "params": [
+            *_SIGNED,
+            _option("svn", "the lowest security version that is good; default: that of recipes/guest.toml"),
+            {**_option("days", "how long it holds"), "default": "30"},
+        ],
+        "io": {"capture": False},
+    }
+
+
+def _endorse(
+    project: Project, *, profile: str, out: str, days: str, key: str, to: str, ca: str, plain_http: bool
+) -> None:
+    from tools.pipeline.repro import check, environments  # noqa: PLC0415 (start-up: as below)
+    from tools.pipeline.repro import endorse as endorsing  # noqa: PLC0415 (start-up: it imports requests)
+
+    chosen = _profile(project, profile)
+    folder = project.build / "rebuild"
+    rebuilt = environments.plain_files(folder) / project.out(chosen).name
+    sources, packages = pins_of(project, chosen)
+    project.fetch([source.pin for source in sources], title="fetching what is published")
+    built = _built(project, chosen, rebuilt, sources, packages)
+    wish = endorsing.Wish(
+        to=to, out=out, key=key, days=days, svn=project.recipes.guest.identity.svn, ca=ca, plain_http=plain_http
+    )
+    endorsing.endorse(built, folder / check.RESULT, wish)
+
+
+def _latest(
+    project: Project, *, profile: str, svn: str, days: str, key: str, to: str, ca: str, plain_http: bool
+) -> None:
+    from tools.pipeline.repro import endorse as endorsing  # noqa: PLC0415 (start-up: it imports requests)
+
+    if svn and (not svn.isdecimal() or int(svn) > id_block.SVN_MAX):
+        raise UserError(f"{svn[:20]!r} is no security version", where="--svn", hint="a whole number, from 0 on")
+    number = int(svn) if svn else project.recipes.guest.identity.svn
+    wish = endorsing.Wish(to=to, out="", key=key, days=days, svn=number, ca=ca, plain_http=plain_http)
+    endorsing.latest(project.root, wish, profile=_profile(project, profile).name)
+
+
+def _profile(project: Project, name: str) -> Profile:
+    found = next((profile for profile in project.recipes.profiles if profile.name == name), None)
+    if found is None:
+        known = ", ".join(profile.name for profile in project.recipes.profiles)
+        raise UserError(f"{name[:80]!r} is no profile", where="--profile", hint=f"there are: {known}")
+    return found
 
 
 def pins_of(project: Project, profile: Profile) -> tuple[list[Source], list[Package]]:

@@ -3,7 +3,7 @@
 """`sev-runtime source`: the program's source, as it was packed."""
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.cli.source import unpack
+from tools.launcher.options.source import unpack
 from tools.runtime.cli.main import Context
 
 
