@@ -204,8 +204,6 @@ def _of_image(given: Values, ui: Ui) -> int:
         reports=next((_ASKED[word] for word in given.open if word in _ASKED), "none"),
         host_reports="host-reports" in given.open,
         writable=tuple(volume.source for volume in options.volumes if volume.write),
-        memory_mib=config.machine.memory_mib,
-        vcpus=config.machine.vcpus,
     )
     mkfs = given.mkfs or sums.checked(plain.parent / MKFS_NAME, hint=OWN_MKFS)
     with progress(ui) as begin:
