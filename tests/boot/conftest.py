@@ -30,12 +30,12 @@ def root_erofs(root_folder: Path, host_tool: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def guest(artifacts: Path, qemu: Path, root_tar: Path) -> Guest:
-    """The production guest on the tar root."""
-    return Guest(launcher=artifacts / "sev-launch", qemu=qemu, rootfs=root_tar)
+def guest(artifacts: Path, root_tar: Path) -> Guest:
+    """The production guest on the tar root, under the QEMU of the artifacts."""
+    return Guest(launcher=artifacts / "sev-launch", qemu=None, rootfs=root_tar)
 
 
 @pytest.fixture(scope="session")
-def debug_guest(debug_artifacts: Path, qemu: Path, root_tar: Path) -> Guest:
-    """The debug guest on the tar root."""
-    return Guest(launcher=debug_artifacts / "sev-launch", qemu=qemu, rootfs=root_tar)
+def debug_guest(debug_artifacts: Path, root_tar: Path) -> Guest:
+    """The debug guest on the tar root, under the QEMU of the artifacts."""
+    return Guest(launcher=debug_artifacts / "sev-launch", qemu=None, rootfs=root_tar)

@@ -154,7 +154,7 @@ def test_one_image_one_digest_wherever_it_is_made(bundle: Path, here: Site, tmp_
 
 def test_the_image_runs_as_its_config_says(bundle: Path, guest: Guest) -> None:
     """Through the firmware, which gets the hashes table that a processor would measure."""
-    argv = [str(guest.launcher), "run", "--unprotected", "--accel", "tcg", "--qemu", str(guest.qemu)]
+    argv = [str(guest.launcher), "run", "--unprotected", "--accel", "tcg"]
     done = subprocess.run([*argv, "--bundle", str(bundle)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode().splitlines() == [
@@ -162,13 +162,13 @@ def test_the_image_runs_as_its_config_says(bundle: Path, guest: Guest) -> None:
     ]  # fmt: skip
 
 
-def test_the_firmware_starts_it_under_its_digest_alone(bundle: Path, guest: Guest, tmp_path: Path) -> None:
+def test_the_firmware_starts_it_under_its_digest_alone(bundle: Path, guest: Guest, qemu: Path, tmp_path: Path) -> None:
     """The table of this bundle's command line admits no other document's, nor the other way round."""
     target = Target(name="built", folder=guest.launcher.parent)
-    ours = Host.of(target, guest.qemu, ("--bundle", str(bundle)))
+    ours = Host.of(target, qemu, ("--bundle", str(bundle)))
     document = (bundle / "workload.json").read_bytes()
     (tmp_path / "other.json").write_bytes(document.replace(b"LEVEL=low", b"LEVEL=top"))
-    other = Host.of(target, guest.qemu, ("--workload", str(tmp_path / "other.json")))
+    other = Host.of(target, qemu, ("--workload", str(tmp_path / "other.json")))
     assert ours.cmdline != other.cmdline
     hosts = {
         "ours": ours,

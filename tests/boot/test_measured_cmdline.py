@@ -53,20 +53,20 @@ def _builtin(project: Project) -> str:
 # Two spaces: whoever splits the line and joins it again is found out.
 @pytest.mark.parametrize("append", ["", "some.word=1  other"])
 def test_the_line_that_is_digested_is_the_line_that_boots(
-    guest: Guest, project: Project, artifacts: Path, tmp_path: Path, append: str
+    *, guest: Guest, qemu: Path, project: Project, artifacts: Path, tmp_path: Path, append: str
 ) -> None:
     """Byte for byte, but for what kernel and firmware add, which are measured themselves."""
     profile = project.recipes.profile("production")
     wanted = profile.cmdline + (f" {append}" if append else "") + " sev_agent.unbound"
     options = ["--append", append] if append else []
 
-    shown = show(guest.launcher, guest.qemu, "--unprotected", *options)
+    shown = show(guest.launcher, qemu, "--unprotected", *options)
     assert shown["kernel_cmdline"] == wanted
     assert ["-append", wanted] in shown["options"]
     assert bytes.fromhex(shown["hashes_table"]) == _table(artifacts, wanted)
 
     recorder, log = tmp_path / "qemu-system-x86_64", tmp_path / "argv.json"
-    recorder.write_text(_RECORDER.format(python=sys.executable, log=str(log), qemu=str(guest.qemu)))
+    recorder.write_text(_RECORDER.format(python=sys.executable, log=str(log), qemu=str(qemu)))
     recorder.chmod(0o755)
     done = dataclasses.replace(guest, qemu=recorder).sh("cat /proc/cmdline", "--unbound", *options)
     given = json.loads(log.read_text())
@@ -77,10 +77,10 @@ def test_the_line_that_is_digested_is_the_line_that_boots(
 
 
 @pytest.mark.parametrize(("mode", "cbit"), [("snp", "51"), ("sev-es", "51"), ("sev", "47")])
-def test_a_protected_guest_is_given_the_same_line(guest: Guest, mode: str, cbit: str) -> None:
+def test_a_protected_guest_is_given_the_same_line(guest: Guest, qemu: Path, mode: str, cbit: str) -> None:
     """Only shown: starting it needs the hardware."""
-    shown = show(guest.launcher, guest.qemu, "--mode", mode, "--cbit", cbit)
-    plain = show(guest.launcher, guest.qemu, "--unprotected")
+    shown = show(guest.launcher, qemu, "--mode", mode, "--cbit", cbit)
+    plain = show(guest.launcher, qemu, "--unprotected")
     assert shown["kernel_cmdline"] == plain["kernel_cmdline"]
     assert ["-append", shown["kernel_cmdline"]] in shown["options"]
     assert shown["hashes_table"] == plain["hashes_table"]

@@ -42,7 +42,12 @@ EXAMPLES = (
 
 
 def pages(repository: Path) -> dict[str, str]:
-    found = [*repository.glob("*.md"), *repository.glob("docs/**/*.md"), repository / "kernel-patches/README.md"]
+    found = [
+        *repository.glob("*.md"),
+        *repository.glob("docs/**/*.md"),
+        repository / "kernel-patches/README.md",
+        repository / "qemu-patches/README.md",
+    ]
     return {path.relative_to(repository).as_posix(): path.read_text() for path in sorted(found)}
 
 
@@ -59,7 +64,7 @@ def is_example(name: str) -> bool:
 
 # ---- files
 
-TOP = r"(?:tools|tests|recipes|docs|initramfs|kernel-patches|\.ci)"
+TOP = r"(?:tools|tests|recipes|docs|initramfs|kernel-patches|qemu-patches|\.ci)"
 PATH = re.compile(rf"(?<![\w/.$*-])({TOP}/[\w./*{{}},+-]*[\w/*}}])")
 PLACEHOLDER = re.compile(r"\b[A-Z]{4,}\b")
 

@@ -84,7 +84,7 @@ def document() -> dict[str, Any]:
     """A config as runtime.toml has it, without artifacts."""
     return copy.deepcopy(
         {
-            "schema": 4,
+            "schema": 5,
             "profile": "production",
             "version": "0.1.0",
             "artifacts": {},
@@ -145,9 +145,14 @@ def measured(firmware: bytes, kernel: bytes, initramfs: bytes | None) -> dict[st
 
 
 class Out:
-    """A folder like out/; firmware from which no digest can be computed leaves launch-digests.json out."""
+    """A folder like out/; firmware from which no digest can be computed leaves launch-digests.json out.
 
-    def __init__(self, folder: Path, *, initramfs: bool = True, firmware: bytes | None = None) -> None:
+    `qemu`: what lies there as the QEMU of these artifacts.
+    """
+
+    def __init__(
+        self, folder: Path, *, initramfs: bool = True, firmware: bytes | None = None, qemu: bytes | None = None
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.data = document()
@@ -157,6 +162,8 @@ class Out:
         }
         if initramfs:
             files["initramfs"] = ("initramfs.cpio.zst", b"initramfs" * 50)
+        if qemu is not None:
+            files["qemu"] = ("qemu-lite", qemu)
         for role, (name, content) in files.items():
             (folder / name).write_bytes(content)
             entry = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}

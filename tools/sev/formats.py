@@ -5,11 +5,14 @@
 MKFS_NAME = "mkfs.erofs"
 """The program beside the launcher that makes images."""
 
+QEMU_NAME = "qemu-lite"
+"""The QEMU beside the launcher."""
+
 SUMS_NAME = "SHA256SUMS"
 """What `sha256sum -c` reads, of every file in the output folder."""
 
 RUNTIME_NAME = "runtime.toml"
-RUNTIME_SCHEMA = 4
+RUNTIME_SCHEMA = 5
 
 KERNEL_NAME = "vmlinuz"
 

@@ -40,13 +40,13 @@ def _run(guest: Guest, *options: str) -> tuple[bytes, int]:
     return done.stdout, done.returncode
 
 
-def _attack(guest: Guest, folder: Path, iasl: Path, document: Path) -> tuple[bytes, int, Host]:
+def _attack(guest: Guest, qemu: Path, folder: Path, iasl: Path, document: Path) -> tuple[bytes, int, Host]:
     # On a busy machine the emulated timer is late, which the kernel would take for a broken one.
     words = ("--unprotected", "--accel", "tcg", "--append", "no_timer_check")
-    shown = show(guest.launcher, guest.qemu, *words, binding=("--workload", str(document)))
+    shown = show(guest.launcher, qemu, *words, binding=("--workload", str(document)))
     host = Host(
         folder=folder,
-        qemu=guest.qemu,
+        qemu=qemu,
         cmdline=dict(option for option in shown["options"] if len(option) == 2)["-append"],
         table=bytes.fromhex(shown["hashes_table"]),
         memory=_MEMORY,
@@ -71,17 +71,19 @@ def document(guest: Guest, tmp_path: Path) -> Path:
     return path
 
 
-def test_an_undefended_kernel_forgets(undefended: Guest, iasl: Path, reachable: Path, document: Path) -> None:
+def test_an_undefended_kernel_forgets(
+    undefended: Guest, qemu: Path, iasl: Path, reachable: Path, document: Path
+) -> None:
     """The control: the agent reads another command line, and starts what the host gives."""
-    out, status, host = _attack(undefended, reachable, iasl, document)
+    out, status, host = _attack(undefended, qemu, reachable, iasl, document)
     tried, made = host.said()
     assert tried == made > 0
     assert (out, status) == (_ANSWER, 0)
 
 
-def test_the_shipped_kernel_remembers(guest: Guest, iasl: Path, reachable: Path, document: Path) -> None:
+def test_the_shipped_kernel_remembers(guest: Guest, qemu: Path, iasl: Path, reachable: Path, document: Path) -> None:
     """The table is taken, its AML runs, and none of its writes is made."""
-    out, status, host = _attack(guest, reachable, iasl, document)
+    out, status, host = _attack(guest, qemu, reachable, iasl, document)
     tried, made = host.said()
     assert (tried > 0, made) == (True, 0)
     assert (out, status) == (b"", 125)

@@ -46,8 +46,8 @@ def test_an_initramfs_built_into_the_kernel(tmp_path: Path) -> None:
 # fmt: off
 BAD = [
     ("schema", REMOVED, "schema: missing"),
-    ("schema", 3, "this sev-launch reads 4"),
-    ("schema", 5, "this sev-launch reads 4"),
+    ("schema", 4, "this sev-launch reads 5"),
+    ("schema", 6, "this sev-launch reads 5"),
     ("schema", "1", "must be an integer"),
     ("schema", True, "must be an integer"),
     ("profile", "test", "not one of: production, debug"),

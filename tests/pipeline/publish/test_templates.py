@@ -130,7 +130,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_says_what_the_recipes_say(bench: Bench) -> None:
     assert tomllib.loads(bench.runtime()) == {
-        "schema": 4,
+        "schema": 5,
         "version": "1.2",
         "profile": "production",
         "artifacts": {

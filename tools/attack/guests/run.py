@@ -16,10 +16,10 @@ _GRACE = 5.0  # seconds to end by itself after an interrupt
 
 @dataclass(frozen=True, kw_only=True)
 class Guest:
-    """sev-launch of an output folder, with QEMU from the pinned tree and a root file system."""
+    """sev-launch of an output folder, with a root file system; `qemu` None: the one that lies beside it."""
 
     launcher: Path
-    qemu: Path
+    qemu: Path | None
     rootfs: Path
     options: tuple[str, ...] = field(default=())
 
@@ -29,7 +29,7 @@ class Guest:
         return [
             os.fspath(self.launcher), "run",
             "--unprotected", "--accel", "tcg",
-            "--qemu", os.fspath(self.qemu),
+            *(() if self.qemu is None else ("--qemu", os.fspath(self.qemu))),
             "--rootfs", os.fspath(self.rootfs),
             *self.options, *options, "--", *command,
         ]

@@ -22,7 +22,8 @@ SYNTAX = Syntax(
 def run(values: Values, _: Ui) -> int:
     """Check all; the answer on stdout, or CheckError with the first thing that is wrong."""
     config = load_config(values.config or default_config())
-    found = [(artifact.role, _wrong(_artifact(config, artifact))) for artifact in config.artifacts]
+    named = (*config.artifacts, *((config.qemu,) if config.qemu is not None else ()))
+    found = [(artifact.role, _wrong(_artifact(config, artifact))) for artifact in named]
     if all(reason is None for _, reason in found):
         # The digests are those of the artifacts that the config names: of others they say nothing.
         found.append(("launch digests", _wrong(lambda: digest_file.check(config))))
@@ -40,7 +41,7 @@ def run(values: Values, _: Ui) -> int:
         return 1 if wrong else 0
     if wrong:
         raise CheckError(wrong[0], details=tuple(wrong[1:]))
-    what = f"{len(config.artifacts)} artifacts and their launch digests in order"
+    what = f"{len(named)} artifacts and their launch digests in order"
     write_stdout(f"{config.path}: {config.profile} {config.version}, {what}\n")
     return 0
 

@@ -68,7 +68,7 @@ def run(values: Values, ui: Ui) -> int:
     report = _Report()
     config = _config(asked, report)
     firmware = _artifacts(config, report)
-    qemu = _qemu(values, report)
+    qemu = _qemu(values, config, report)
     facts = host.gather()
     _host(facts, report)
     reasons = []
@@ -140,9 +140,9 @@ def _artifacts(config: RuntimeConfig | None, report: _Report) -> Footer | None:
     return firmware if good else None
 
 
-def _qemu(values: Values, report: _Report) -> QemuProgram | None:
+def _qemu(values: Values, config: RuntimeConfig | None, report: _Report) -> QemuProgram | None:
     try:
-        qemu = guest_options.qemu(values)
+        qemu = guest_options.qemu(values, config)
     except UserError as error:
         report.add("QEMU", False, str(error))
         return None

@@ -77,7 +77,7 @@ def run(values: Values, ui: Ui) -> int:
     config = asked.configure()
     guest_options.check_console(config, values)
     facts = host.gather()
-    qemu = guest_options.qemu(values)
+    qemu = guest_options.qemu(values, config)
     _refuse(asked, config, facts, qemu)
     with chosen(values, ui, memory=config.machine.memory_mib) as (binding, image):
         asked = dataclasses.replace(asked, binding=binding, folders=_folders(values, binding))

@@ -60,7 +60,7 @@ def run(values: Values, ui: Ui) -> int:
 def _show(asked: Wanted, config: RuntimeConfig, values: Values, ui: Ui) -> int:
     guest_options.check_console(config, values)
     try:
-        qemu = guest_options.qemu(values)
+        qemu = guest_options.qemu(values, config)
     except UserError as error:
         if values.qemu is not None:
             raise

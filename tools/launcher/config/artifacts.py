@@ -18,6 +18,7 @@ from tools.sev.errors import FormatError
 from tools.sev.footer import Footer, parse_footer
 
 _CHUNK = 1 << 20
+_REBUILD = "rebuild with ./doit build, or restore the file"
 
 
 def verify(config: RuntimeConfig, artifact: Artifact, *, into: Path | None = None) -> Path:
@@ -37,6 +38,19 @@ def verify(config: RuntimeConfig, artifact: Artifact, *, into: Path | None = Non
     except OSError as error:
         raise UserError.of_write(error, into) from None
     return target
+
+
+def opened(config: RuntimeConfig, artifact: Artifact) -> tuple[Path, int]:
+    """The path of a checked program, and a descriptor of it that stays open: what is run are the bytes it leads to."""
+    source = config.path.parent / artifact.file
+    where = _where(source, artifact)
+    descriptor = _open(source, where=where)
+    try:
+        _check(descriptor, artifact, where=where, sink=None)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return source, descriptor
 
 
 def read_verified(config: RuntimeConfig, artifact: Artifact) -> bytes:
@@ -66,32 +80,42 @@ def _write(stream: io.FileIO, data: bytes, folder: Path) -> None:
 
 
 def _read(source: Path, artifact: Artifact, *, sink: Callable[[bytes], object] | None) -> None:
-    where = f"{source} ({artifact.role})"
-    rebuild = "rebuild with ./doit build, or restore the file"
+    where = _where(source, artifact)
+    descriptor = _open(source, where=where)
+    try:
+        _check(descriptor, artifact, where=where, sink=sink)
+    finally:
+        os.close(descriptor)
+
+
+def _where(source: Path, artifact: Artifact) -> str:
+    return f"{source} ({artifact.role})"
+
+
+def _open(source: Path, *, where: str) -> int:
     try:
         # O_NONBLOCK: a fifo in the artifact's place must not make the launcher wait for ever.
-        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123  a descriptor, not a path
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError("no regular file", where=where)
-            if status.st_size != artifact.size:
-                raise UserError(
-                    f"has {status.st_size} bytes, runtime.toml says {artifact.size}",
-                    where=where,
-                    hint=rebuild,
-                )
-            digest, left = hashlib.sha256(), artifact.size
-            while left and (chunk := stream.read(min(_CHUNK, left))):
-                digest.update(chunk)
-                left -= len(chunk)
-                if sink is not None:
-                    sink(chunk)
+        return os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=where, hint=rebuild) from None
+        raise UserError(error.strerror or "cannot be read", where=where, hint=_REBUILD) from None
+
+
+def _check(descriptor: int, artifact: Artifact, *, where: str, sink: Callable[[bytes], object] | None) -> None:
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError("no regular file", where=where)
+        if status.st_size != artifact.size:
+            what = f"has {status.st_size} bytes, runtime.toml says {artifact.size}"
+            raise UserError(what, where=where, hint=_REBUILD)
+        digest, left = hashlib.sha256(), artifact.size
+        while left and (chunk := os.read(descriptor, min(_CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+            if sink is not None:
+                sink(chunk)
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be read", where=where, hint=_REBUILD) from None
     if digest.hexdigest() != artifact.sha256:
-        raise UserError(
-            f"SHA-256 is {digest.hexdigest()}, runtime.toml says {artifact.sha256}",
-            where=where,
-            hint=rebuild,
-        )
+        what = f"SHA-256 is {digest.hexdigest()}, runtime.toml says {artifact.sha256}"
+        raise UserError(what, where=where, hint=_REBUILD)

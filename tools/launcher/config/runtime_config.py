@@ -69,7 +69,8 @@ class Devices:
 class RuntimeConfig:
     """The whole of runtime.toml; `path` is where it was read from.
 
-    `launch_digests` are those of the file as it stands, were it started in each mode, in hexadecimal.
+    `launch_digests` are those of the file as it stands, were it started in each mode, in hexadecimal. `qemu` is the
+    program that starts guests where nothing else is said; None: the host's.
     """
 
     path: Path
@@ -83,10 +84,11 @@ class RuntimeConfig:
     sev: Sev
     devices: Devices
     launch_digests: dict[Mode, str]
+    qemu: Artifact | None = None
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
-        """Every artifact that a launch uses, in a fixed order."""
+        """Every artifact that a guest is made of, in a fixed order."""
         return tuple(a for a in (self.kernel, self.initramfs, self.firmware) if a is not None)
 
 
@@ -115,7 +117,7 @@ def _parse(top: _Table, *, path: Path) -> RuntimeConfig:
         )
     profile = top.choice("profile", ProfileKind)
     version = top.string("version", pattern=_WORD, says="a version")
-    kernel, initramfs, firmware = _artifacts(top.table("artifacts"))
+    kernel, initramfs, firmware, qemu = _artifacts(top.table("artifacts"))
     config = RuntimeConfig(
         path=path,
         profile=profile,
@@ -128,20 +130,22 @@ def _parse(top: _Table, *, path: Path) -> RuntimeConfig:
         sev=_sev(top.table("sev"), profile=profile),
         devices=_devices(top.table("devices")),
         launch_digests=_launch_digests(top.table("launch-digest")),
+        qemu=qemu,
     )
     top.close()
     return config
 
 
-def _artifacts(table: _Table) -> tuple[Artifact, Artifact | None, Artifact]:
+def _artifacts(table: _Table) -> tuple[Artifact, Artifact | None, Artifact, Artifact | None]:
     kernel = _artifact(table, "kernel")
     initramfs = _artifact(table, "initramfs") if table.has("initramfs") else None
     firmware = _artifact(table, "firmware")
+    qemu = _artifact(table, "qemu") if table.has("qemu") else None
     table.close()
-    names = [a.file for a in (kernel, initramfs, firmware) if a is not None]
+    names = [a.file for a in (kernel, initramfs, firmware, qemu) if a is not None]
     if len(set(names)) != len(names):
         raise table.error("firmware", "two artifacts have the same file name")
-    return kernel, initramfs, firmware
+    return kernel, initramfs, firmware, qemu
 
 
 def _artifact(parent: _Table, role: str) -> Artifact:

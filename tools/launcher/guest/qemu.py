@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.host.qemu_program import ENVIRONMENT
+from tools.launcher.host.qemu_program import ENVIRONMENT, executable
 from tools.launcher.host.qemu_user import QemuUser, failure
 
 _PR_SET_PDEATHSIG = 1
@@ -50,7 +50,8 @@ def tail(text: bytes) -> tuple[str, ...]:
 class Qemu:
     """A running QEMU in a session of its own, so that Ctrl-C reaches the workload and not it.
 
-    It is `user`, has the `descriptors` open, and nothing of this process's environment.
+    It is `user`, has the `descriptors` open, and nothing of this process's environment. `program`: what is run, open
+    (QemuProgram.descriptor); None: what lies at the path that is the first word.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Qemu:
         user: QemuUser | None = None,
         lock_memory: bool = False,
         descriptors: Sequence[int] = (),
+        program: int | None = None,
     ) -> None:
+        running = executable(program)
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -71,7 +74,8 @@ class Qemu:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                pass_fds=descriptors,
+                pass_fds=(*descriptors, *running.pop("pass_fds", ())),
+                **running,
                 preexec_fn=before_exec(user, lock_memory=lock_memory),  # noqa: PLW1509  this program has one thread
             )
         except (OSError, subprocess.SubprocessError) as error:

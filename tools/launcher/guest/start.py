@@ -41,6 +41,7 @@ def booted(
                 user=user,
                 lock_memory=spec.protection in (Mode.SEV, Mode.SEV_ES),
                 descriptors=(*files.descriptors, *files.kept, *(fd for nic in spec.network for fd in nic.descriptors)),
+                program=spec.qemu.descriptor,
             )
         session = Session(link=Link(container), machine=qemu, listener=listener, signals=signals)
         try:

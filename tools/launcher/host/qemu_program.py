@@ -33,7 +33,8 @@ class QemuProgram:
     """A QEMU that was asked: where it is, its version, whether its seccomp sandbox works.
 
     `user`: whom it becomes; None: it is whoever runs the launcher. `unconfined` are sentences for people: what does
-    not hold this QEMU back, and why, though nobody asked for that.
+    not hold this QEMU back, and why, though nobody asked for that. `descriptor`: the program, open, where its bytes
+    have been compared with a digest; those are run, whatever lies at the path by then.
     """
 
     path: str
@@ -41,16 +42,27 @@ class QemuProgram:
     sandbox: bool
     user: QemuUser | None = None
     unconfined: tuple[str, ...] = ()
+    descriptor: int | None = None
 
 
-def find_qemu(given: str | None, *, user: tuple[int, int] | None = None) -> QemuProgram:
-    """Find QEMU (the path given, or PATH) and ask it for its version; UserError says what to install.
+def executable(descriptor: int | None) -> dict[str, Any]:
+    """What subprocess.Popen takes to run an open program, which its new user could perhaps not reach by its path."""
+    if descriptor is None:
+        return {}
+    return {"executable": f"/proc/self/fd/{descriptor}", "pass_fds": (descriptor,)}
 
-    `user` is the uid and gid that it shall have, None: if root starts it, those of nobody.
+
+def find_qemu(
+    given: str | None, *, own: tuple[Path, int] | None = None, user: tuple[int, int] | None = None
+) -> QemuProgram:
+    """Find QEMU (the path given, or the artifacts' `own`, or PATH) and ask it for its version.
+
+    `own` is where it lies, and an open descriptor of what has been checked. `user` is the uid and gid that it shall
+    have, None: if root starts it, those of nobody. UserError says what to install.
     """
-    path = _which(given)
+    path, descriptor = (str(own[0]), own[1]) if given is None and own is not None else (_which(given), None)
     become, reason = qemu_user.choose(user)
-    said = _ask(path, "-version", user=become)
+    said = _ask(path, "-version", user=become, descriptor=descriptor)
     version = None if isinstance(said, str) else parse_version(said.decode("utf-8", "replace"))
     if version is None and become is not None:
         # A QEMU that lies where only root may go.
@@ -58,11 +70,12 @@ def find_qemu(given: str | None, *, user: tuple[int, int] | None = None) -> Qemu
         if user is not None:
             raise UserError(error, where="--qemu-user", hint="0 leaves QEMU root")
         become, reason = None, error
-        said = _ask(path, "-version", user=None)
+        said = _ask(path, "-version", user=None, descriptor=descriptor)
         version = None if isinstance(said, str) else parse_version(said.decode("utf-8", "replace"))
     if version is None:
         raise UserError(f"is no QEMU that runs here ({_words(said)})", where=path)
-    filtered = _ask(path, *SANDBOX, "-machine", "none", "-device", "loader,help", user=become)
+    probe = (*SANDBOX, "-machine", "none", "-device", "loader,help")
+    filtered = _ask(path, *probe, user=become, descriptor=descriptor)
     unconfined = [] if reason is None else [f"QEMU keeps root: {reason}"]
     if isinstance(filtered, str):
         unconfined.append(f"QEMU runs without its seccomp filter, which does not work here: {_words(filtered)}")
@@ -72,6 +85,7 @@ def find_qemu(given: str | None, *, user: tuple[int, int] | None = None) -> Qemu
         sandbox=not isinstance(filtered, str),
         user=become,
         unconfined=tuple(unconfined),
+        descriptor=descriptor,
     )
 
 
@@ -96,13 +110,14 @@ def parse_version(text: str) -> Version | None:
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
-def _ask(path: str, *words: str, user: QemuUser | None) -> bytes | str:
+def _ask(path: str, *words: str, user: QemuUser | None, descriptor: int | None) -> bytes | str:
     """What QEMU prints when it is asked something (it installs the filter before it answers); or why it does not."""
-    ids: dict[str, Any] = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+    more: dict[str, Any] = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": user.groups}
+    more |= executable(descriptor)
     try:
         answer: subprocess.CompletedProcess[bytes] = subprocess.run(
             [path, *words], cwd="/", env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
-            check=False, **ids,
+            check=False, **more,
         )  # fmt: skip
     except OSError as error:
         return error.strerror or "cannot be run"

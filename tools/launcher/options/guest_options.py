@@ -8,6 +8,7 @@ from pathlib import Path
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
+from tools.launcher.config import artifacts
 from tools.launcher.config.owner import Wish
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.binding import Unbound
@@ -27,6 +28,7 @@ from tools.launcher.options.arguments import (
 )
 from tools.launcher.options.parser import Group, Option
 from tools.sev import policy as policies
+from tools.sev.formats import QEMU_NAME
 from tools.sev.limits import VCPUS_MAX, memory_mib
 from tools.sev.modes import Console, Mode
 
@@ -50,7 +52,7 @@ HOST = Group(
         choices=("auto", "kvm", "tcg"),
         text="with --unprotected: KVM, emulation, or KVM where a guest really runs on it (auto, the default)",
     ),
-    Option("--qemu", "PATH", text="default: qemu-system-x86_64 on PATH"),
+    Option("--qemu", "PATH", text=f"default: {QEMU_NAME} beside the config, else qemu-system-x86_64 on PATH"),
     Option(
         "--qemu-user",
         "UID[:GID]",
@@ -104,9 +106,13 @@ def wanted(values: Values) -> Wanted:
     )
 
 
-def qemu(values: Values) -> QemuProgram:
-    """The QEMU that the options ask for."""
-    return find_qemu(values.qemu, user=values.qemu_user)
+def qemu(values: Values, config: RuntimeConfig | None) -> QemuProgram:
+    """The QEMU that the options ask for, else the one beside the config, else the host's."""
+    own = None
+    if values.qemu is None and config is not None and config.qemu is not None:
+        # Without the file it is the host's; another file in its place is a mistake.
+        own = artifacts.opened(config, config.qemu) if (config.path.parent / config.qemu.file).exists() else None
+    return find_qemu(values.qemu, own=own, user=values.qemu_user)
 
 
 def accelerator(values: Values) -> Accel | None:

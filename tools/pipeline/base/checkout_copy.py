@@ -5,7 +5,7 @@
 import shutil
 from pathlib import Path
 
-RECIPES = ("recipes", "kernel-patches", "initramfs", "pyproject.toml")
+RECIPES = ("recipes", "kernel-patches", "qemu-patches", "initramfs", "pyproject.toml")
 """What people write by hand: recipes, locks, patches, the manifest and the agent's sources."""
 
 EVERYTHING = (

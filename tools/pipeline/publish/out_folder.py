@@ -15,10 +15,10 @@ from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Output
 from tools.pipeline.publish import expected, launcher, manifest
 from tools.pipeline.sandbox import sandbox
-from tools.sev.formats import MKFS_NAME, NETWORK, RUNTIME_NAME, SUMS_NAME, with_addition
+from tools.sev.formats import MKFS_NAME, NETWORK, QEMU_NAME, RUNTIME_NAME, SUMS_NAME, with_addition
 
 _CHECK_TOOLS = "python"
-_EXECUTABLES = {launcher.NAME, launcher.RUNTIME, MKFS_NAME}
+_EXECUTABLES = {launcher.NAME, launcher.RUNTIME, MKFS_NAME, QEMU_NAME}
 _CONFIGS = {RUNTIME_NAME, with_addition(RUNTIME_NAME, NETWORK)}
 
 

@@ -36,6 +36,7 @@ _KINDS = {
     "sev-launch": "application",
     "sev-runtime": "application",
     "mkfs.erofs": "application",
+    "qemu-lite": "application",
 }
 """What a file counts as; every other is a file."""
 

@@ -6,7 +6,7 @@ source-LINUX ── kernel-config-K ── kernel-K ─────────�
 source-EDK2 ── firmware-F ───────────────────────────────┤                          ├─ out/ of profile P
 agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘                          │
                     the same again for a profile's second kernel: P-network ────────┤
-                                     launcher, mkfs-erofs, dropins-P ───────────────┘
+       source-qemu ── qemu-lite        launcher, mkfs-erofs, qemu-lite, dropins-P ──┘
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob, Output, Reference, Step, closure
-from tools.pipeline.guest import agent, firmware, initramfs, kernel, mkfs_erofs
+from tools.pipeline.guest import agent, firmware, initramfs, kernel, mkfs_erofs, qemu
 from tools.pipeline.measure import launch_digests
 from tools.pipeline.publish import launcher, templates
 from tools.pipeline.recipes import guest, kernels
@@ -106,6 +106,13 @@ class Plan:
         name = mkfs_erofs.SOURCE
         return mkfs_erofs.step(archive=self._blob(name), version=self._source(name).pin.version)
 
+    @cached_property
+    def qemu(self) -> Step:
+        """The QEMU that the launcher starts."""
+        name = qemu.SOURCE
+        version = self._source(name).pin.version
+        return qemu.step(self._root, source=qemu.source(self._root, archive=self._blob(name), version=version))
+
     def _blob(self, name: str) -> Blob:
         pin = self._source(name).pin
         return Blob(sha256=pin.sha256, size=pin.size, where=pin.where)
@@ -154,6 +161,7 @@ class Plan:
             launcher.NAME: self.launcher.output(launcher.NAME),
             launcher.RUNTIME: self.container_runtime.output(launcher.RUNTIME),
             mkfs_erofs.NAME: self.mkfs_erofs.output(mkfs_erofs.NAME),
+            qemu.NAME: self.qemu.output(qemu.NAME),
         }
         if profile.network is not None:
             outputs |= self._started(profile, profile.network, addition=NETWORK)
@@ -185,8 +193,9 @@ class Plan:
             profile,
             machine,
             name=name,
-            files=files,
-            artifacts=artifacts,
+            # What starts the guest is none of what is measured.
+            files={**files, "qemu": qemu.NAME},
+            artifacts={**artifacts, "qemu": self.qemu.output(qemu.NAME)},
             digests=digests.output(DIGESTS_NAME),
             version=self._version,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Blob
-from tools.pipeline.guest import firmware, patches
+from tools.pipeline.guest import firmware, patches, qemu
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.sources.pins import Package, Source
 from tools.pipeline.tasks import report
@@ -217,7 +217,9 @@ def _patches(project: Project, profile: Profile) -> "dict[str, list[document.Pat
     own = patches.listed(project.root, profile.firmware.patches)
     # Two kernels of one source and two series would need a name for each tree; no profile has them.
     kernels = {of.source: patches.listed(project.root, of.patches) for of in reversed(profile.kernels)}
+    version = next(source.pin.version for source in project.sources if source.pin.name == qemu.SOURCE)
     return {
+        qemu.SOURCE: [Patch(where=path) for path in patches.listed(project.root, qemu.patch_folder(version))],
         **{source: [Patch(where=path) for path in listed] for source, listed in kernels.items()},
         profile.firmware.source: [*debian, *(Patch(where=path) for path in own)],
     }

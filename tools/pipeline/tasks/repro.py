@@ -36,6 +36,7 @@ def targets(project: Project) -> dict[str, Target]:
     steps = {
         "launcher": plan.launcher,
         "mkfs-erofs": plan.mkfs_erofs,
+        "qemu-lite": plan.qemu,
         "agent": plan.agent,
         "initramfs": plan.initramfs,
         "firmware": plan.firmware(profile.firmware),
