@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.config import artifacts
+from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.host import qemu_user
 from tools.launcher.host.qemu_user import QemuUser
 from tools.sev.modes import Mode
@@ -50,6 +52,15 @@ def executable(descriptor: int | None) -> dict[str, Any]:
     if descriptor is None:
         return {}
     return {"executable": f"/proc/self/fd/{descriptor}", "pass_fds": (descriptor,)}
+
+
+def chosen_qemu(given: str | None, config: RuntimeConfig | None, *, user: tuple[int, int] | None = None) -> QemuProgram:
+    """The QEMU that is given, else the one beside the config, else the host's; UserError as find_qemu()."""
+    own = None
+    if given is None and config is not None and config.qemu is not None:
+        # Without the file it is the host's; another file in its place is a mistake.
+        own = artifacts.opened(config, config.qemu) if (config.path.parent / config.qemu.file).exists() else None
+    return find_qemu(given, own=own, user=user)
 
 
 def find_qemu(

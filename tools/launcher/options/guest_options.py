@@ -8,12 +8,11 @@ from pathlib import Path
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
-from tools.launcher.config import artifacts
 from tools.launcher.config.owner import Wish
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.launcher.guest.binding import Unbound
 from tools.launcher.guest.spec import Accel, Wanted
-from tools.launcher.host.qemu_program import QemuProgram, find_qemu
+from tools.launcher.host.qemu_program import QemuProgram, chosen_qemu
 from tools.launcher.options.arguments import (
     BUNDLE,
     CONFIG,
@@ -108,11 +107,7 @@ def wanted(values: Values) -> Wanted:
 
 def qemu(values: Values, config: RuntimeConfig | None) -> QemuProgram:
     """The QEMU that the options ask for, else the one beside the config, else the host's."""
-    own = None
-    if values.qemu is None and config is not None and config.qemu is not None:
-        # Without the file it is the host's; another file in its place is a mistake.
-        own = artifacts.opened(config, config.qemu) if (config.path.parent / config.qemu.file).exists() else None
-    return find_qemu(values.qemu, own=own, user=values.qemu_user)
+    return chosen_qemu(values.qemu, config, user=values.qemu_user)
 
 
 def accelerator(values: Values) -> Accel | None:

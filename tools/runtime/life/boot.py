@@ -20,7 +20,7 @@ from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.rootfs import Rootfs
 from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
 from tools.launcher.host import facts as host
-from tools.launcher.host.qemu_program import find_qemu
+from tools.launcher.host.qemu_program import chosen_qemu
 from tools.launcher.oci.container import Container
 from tools.launcher.oci.translate import Translated, translate
 from tools.runtime.base.log import EngineLog
@@ -101,7 +101,7 @@ def _private(folder: Folder, settings: Settings) -> Path:
 
 
 def _spec(wanted: Wanted, config: RuntimeConfig, facts: host.HostFacts, settings: Settings) -> Spec:
-    qemu = find_qemu(settings.qemu)
+    qemu = chosen_qemu(settings.qemu, config)
     mode = config.sev.mode
     if settings.encrypted:
         reasons = reasons_against(facts, mode, qemu, artifacts.read_firmware(config))
