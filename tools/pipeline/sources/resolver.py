@@ -186,11 +186,16 @@ class Resolver:
             for name in kept:
                 if name in package.trees:
                     found.setdefault((package.pin, package.architecture), []).append(name)
-        prefer = {pin.name: pin.version for pin, _ in found} if self.fill_in else {}
+        # Versions of another suite are none of this tree's.
+        suites = {tree.name: tree.suite for tree in toolchain.trees}
+        prefer: dict[str, dict[str, str]] = {suite: {} for suite in suites.values()}
+        for (pin, _), names in found.items() if self.fill_in else ():
+            for name in names:
+                prefer[suites[name]][pin.name] = pin.version
         locked = {name for name, _ in self.old.toolchain.wanted}
         gone: list[Failure] = []
         for tree in trees:
-            for key in self._closure(tree, {} if tree.name in locked else prefer, gone):
+            for key in self._closure(tree, {} if tree.name in locked else prefer[tree.suite], gone):
                 found.setdefault(key, []).append(tree.name)
         packages = [Package(pin=p, architecture=a, trees=tuple(sorted(names))) for (p, a), names in found.items()]
         return tuple(sorted(packages, key=pins.package_order))
