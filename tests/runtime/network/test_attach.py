@@ -78,23 +78,23 @@ def test_several_interfaces_up_to_eight(wire: Wire) -> None:
     assert not [name for name in wire.inside.names() if name.startswith("sev")]
 
 
-def with_peer(space: Space) -> object:
-    return space.address("eth0", "10.8.0.1", 32, peer="10.8.0.2")
+def with_peer(space: Space) -> None:
+    space.address("eth0", "10.8.0.1", 32, peer="10.8.0.2")
 
 
-def with_two_next_hops(space: Space) -> object:
+def with_two_next_hops(space: Space) -> None:
     index = space.index("eth0")
     hops = [struct.pack("=HBBi", 16, 0, 0, index) + attribute(5, packed(f"10.7.0.{last}")[1]) for last in (8, 9)]
     body = struct.pack("=BBBBBBBBI", socket.AF_INET, 16, 0, 0, 254, 4, 0, 1, 0) + attribute(1, packed("10.9.0.0")[1])
-    return space.ask(netlink.NEW_ROUTE, body + attribute(9, b"".join(hops)), create=True)
+    space.ask(netlink.NEW_ROUTE, body + attribute(9, b"".join(hops)), create=True)
 
 
-def with_a_hole(space: Space) -> object:
+def with_a_hole(space: Space) -> None:
     body = struct.pack("=BBBBBBBBI", socket.AF_INET, 16, 0, 0, 254, 4, 0, 6, 0)  # RTN_BLACKHOLE
-    return space.ask(netlink.NEW_ROUTE, body + attribute(1, packed("10.9.0.0")[1]), create=True)
+    space.ask(netlink.NEW_ROUTE, body + attribute(1, packed("10.9.0.0")[1]), create=True)
 
 
-def with_a_tunnel(space: Space) -> object:
+def with_a_tunnel(space: Space) -> int:
     def make() -> int:
         descriptor = os.open(tap.DEVICE, os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(descriptor, 0x400454CA, struct.pack("=16sH22x", b"tun0", 0x1001))  # IFF_TUN, IFF_NO_PI

@@ -58,7 +58,7 @@ class Shell:
         # What a script prints may end without a newline.
         self.process.stdin.write(f"{script}\necho; echo '{END.strip()}'\n")
         self.process.stdin.flush()
-        lines = []
+        lines: list[str] = []
         for line in self.process.stdout:
             if line == END:
                 return "".join(lines)[:-1]
@@ -75,7 +75,8 @@ class Shell:
 def shell(
     space: Space, *, artifacts: Path, program: Path, root: Path, name_server: str | None = None
 ) -> Iterator[Shell]:
-    argv = [sys.executable, "-m", "tests.runtime.network.container", artifacts, program, root, "exec sh 2>&1"]
+    module = "tests.runtime.network.container"
+    argv: list[str | Path] = [sys.executable, "-m", module, artifacts, program, root, "exec sh 2>&1"]
     argv += [] if name_server is None else [name_server]
     process = space.run(lambda: subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     try:
