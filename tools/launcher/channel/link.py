@@ -113,6 +113,7 @@ class Link:
         self.hello: protocol.Hello | None = None
         self.failure: Failure | None = None
         self.processes: dict[int, Process] = {}
+        self._last = 0
         self.container = container
         # Whether a report was asked for that has not come, and the last that came.
         self.attesting = False
@@ -142,8 +143,9 @@ class Link:
             raise ValueError("the workload document says what runs, or nothing does")
         doors = what.doors if isinstance(what, Run) else None
         # Ids only ever grow on a connection.
+        self._last += 1
         process = Process(
-            len(self.processes) + 1,
+            self._last,
             stdin_credit=self.hello.stdin_window,
             stdin_open=not what.stdin_at_end and (doors is None or doors.stdin),
             doors=doors,
@@ -153,6 +155,12 @@ class Link:
         self.outgoing += requests.run(number, what) if isinstance(what, Run) else requests.spawn(number, what)
         self.processes[process.number] = process
         return process
+
+    def forget(self, process: Process) -> None:
+        """Nothing more is expected of a process that has ended."""
+        if process.life is not Life.ENDED:
+            raise ValueError("a process that has not ended cannot be forgotten")
+        del self.processes[process.number]
 
     def send_stdin(self, process: Process, data: bytes) -> None:
         """Queue stdin bytes; the caller keeps within `process.stdin_credit`."""

@@ -96,7 +96,8 @@ class Session:
 
     def __init__(self, *, link: Link, machine: Machine, listener: socket.socket, signals: Signals) -> None:
         self.link = link
-        self.relays: list[Relay] = []
+        # By the number that the protocol has for their processes.
+        self.relays: dict[int, Relay] = {}
         # Called with each report that the host asked for.
         self.on_report: Callable[[Report], None] | None = None
         self.machine = machine
@@ -126,11 +127,16 @@ class Session:
         if terminal is not None and sized:
             what = dataclasses.replace(what, size=terminal.size)
         relay = Relay(self.link.spawn(what), streams, terminal)
-        self.relays.append(relay)
+        self.relays[relay.process.number] = relay
         for number in self._early_signals:
             self.link.send_signal(relay.process, number)
         self._early_signals.clear()
         return relay
+
+    def forget(self, relay: Relay) -> None:
+        """Keep nothing of a process that has finished: a guest may have any number of them."""
+        del self.relays[relay.process.number]
+        self.link.forget(relay.process)
 
     def run(
         self,
@@ -188,7 +194,8 @@ class Session:
     @property
     def _over(self) -> bool:
         """Nothing that the guest may still say matters."""
-        return self._closing or (bool(self.relays) and all(relay.process.life is Life.ENDED for relay in self.relays))
+        ended = [relay.process.life is Life.ENDED for relay in self.relays.values()]
+        return self._closing or (bool(ended) and all(ended))
 
     def _loop(self, *, until: Callable[[], bool], deadline: float | None) -> bool:
         """Serve events until `until()` holds (True) or the deadline passes (False)."""
@@ -230,7 +237,7 @@ class Session:
                 add(self._connection.fileno(), events, self._on_connection)
         for descriptor, handler in self._watched.items():
             add(descriptor, select.POLLIN, handler)
-        for relay in self.relays:
+        for relay in self.relays.values():
             self._add_streams(relay, add)
         return table
 
@@ -295,7 +302,7 @@ class Session:
         try:
             for message in self.link.feed(data):
                 if isinstance(message, Output):
-                    self.relays[message.process - 1].sinks[message.stream].pending += message.data
+                    self.relays[message.process].sinks[message.stream].pending += message.data
                 elif isinstance(message, Report) and self.on_report is not None:
                     self.on_report(message)
                 if self._over:
@@ -360,7 +367,7 @@ class Session:
                 self._on_resized()
                 continue
             terminating = number in TERMINATING
-            first = self.relays[0].process if self.relays else None
+            first = next((relay.process for relay in self.relays.values()), None)
             if terminating and (first is None or first.life is not Life.RUNNING):
                 raise Interrupted(number)
             if first is None:
@@ -373,7 +380,7 @@ class Session:
                 self._insist()
 
     def _on_resized(self) -> None:
-        for relay in self.relays:
+        for relay in self.relays.values():
             if relay.terminal is not None:
                 self.link.send_size(relay.process, *relay.terminal.size)
 

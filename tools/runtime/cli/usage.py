@@ -14,6 +14,7 @@ COMMANDS = {
     "state": (_ID, "print the container's state"),
     "kill": ("ID [SIGNAL]", "send a signal to what runs in it; KILL ends the guest, whatever it thinks of it"),
     "delete": ("[--force] ID", "remove what is left of it; --force: of one that still runs, too"),
+    "exec": ("--process FILE [--detach] [--pid-file FILE] [--console-socket SOCKET] ID", "start another process in it"),
     "ps": ("[--format json|table] ID", "print the numbers of its processes on this host: monitor and QEMU"),
     "pause": (_ID, "let the guest's processors stand still"),
     "resume": (_ID, "let them go on"),

@@ -16,7 +16,7 @@ from tools.runtime.config.settings import Settings
 from tools.runtime.image.disk import disk_of
 from tools.runtime.life import hooks, monitor, remove
 from tools.runtime.life.boot import Ordered, booted
-from tools.runtime.life.folder import HOOKS, STATE, ContainerError, Folder
+from tools.runtime.life.folder import CONFIG, HOOKS, STATE, ContainerError, Folder
 
 VERSION = "1.2.0"
 """Of the OCI runtime specification."""
@@ -51,7 +51,7 @@ def create(asked: Asked) -> None:
                 container=container,
                 settings=settings,
                 disk=disk,
-                stdin=_has_stdin(),
+                stdin=has_stdin(),
                 folder=folder,
                 engine_log=asked.engine_log,
             )
@@ -86,7 +86,7 @@ def _bring(ordered: Ordered, asked: Asked) -> None:
         born.go()
         born.wait()
         if asked.pid_file is not None:
-            _write_pid(asked.pid_file, born.pid)
+            write_pid(asked.pid_file, born.pid)
     except BaseException:
         born.end()
         raise
@@ -99,7 +99,7 @@ _HOOKS = {
 }
 
 
-def _has_stdin() -> bool:
+def has_stdin() -> bool:
     """Whether the engine has connected standard input to something."""
     try:
         status = os.fstat(0)
@@ -130,12 +130,15 @@ def _fill(folder: Folder, container: Container, *, bundle: Path) -> None:
         "annotations": dict(container.annotations),
     }
     folder.write(STATE, json.dumps(state).encode())
+    # What the engine changes in the bundle after this has no effect (runtime.md, lifecycle, 2).
+    folder.write(CONFIG, config.contents(bundle / config.NAME))
     later = hooks.packed(container.hooks)
     if later:
         folder.write(HOOKS, later)
 
 
-def _write_pid(path: Path, pid: int) -> None:
+def write_pid(path: Path, pid: int) -> None:
+    """Write a pid-file, all of it or nothing."""
     # Without a newline: containerd reads all of it as the number.
     partial_file = path.with_name(f".{path.name}")
     partial_file.write_text(str(pid))

@@ -5,6 +5,7 @@
     ROOT/ID/state.json     what the OCI runtime specification calls the state, with the status last written
             monitor        process number and start time of the monitor
             monitor.sock   where it is asked
+            config.json    the engine's, as it was at create
             document.json  the workload document
             hooks.json     poststart and poststop hooks, if there are any
             cgroups        control groups that were made, one a line
@@ -19,6 +20,7 @@ from tools.launcher.base.errors import LauncherError
 
 STATE, MONITOR, SOCKET = "state.json", "monitor", "monitor.sock"
 DOCUMENT, HOOKS, CGROUPS, GUEST, EXIT = "document.json", "hooks.json", "cgroups", "guest", "exit.json"
+CONFIG = "config.json"
 ID_MAX = 255
 """Bytes: of a file's name."""
 _STATUS = b'"status": "'

@@ -112,6 +112,7 @@ class Served:
         execution = self._execs.pop(number)
         for descriptor in execution.descriptors:
             os.close(descriptor)
+        self.session.forget(execution.relay)
         self._drop(execution.client)
 
     def _on_connect(self) -> None:
@@ -283,20 +284,23 @@ def process_of(asked: dict[str, Any], workload: Workload, started: dict[int, int
     """What an exec asks for; ValueError when it may not be started (any more)."""
     size = (0, 0) if asked["terminal"] else None
     entry = asked.get("entry")
-    if entry is not None:
-        of_document = workload.entries[entry - 1]
-        if started.get(entry, 0) >= of_document.count:
-            raise ValueError(f"the workload document lets exec {of_document.name} start no more often")
-        return requests.Run(doors=of_document.process.host, entry=entry, size=size)
-    return requests.Process(
-        argv=[os.fsencode(word) for word in asked["argv"]],
-        env=[os.fsencode(entry) for entry in asked["env"]],
-        cwd=os.fsencode(asked["cwd"]),
-        uid=asked["uid"],
-        gid=asked["gid"],
-        groups=asked["groups"],
-        size=size,
-    )
+    if entry is None:
+        return requests.Process(
+            argv=[os.fsencode(word) for word in asked["argv"]],
+            env=[os.fsencode(word) for word in asked["env"]],
+            cwd=os.fsencode(asked["cwd"]),
+            uid=asked["uid"],
+            gid=asked["gid"],
+            groups=asked["groups"],
+            stdin_at_end=asked["stdin_at_end"],
+            size=size,
+        )
+    of_document = workload.entries[entry - 1]
+    if started.get(entry, 0) >= of_document.count:
+        raise ValueError(f"the workload document lets the host start {of_document.name} no more often")
+    doors = of_document.process.host
+    env = workload.what.env if doors.environment else ()
+    return requests.Run(doors=doors, entry=entry, env=env, stdin_at_end=asked["stdin_at_end"], size=size)
 
 
 def _contents(descriptor: int) -> bytes:
