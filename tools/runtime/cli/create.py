@@ -27,6 +27,7 @@ def run(given: list[str], context: Context) -> int:
             settings=settings.load(context.config),
             engine_log=context.engine_log,
             pid_file=None if pid_file is None else Path(pid_file).absolute(),
+            systemd=context.systemd_cgroup,
             console=None if console is None else str(Path(console).absolute()),
         )
     )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a container to its guest: document, spec, QEMU."""
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,14 +23,19 @@ from tools.launcher.guest.spec import Spec, Wanted, reasons_against, resolve
 from tools.launcher.host import facts as host
 from tools.launcher.host.qemu_program import chosen_qemu
 from tools.launcher.oci.container import Container
+from tools.launcher.oci.mounts import Folder as HostFolder
 from tools.launcher.oci.translate import Translated, translate
 from tools.runtime.base.log import EngineLog
 from tools.runtime.config.settings import Protection, Settings
+from tools.runtime.image.folders import folder_tar
 from tools.runtime.image.store import Disk
 from tools.runtime.life.folder import DOCUMENT, GUEST, Folder
 from tools.runtime.life.monitor import Guest
 from tools.runtime.life.serving import Workload
+from tools.runtime.network.attach import attach
+from tools.runtime.network.resolver import rewritten
 
+_RESOLV, _RESOLV_MAX = "/etc/resolv.conf", 1 << 20
 _SAID = {
     Protection.UNPROTECTED: "UNPROTECTED, NOT ENCRYPTED: this host can read and change all of it, and run anything",
     Protection.ENFORCE: "NOT ENCRYPTED: this host can read and change all of it; its workload document is enforced",
@@ -52,19 +58,26 @@ class Ordered:
 def booted(ordered: Ordered) -> Iterator[Guest]:
     """The guest; a terminal that it is shown on is this process's standard input and output."""
     settings, folder = ordered.settings, ordered.folder
-    # Here and not before: engines write what the host supplies until their hooks have run.
+    # Here and not before: engines write what the host supplies, and make interfaces, until their hooks have run.
+    content, name_server = _resolver(ordered.container)
+    attached = attach(name_server=name_server)
     translated = translate(
         ordered.container,
         root=ordered.disk.verity,
         settings=settings.oci,
-        network=False,
+        network=attached is not None,
         stdin=ordered.stdin,
     )
-    document = translated.document
+    document, files = translated.document, translated.files()
+    for number, file in enumerate(document.files):
+        if file.target == _RESOLV and name_server is not None:
+            files[number] = content
     folder.write(DOCUMENT, document.data)
+    private = _private(folder, settings)
     wanted = Wanted(
-        config=settings.artifacts,
+        config=settings.artifacts if attached is None else settings.network_artifacts,
         binding=document,
+        folders=tuple(_folder(ordered, private, number, one) for number, one in enumerate(translated.folders)),
         mode=settings.mode,
         unprotected=not settings.encrypted,
         cpus=translated.vcpus,
@@ -73,6 +86,8 @@ def booted(ordered: Ordered) -> Iterator[Guest]:
     config = wanted.configure()
     facts = host.gather()
     spec = _spec(wanted, config, facts, settings)
+    if attached is not None:
+        spec = dataclasses.replace(spec, network=attached.nics)
     said = _SAID.get(settings.protection)
     for sentence in (*(() if said is None else (said,)), *spec.qemu.unconfined, *translated.notes):
         ordered.engine_log.warning(f"container {folder.name}: {sentence}")
@@ -82,12 +97,34 @@ def booted(ordered: Ordered) -> Iterator[Guest]:
         facts=facts,
         note=ordered.engine_log.note,
         hostname=translated.hostname if document.host_names_it else "",
-        files=translated.files(),
+        files=files,
+        network=None if attached is None else attached.network,
         accel=settings.accel,
         timeout=settings.timeout,
-        base=_private(folder, settings),
+        base=private,
     ) as (session, limit):
+        if attached is not None and attached.resolver is not None:
+            attached.resolver.serve(session.watch)
         yield Guest(session=session, limit=limit, workload=_workload(translated))
+
+
+def _resolver(container: Container) -> tuple[bytes, str | None]:
+    """The container's resolv.conf as its guest needs it, and the name server that only a relay reaches."""
+    source = next((mount.source for mount in container.mounts if mount.target == _RESOLV), None)
+    if source is None:
+        return b"", None
+    try:
+        return rewritten(Path(source).read_bytes()[:_RESOLV_MAX])
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be read", where=source) from None
+
+
+def _folder(ordered: Ordered, private: Path, number: int, folder: HostFolder) -> Path:
+    """What the guest gets of a folder of the host's: the folder itself where it may write to it, else a copy."""
+    if folder.write:
+        return folder.source
+    target = private / f"folder{number}.tar"
+    return folder_tar(folder.source, target, limit=folder.length, note=ordered.engine_log.note).path
 
 
 def _private(folder: Folder, settings: Settings) -> Path:

@@ -16,6 +16,7 @@ from tools.runtime.config.settings import Settings
 from tools.runtime.image.disk import disk_of
 from tools.runtime.life import hooks, monitor, remove
 from tools.runtime.life.boot import Ordered, booted
+from tools.runtime.life.cgroups import Group
 from tools.runtime.life.folder import CONFIG, HOOKS, STATE, ContainerError, Folder
 
 VERSION = "1.2.0"
@@ -24,7 +25,10 @@ VERSION = "1.2.0"
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What `create` was called with; paths are absolute. `console`: the socket that a terminal's master goes to."""
+    """What `create` was called with; paths are absolute. `console`: the socket that a terminal's master goes to.
+
+    `systemd`: control groups are made by it.
+    """
 
     folder: Folder
     bundle: Path
@@ -32,6 +36,7 @@ class Asked:
     engine_log: EngineLog
     pid_file: Path | None
     console: str | None
+    systemd: bool
 
 
 def create(asked: Asked) -> None:
@@ -70,7 +75,7 @@ def _bring(ordered: Ordered, asked: Asked) -> None:
     plan = monitor.Plan(
         folder=folder,
         engine_log=asked.engine_log,
-        join_cgroups=lambda _: None,
+        join_cgroups=_group(ordered.container, asked).join,
         network=ordered.container.network_namespace,
         inside=partial(run, "createContainer"),
         console_socket=asked.console,
@@ -97,6 +102,17 @@ _HOOKS = {
     "createRuntime": lambda hooks: hooks.create_runtime,
     "createContainer": lambda hooks: hooks.create_container,
 }
+
+
+def _group(container: Container, asked: Asked) -> Group:
+    """What the engine asked for, and on top of the guest's memory what QEMU and the monitor need."""
+    limit = container.resources.memory
+    return Group(
+        path=container.cgroups_path,
+        systemd=asked.systemd,
+        memory=None if limit is None else limit + (asked.settings.overhead_mib << 20),
+        resources=container.resources,
+    )
 
 
 def has_stdin() -> bool:

@@ -23,6 +23,7 @@ DOCUMENT, HOOKS, CGROUPS, GUEST, EXIT = "document.json", "hooks.json", "cgroups"
 CONFIG = "config.json"
 ID_MAX = 255
 """Bytes: of a file's name."""
+_BUSY, _TRIES = 16, 100  # EBUSY
 _STATUS = b'"status": "'
 _LIVE = (b"creating", b"created", b"running", b"paused")
 
@@ -120,6 +121,9 @@ class Folder:
         """Remove it with all that is in it, and the guest's; what has gone already is no fault."""
         if self.has(GUEST):
             _remove_tree(os.fsdecode(self.read(GUEST)))
+        if self.has(CGROUPS):
+            for path in self.read(CGROUPS).split(b"\n"):
+                _remove_group(path)
         _remove_tree(self.path)
 
 
@@ -151,6 +155,21 @@ def wait_for_end(pid: int, seconds: float) -> None:
     poller.register(handle, select.POLLIN)
     poller.poll(seconds * 1000)
     os.close(handle)
+
+
+def _remove_group(path: bytes) -> None:
+    """A control group, which is empty as soon as QEMU, killed a moment ago, has gone."""
+    for _ in range(_TRIES):
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno != _BUSY:
+                return
+            import time  # noqa: PLC0415  start-up
+
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _remove_tree(path: str) -> None:

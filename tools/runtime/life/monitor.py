@@ -22,7 +22,7 @@ from tools.launcher.base.errors import Interrupted, LauncherError
 from tools.launcher.channel.session import Session
 from tools.runtime.base.log import EngineLog
 from tools.runtime.life import console, namespaces
-from tools.runtime.life.folder import EXIT, MONITOR, SOCKET, ContainerError, Folder, started_at
+from tools.runtime.life.folder import CGROUPS, EXIT, MONITOR, SOCKET, ContainerError, Folder, started_at
 from tools.runtime.life.serving import Served, Workload
 from tools.runtime.life.talk import PACKET_MAX
 
@@ -48,7 +48,7 @@ class Plan:
 
     folder: Folder
     engine_log: EngineLog
-    join_cgroups: Callable[[int], None]
+    join_cgroups: Callable[[int], list[str]]
     network: str
     inside: Callable[[], None]
     console_socket: str | None
@@ -108,7 +108,7 @@ def _live(plan: Plan, creator: socket.socket, parent: int) -> int:
     try:
         namespaces.end_with(parent)
         plan.folder.write(MONITOR, b"%d %s" % (os.getpid(), started_at(os.getpid()) or b"0"))
-        plan.join_cgroups(os.getpid())
+        plan.folder.write(CGROUPS, "\n".join(plan.join_cgroups(os.getpid())).encode())
         namespaces.enter_network(plan.network)
         _step(creator)
         plan.inside()
