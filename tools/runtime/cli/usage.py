@@ -18,6 +18,8 @@ COMMANDS = {
     "ps": ("[--format json|table] ID", "print the numbers of its processes on this host: monitor and QEMU"),
     "pause": (_ID, "let the guest's processors stand still"),
     "resume": (_ID, "let them go on"),
+    "document": ("[--sha256|--openings] ID", "print the workload document that its guest is bound to"),
+    "features": ("", "print what this runtime can do, as the OCI runtime specification has it"),
     "source": ("DIR", "unpack the program's source into a new folder"),
 }
 """Usage and summary."""

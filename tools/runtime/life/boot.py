@@ -64,7 +64,7 @@ def booted(ordered: Ordered) -> Iterator[Guest]:
     translated = translate(
         ordered.container,
         root=ordered.disk.verity,
-        settings=settings.oci,
+        settings=settings.translation(),
         network=attached is not None,
         stdin=ordered.stdin,
     )

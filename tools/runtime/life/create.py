@@ -12,6 +12,7 @@ from pathlib import Path
 from tools.launcher.oci import config
 from tools.launcher.oci.container import Container
 from tools.runtime.base.log import EngineLog
+from tools.runtime.config.annotations import applied
 from tools.runtime.config.settings import Settings
 from tools.runtime.image.disk import disk_of
 from tools.runtime.life import hooks, monitor, remove
@@ -46,7 +47,8 @@ def create(asked: Asked) -> None:
     if terminal is not (asked.console is not None):
         what = "process.terminal needs --console-socket" if terminal else "--console-socket needs a process.terminal"
         raise ContainerError(what)
-    folder, settings, note = asked.folder, asked.settings, asked.engine_log.note
+    folder, note = asked.folder, asked.engine_log.note
+    settings = applied(asked.settings, container.annotations)
     _make(folder)
     try:
         _fill(folder, container, bundle=asked.bundle)
