@@ -23,7 +23,8 @@ from tools.sev.workload import document
 from tools.sev.workload.document import SuppliedFile
 
 SHM = "/dev/shm"  # noqa: S108  in the guest
-SHM_DEFAULT = 64 << 20
+DOCKERS_SHM, PODMANS_SHM = 64 << 20, 65_536_000
+"""Bytes of /dev/shm by default; podman reads its own "65536k" with decimal units."""
 FILE_BYTES = 64 << 10
 """The most that a file of the short list may have."""
 SUPPLIED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv")
@@ -116,7 +117,7 @@ class _Sorter:
             raise _refused(mount, "a guest cannot have the host's shared memory", option="--ipc host")
         else:
             # podman mounts it by itself, and says its size nowhere else.
-            size = _size_of(Path(mount.source)) or SHM_DEFAULT
+            size = _size_of(Path(mount.source)) or PODMANS_SHM
             self.memory.append(document.Mount(target=SHM, length=size, mode="1777", executable=False))
 
     def _folder(self, mount: Mount) -> None:

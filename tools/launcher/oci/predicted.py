@@ -17,7 +17,7 @@ from tools.launcher.bundle.image_config import Changes, Config
 from tools.launcher.oci.container import Container, ContainerProcess, Mount, Resources
 from tools.launcher.oci.filters import profiles
 from tools.launcher.oci.home import in_passwd
-from tools.launcher.oci.mounts import SHM, SHM_DEFAULT
+from tools.launcher.oci.mounts import DOCKERS_SHM, PODMANS_SHM, SHM
 from tools.launcher.oci.processes import plain, surviving
 from tools.sev.workload.calls import Calls
 from tools.sev.workload.document import CAPABILITIES, Rlimit
@@ -76,7 +76,7 @@ class RunOptions:
     seccomp: Any = DEFAULT_SECCOMP
     unmasked: bool = False
     tmpfs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    shm_size: int = SHM_DEFAULT
+    shm_size: int | None = None
     rlimits: Mapping[str, Rlimit] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
@@ -191,7 +191,8 @@ def _mounts(config: Config, options: RunOptions) -> tuple[Mount, ...]:
             target=target, kind=kind, source=source, options=words, where=f"--engine {options.engine}"
         )
 
-    put(SHM, "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size}")
+    usual = PODMANS_SHM if podman else DOCKERS_SHM
+    put(SHM, "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size or usual}")
     folder = f"/var/lib/containers/storage/overlay-containers/{_IDS}/userdata" if podman else f"/containers/{_IDS}"
     for name in ("hostname", "hosts", "resolv.conf"):
         # Without a network podman has no name server to write down.
@@ -207,8 +208,8 @@ def _mounts(config: Config, options: RunOptions) -> tuple[Mount, ...]:
     for volume in options.volumes:
         put(volume.target, "bind", _source(volume), "rbind", "rw" if volume.write else "ro")
     for target, words in options.tmpfs.items():
-        usual = _PODMANS_TMPFS if podman else (*_DOCKERS_TMPFS, *(() if "exec" in words else ("noexec",)))
-        put(target, "tmpfs", "tmpfs", *usual, *words)
+        first = _PODMANS_TMPFS if podman else (*_DOCKERS_TMPFS, *(() if "exec" in words else ("noexec",)))
+        put(target, "tmpfs", "tmpfs", *first, *words)
     if options.engine == "podman-4.3" and "/run" in found:
         # It does not write its file into what is mounted there.
         del found["/run/.containerenv"]

@@ -41,8 +41,8 @@ def read(mount: Mount, *, memory: int) -> document.Mount:
 
 
 def of_volume(mount: Mount, *, memory: int) -> document.Mount:
-    """A volume that nobody gave a name."""
-    return document.Mount(target=mount.target, length=memory // 2, mode="0755", executable=True)
+    """A volume that nobody gave a name: empty, so whoever it was for in the image must be able to write to it."""
+    return document.Mount(target=mount.target, length=memory // 2, mode="1777", executable=True)
 
 
 def _length(mount: Mount, text: str) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 from tools.launcher.base.errors import UserError, suggestion
 from tools.launcher.base.values import Values
 from tools.launcher.oci import predicted
-from tools.launcher.oci.mounts import SHM_DEFAULT
 from tools.launcher.oci.predicted import RunOptions, Volume
 from tools.launcher.oci.settings import Command
 from tools.launcher.options.parser import Group, Option
@@ -119,7 +118,7 @@ CONTAINER = Group(
     Option("--read-only", text="nobody writes to the root"),
     Option("--init", text="changes nothing: the guest has its own"),
     Option("--tmpfs", "TARGET[:OPTION,…]", text="memory, as in /run:size=16m,mode=0755", convert=_tmpfs, many=True),
-    Option("--shm-size", "SIZE", text="of /dev/shm; default: 64m", convert=_bytes, default=SHM_DEFAULT),
+    Option("--shm-size", "SIZE", text="of /dev/shm; default: docker's 64m, podman's 65536000", convert=_bytes),
     Option("--volume", "SOURCE:TARGET[:ro]", text="a folder of the host's", convert=_volume, many=True, short="-v"),
     Option("--ulimit", "NAME=SOFT[:HARD]", text="-1 for none", convert=_rlimit, many=True),
     Option("--sysctl", "NAME=VALUE", text="a parameter of the container's own", convert=_assignment, many=True),
