@@ -23,6 +23,8 @@ mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 shm dev/shm
 mount -t tmpfs -o mode=755 run run
 mount -t tmpfs -o mode=1777 tmp tmp
+rm -rf var/run
+ln -s /run var/run
 # Where engines keep images: overlayfs does not stack on overlayfs.
 mount --bind "$work/lib" var/lib
 mkdir -p srv

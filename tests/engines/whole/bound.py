@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.boot.test_measured_cmdline import _builtin
 from tests.engines import machine
 from tests.engines.kit import Docker, Runtime
 from tools.attack.base.target import Target
 from tools.attack.guests import firmware
 from tools.attack.guests.firmware import Became, Host
+from tools.pipeline.engine.tree import Tree
+from tools.pipeline.measure.digest import Inputs, Launch
+from tools.pipeline.tasks.project import Project
 
 _LIAR = """\
 #!/usr/bin/python3 -IS
@@ -135,7 +139,7 @@ def test_a_protected_container_is_refused_here(dockerd: Docker, runtimes: dict[s
     """No machine of these tests encrypts: there is no way from the default configuration to a guest in the open."""
     done = dockerd.using(runtimes["sev-protected"]).run(*NONE, argv=["true"])
     assert done.status in {125, 126, 127}
-    assert "sev-runtime" in done.complaint
+    assert "Traceback" not in done.complaint
     assert "cannot run a container" in done.complaint
 
 
@@ -158,3 +162,62 @@ def test_its_inputs_pass_the_firmware(enforced: Docker, artifacts: Path, qemu: P
     changed = {**vars(forged), "table": host.table}
     (tmp_path / "other").mkdir()
     assert firmware.start(Host(**changed), tmp_path / "other") is Became.REFUSED
+
+
+PREDICTED = {
+    "plain": (),
+    "without a network": ("--network=none",),
+    "options": ("--network=none", "--read-only", "--env=A=b  c", "--user=www-data", "--tmpfs=/t:size=1m", "--cpus=2",
+                "--cap-drop=all", "--ulimit=nofile=100:200", "--hostname=example", "--memory=384m", "--init"),
+    "a terminal": ("--network=none", "--interactive", "--tty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", PREDICTED.values(), ids=PREDICTED)
+def test_the_predicted_digest_is_the_launched_one(
+    enforced: Docker, project: Project, artifacts: Path, boot_tree: Tree, options: tuple[str, ...]
+) -> None:
+    """Of the image's archive by somebody else in another root; of the running guest by its own /proc/cmdline."""
+    argv = ["sh", "-c", "cat /proc/cmdline; sleep 1000"]
+    name = enforced.detached(*options, argv=argv)
+    enforced.until_log(name, "initrd=initrd")
+    line = enforced.logs(name)[0].strip().removesuffix(" initrd=initrd")
+
+    jail = ["bwrap", "--unshare-all", "--uid", "4321", "--gid", "4321", "--ro-bind", str(boot_tree.path), "/"]
+    jail += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", str(artifacts), "/out"]
+    jail += ["--ro-bind", str(enforced.box.share), "/inputs", "--clearenv", "--setenv", "PATH", "/usr/bin"]
+    words = [word for option in options for word in option.split("=", 1)]
+    command = [
+        "/out/sev-launch",
+        "digest",
+        "--json",
+        "--mode",
+        "all",
+        "--image",
+        "/inputs/image.tar",
+        *words,
+        "--",
+        *argv,
+    ]
+    found = json.loads(subprocess.run([*jail, *command], capture_output=True, check=True).stdout)
+    assert line.endswith(found["kernel_cmdline"])
+
+    # What the kernel itself puts before it is the kernel's, which is measured.
+    own = line[: -len(found["kernel_cmdline"])]
+    assert own == _builtin(project)
+    files = found["artifacts"]
+    launch = Launch(
+        Inputs(
+            firmware=artifacts / files["firmware"]["file"],
+            firmware_size=files["firmware"]["size"],
+            kernel=artifacts / files["kernel"]["file"],
+            initramfs=artifacts / files["initramfs"]["file"],
+            cmdline=line.removeprefix(own),
+        )
+    )
+    signature, vcpus = int(found["cpu_signature"], 16), found["vcpus"]
+    modes = {one["mode"]: one["digest"] for one in found["digests"] if not one["legacy_vm_type"]}
+    assert modes["snp"] == launch.snp(signature, up_to=vcpus)[-1]
+    assert modes["sev"] == launch.sev()
+    assert modes["sev-es"] == launch.sev_es(signature, legacy_vm_type=False, up_to=vcpus)[-1]
+    assert ("network" in files["kernel"]["file"]) == ("--network=none" not in options)

@@ -65,7 +65,7 @@ def test_qemu_dies_while_it_boots(sev: Docker) -> None:
     sev.box.check("kill", "-KILL", str(pid))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (125, b"") or process.returncode in {126, 127}, err
-    assert b"sev-runtime" in err
+    assert b"OCI runtime create failed" in err
     assert b"QEMU" in err
     assert b"Traceback" not in err
 
@@ -88,7 +88,7 @@ def test_a_guest_that_hangs(sev: Docker) -> None:
     sev.box.check("kill", "-STOP", str(pid))
     _, err = process.communicate(timeout=120)
     assert process.returncode in {125, 126, 127}, err
-    assert b"sev-runtime" in err
+    assert b"OCI runtime create failed" in err
     assert b"seconds" in err
     assert not qemu(sev.box)
 
@@ -110,7 +110,7 @@ def test_a_full_disk(sev: Docker, runtimes: dict[str, Runtime]) -> None:
         done = sev.using(runtimes["sev-small"]).run("--rm", "--network=none", argv=["true"])
         assert done.status in {125, 126, 127}, done
         assert "No space left" in done.complaint
-        assert "sev-runtime" in done.complaint
+        assert "OCI runtime create failed" in done.complaint
         assert box.check("sh", "-c", "find /run/small -size +1 -type f") == ""
         box.check("mount", "-o", "remount,size=64m", "/run/small")
         assert sev.using(runtimes["sev-small"]).run("--rm", "--network=none", argv=["true"]).status == 0
