@@ -133,3 +133,21 @@ def test_a_share_takes_a_kernel_that_has_them(boot: Boot, root: Tar, tmp_path: P
 def share(number: int, path: Path) -> list[str]:
     device = f"virtio-9p-pci,fsdev=folder{number},mount_tag=folder{number},iommu_platform=on,disable-legacy=on"
     return ["-fsdev", f"local,id=folder{number},path={path},security_model=none", "-device", device]
+
+
+def test_a_share_with_a_kernel_that_has_them(boot: Boot, root: Tar, tmp_path: Path, kata_artifacts: Path) -> None:
+    """Both sides see what the other writes; devices and set-uid programs of the host's mean nothing."""
+    script = (
+        "cat /mnt/deep/given; echo made > /mnt/deep/made; ls /mnt/deep;"
+        "grep ' /mnt/deep ' /proc/self/mountinfo | grep -c nosuid,nodev"
+    )
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "given").write_bytes(b"from here\n")
+    document = Document(root=root, process=sh(script), folders=(HostFolder(target="/mnt/deep", write=True),))
+    with boot(binding=bind(document), options=share(0, shared), kernel=kata_artifacts / "vmlinuz") as guest:
+        guest.bound(document.data).expect(guest_kit.READY)
+        guest.send(guest_kit.RUN, 1, guest_kit.run_entry())
+        result = guest.collect([1])[1]
+    assert result.out == b"from here\ngiven\nmade\n1\n", result
+    assert (shared / "made").read_bytes() == b"made\n"
