@@ -68,7 +68,10 @@ def other_table(text: str) -> str:
     return json.dumps(document)
 
 
-@pytest.mark.parametrize(("name", "change"), [("runtime.toml", other_digest), ("launch-digests.json", other_table)])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("runtime.toml", other_digest), ("launch-digests.json", other_table), ("runtime-network.toml", other_digest)],
+)
 def test_a_wrong_launch_digest_that_everybody_signed(
     real: Callable[..., World], name: str, change: Callable[[str], str]
 ) -> None:

@@ -1,17 +1,26 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""./doit test_publish: the real artifacts, 400 MB, to Debian's registry and back, killed on the way there and back."""
+"""The real artifacts, 400 MB, to Debian's registry and back, killed on both ways; rebuilt and endorsed by two."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.publish.conftest import Run
 from tests.publish.kit import Between, Server
+from tests.publish.people import write_key
+from tools.attack.guests import roots
+from tools.attack.guests.run import Guest
+from tools.pipeline.base import ambient
+from tools.pipeline.tasks.project import Project
 
 NAME = "team/sev-artifacts"
 WHY = ("--although", "a test may run in a checkout with changes")
@@ -76,3 +85,114 @@ def test_there_and_back(
     end(fetch(server.host))
     # Nothing is missing: with no place to look for anything, nothing is looked for.
     end(doit("fetch:sources", "fetch:build", "fetch:python", **alone))
+
+
+# ── two principals, two clones ──
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody with a clone, a home and a cache of his own, and a key."""
+
+    clone: Path
+    key: Path
+    environment: Mapping[str, str]
+
+    def front(self, *words: str | Path, status: int = 0) -> str:
+        argv = [sys.executable, "-m", "tools.pipeline.front", *words]
+        done = subprocess.run(argv, cwd=self.clone, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+
+def principal(project: Project, folder: Path, git: Path) -> Principal:
+    """A clone of this commit. Its cache is empty; downloads come from this machine's, results do not."""
+    folder.mkdir()
+    environment = {
+        "PATH": f"{git}:{os.environ['PATH']}",
+        "HOME": str(folder / "home"),
+        "SEV_ARTIFACTS_MIRROR": f"bundle={project.cas.root.as_uri()}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    subprocess.run([git / "git", "clone", "-q", project.root, folder / "clone"], check=True, env=environment)
+    key = Path(write_key(folder, folder.name))
+    return Principal(clone=folder / "clone", key=key, environment=environment)
+
+
+@pytest.fixture
+def three(project: Project, git: Path, tmp_path: Path) -> tuple[Principal, Principal, Principal]:
+    """alice and bob, who rebuild, and a vendor with the results of this machine."""
+    alice, bob, vendor = (principal(project, tmp_path / name, git) for name in ("alice", "bob", "vendor"))
+    shared = {**vendor.environment, "SEV_ARTIFACTS_CACHE": str(project.cas.root), **_state()}
+    return alice, bob, replace(vendor, environment=shared)
+
+
+@pytest.fixture
+def boots(qemu: Path, busybox: Path, tmp_path: Path) -> Callable[[Path], subprocess.CompletedProcess[bytes]]:
+    """boots(launcher): what a guest says that ends with 7."""
+    root = roots.tar(roots.folder(busybox, tmp_path / "root/busybox"), tmp_path / "busybox.tar")
+    return lambda launcher: Guest(launcher=launcher, qemu=qemu, rootfs=root).sh("id -u; exit 7")
+
+
+def test_two_who_have_rebuilt_it(
+    three: tuple[Principal, Principal, Principal],
+    server: Server,
+    artifacts: Path,
+    boots: Callable[[Path], subprocess.CompletedProcess[bytes]],
+    tmp_path: Path,
+) -> None:
+    """Each builds from nothing; what both have signed is pulled with k = 2, and boots. An hour on two cores."""
+    place = f"{server.host}/{NAME}:v1"
+    alice, bob, vendor = three
+    # The vendor publishes what he has built: here, what this checkout has.
+    shutil.copytree(artifacts, vendor.clone / "out")
+    vendor.front("publish", "--to", place, "--key", vendor.key, "--plain-http", "--without-tools", *WHY)
+    policy = tmp_path / "policy.toml"
+
+    def write_policy(alices: Sequence[Path], minimum: int = 0) -> None:
+        policy.write_text(
+            f'schema = 1\nname = "whole"\nprofile = "production"\nendorsers = 2\nminimum-svn = {minimum}\n'
+            f'latest = false\nalthough = true\nprovenance = ["vendor"]\n'
+            f'[principals.vendor]\nkeys = ["{vendor.key.with_suffix(".pub")}"]\n'
+            f'[principals.bob]\nkeys = ["{bob.key.with_suffix(".pub")}"]\n'
+            f"[principals.alice]\nkeys = {json.dumps([str(key.with_suffix('.pub')) for key in alices])}\n"
+        )
+
+    def pull(name: str, status: int) -> str:
+        argv: list[str | Path] = [
+            artifacts / "sev-launch", "pull", place, "--policy", policy, "-o", tmp_path / name, "--plain-http",
+            "--state", tmp_path / "state",
+        ]  # fmt: skip
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert (tmp_path / name).exists() == (status == 0)
+        return done.stdout + done.stderr
+
+    manifest = tmp_path / "manifest.json"
+    shutil.copy(artifacts / "manifest.json", manifest)
+    second = Path(write_key(tmp_path, "second"))
+    write_policy([alice.key, second])
+    # With results of a cache, the second time: that is no rebuild to vouch for.
+    alice.front("rebuild", "--manifest", manifest)
+    for key in (alice.key, second):
+        alice.front("endorse", "--to", place, "--plain-http", "--key", key)
+    assert "endorsed by 1 of the 2 principals that it takes (alice)" in pull("one", 1)
+    alice.front("rebuild", "--manifest", manifest, "--cached")
+    assert "--cached" in alice.front("endorse", "--to", place, "--plain-http", "--key", alice.key, status=1)
+    bob.front("rebuild", "--manifest", manifest)
+    bob.front("endorse", "--to", place, "--plain-http", "--key", bob.key)
+    write_policy([alice.key], minimum=1)
+    assert "has SVN 0, the policy's minimum is 1" in pull("low", 1)
+    write_policy([alice.key])
+    assert "endorsed   by alice, bob" in pull("pulled", 0)
+    done = boots(tmp_path / "pulled/sev-launch")
+    assert (done.returncode, done.stdout) == (7, b"0\n"), done
+    # From SVN 1 on, says bob: what he has endorsed is too old.
+    bob.front("latest", "--to", place, "--plain-http", "--key", bob.key, "--svn", "1")
+    assert "the same principal has said 1" in pull("revoked", 1)
+
+
+def _state() -> dict[str, str]:
+    """Where this user's seal is, or the vendor's cache would be somebody else's."""
+    found = ambient.state_dir()
+    return {"XDG_STATE_HOME": str(found.parent)} if found is not None else {}

@@ -21,7 +21,7 @@ from tools.launcher.trust.decision import Decision, decide
 from tools.launcher.trust.files import beside, read_bundles
 from tools.launcher.trust.memory import Seen
 from tools.launcher.trust.policy import load_policy
-from tools.sev.formats import DIGESTS_NAME
+from tools.sev.formats import digests_beside
 
 _NAME = "endorsement"
 
@@ -58,7 +58,7 @@ def check_endorsed(options: Values) -> list[Check]:
 
 def _compare(config: RuntimeConfig, artifact: Artifact) -> None:
     """CheckError unless what the digests are made of are files of the artifact."""
-    names = [config.path.name, *(one.file for one in config.artifacts), DIGESTS_NAME]
+    names = [config.path.name, *(one.file for one in config.artifacts), digests_beside(config.path.name)]
     for one in config.artifacts:
         artifacts.verify(config, one)
     for name in names:

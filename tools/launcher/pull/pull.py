@@ -21,7 +21,17 @@ from tools.launcher.trust.artifact import Artifact, File
 from tools.launcher.trust.decision import Bundle, Decision, decide
 from tools.launcher.trust.memory import Seen
 from tools.launcher.trust.policy import Policy
-from tools.sev.formats import FILE_TYPE, MANIFEST_NAME, RUNTIME_NAME, STATEMENTS, SUMS_NAME
+from tools.sev.formats import (
+    FILE_TYPE,
+    MANIFEST_NAME,
+    NETWORK,
+    RUNTIME_NAME,
+    STATEMENTS,
+    SUMS_NAME,
+    with_addition,
+)
+
+_CONFIGS = {RUNTIME_NAME, with_addition(RUNTIME_NAME, NETWORK)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +112,9 @@ def _check(folder: Path, artifact: Artifact) -> None:
     """The files agree with each other, and so do their launch digests with what is computed here."""
     listed = {name: file for name, file in artifact.files.items() if _is_listed(file)}
     folders.check_sums(folder, SUMS_NAME, listed)
-    if RUNTIME_NAME in artifact.files:
+    for name in _CONFIGS & artifact.files.keys():
         try:
-            config = load_config(folder / RUNTIME_NAME)
+            config = load_config(folder / name)
             for one in config.artifacts:
                 artifacts.verify(config, one)
             digest_file.check(config)

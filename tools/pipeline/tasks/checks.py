@@ -88,9 +88,9 @@ def test_engines(project: Project) -> Task:
 def test_publish(project: Project) -> Task:
     """Not in `test`: it pushes and pulls all of the real artifacts, several times."""
     return {
-        "doc": "publish the real artifacts to a registry, killed on the way, and build from what was published",
+        "doc": "publish the real artifacts to a registry, killed on the way; rebuild, endorse and pull them",
         "actions": [action(partial(_pytest, project, "tests/publish/whole.py"))],
-        "task_dep": ["build", "toolchain:lint", "toolchain:publish"],
+        "task_dep": ["build", "toolchain:boot", "toolchain:lint", "toolchain:publish"],
         "io": {"capture": False},
     }
 
