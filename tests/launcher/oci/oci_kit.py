@@ -3,9 +3,9 @@
 """config.json files that real engines handed to their runtime, and what tests change in them.
 
 engines/NAME.json: captured with Debian's packages (12: docker.io 20.10.24, podman 4.3.1; 13: docker.io 26.1.5, podman
-5.4.2) by a runtime that kept a copy, without a network unless a variant says so. `default` is of `run IMAGE true`;
-`variants` have what another `run` changed in it, null for what it left out. Entries of the filter of system calls are
-numbers of `calls`. Ids and paths of the machine that it was done on are exchanged.
+5.4.2, containerd 1.7.24 by `ctr run`) by a runtime that kept a copy, without a network unless a variant says so.
+`default` is of `run IMAGE true`; `variants` have what another `run` changed in it, null for what it left out. Entries
+of the filter of system calls are numbers of `calls`. Ids and paths of the machine that it was done on are exchanged.
 """
 
 import copy

@@ -103,6 +103,17 @@ def test_docker_and_podman_are_told_apart_by_their_files() -> None:
     assert targets == ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"]
 
 
+def test_containerds_own_client() -> None:
+    document = translated(captured("containerd-1.7")).document
+    assert document.process.no_new_privileges
+    # It has a filter only where it is asked for one, and invents neither a name nor files.
+    assert document.process.seccomp is False
+    assert not document.files
+    assert not document.host_names_it
+    assert {one.target: one.mode for one in document.mounts} == {"/run": "0755", "/dev/shm": "1777"}
+    assert document.masked_paths == "docker-2"
+
+
 def test_closed_but_for_what_the_engine_asked() -> None:
     doors = translated(captured("docker-26.1")).document.process.host
     assert (doors.stdin, doors.resize, doors.output, doors.signals) == (False, False, True, SIGNALS)
