@@ -15,15 +15,15 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.pipeline.report import kit
 from tools.pipeline.base import files
-from tools.pipeline.base.errors import UserError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.cas import Cas
 from tools.pipeline.report import compiled, gather, newer, updates, vex
 from tools.pipeline.report.states import State
-from tools.pipeline.sources import mirrors
+from tools.pipeline.sources import mirrors, resolve
 from tools.pipeline.sources.apt import Found
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Source
 from tools.pipeline.sources.wanted import Kind, WantedSource
-from tools.pipeline.tasks import report
+from tools.pipeline.tasks import checks, report
 from tools.pipeline.tasks.project import Project
 
 
@@ -161,6 +161,36 @@ def test_what_an_update_would_fix(place: updates.Place) -> None:
     assert newer.known(place.build, Cas(root=place.root / "empty"), now[1]) is None
     (place.build / "cve/newer.json").write_text(json.dumps({"linux-debian": {"than": 1}}))
     assert newer.known(place.build, place.cas, now[1]) is None
+
+
+def test_an_index_that_is_not_there_is_not_taken_for_nothing_newer(place: updates.Place) -> None:
+    now = sources(place)
+    place.apt.listed.clear()  # type: ignore[attr-defined]
+    with pytest.raises(BuildError, match="the index has no source package linux"):
+        updates.lines(place, ["linux"], now=now)
+    assert newer.known(place.build, place.cas, now[1]) is None
+
+
+def test_a_lock_ends_with_it(
+    project: Project, place: updates.Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resolve, "lock", lambda **_: ["updated  linux"])
+    monkeypatch.setattr(updates, "lines", lambda *_, **given: [f"update {sorted(given)} \x1b[31m"])
+    checks._lock(project, only="linux", upgrade=False, yes=False, older=False)
+    assert capfd.readouterr().err.splitlines() == [
+        "   updated  linux", "   update ['before', 'now'] \\x1b[31m"
+    ]  # fmt: skip
+    # Nobody's mirror is an error.
+    monkeypatch.setattr(updates, "lines", _fails)
+    checks._lock(project, only="linux", upgrade=False, yes=False, older=False)
+    assert "note: what an update would fix is not known: no mirror" in capfd.readouterr().err
+    # Where no index was asked for, none is.
+    monkeypatch.setattr(updates, "lines", pytest.fail)
+    checks._lock(project, only="sev-snp-measure", upgrade=False, yes=False, older=False)
+
+
+def _fails(*_: object, **__: object) -> None:
+    raise BuildError("no mirror")
 
 
 def test_what_an_update_has_fixed(place: updates.Place) -> None:

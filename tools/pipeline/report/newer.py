@@ -76,7 +76,10 @@ def known(build: Path, cas: Cas, source: Source) -> Newer | None:
 def ask(apt: Apt, mirrors: Mirrors, source: Source, *, root: Path, build: Path, cas: Cas) -> Newer:
     """Ask the mirrors, whose index `apt` has just taken. BuildError when one does not answer."""
     package, version = source.wanted.package, source.pin.version
-    later = [other for other in apt.source_versions(package) if apt.precedes(version, other)]
+    listed_versions = apt.source_versions(package)
+    if not listed_versions:
+        raise BuildError(f"the index has no source package {package}", hint="./doit cve --newer asks for it anew")
+    later = [other for other in listed_versions if apt.precedes(version, other)]
     now = dt.datetime.fromtimestamp(int(ambient.now()), dt.UTC).date().isoformat()
     record: dict[str, Any] = {"than": version, "asked": now, "listed": ""}
     found = None
