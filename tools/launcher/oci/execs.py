@@ -8,17 +8,23 @@ from tools.launcher.oci.container import Container, ContainerProcess
 from tools.launcher.oci.translate import environment
 from tools.sev.workload.document import Document
 
+_HOSTNAME = "HOSTNAME"
+
 
 def entry_of(document: Document, container: Container, process: ContainerProcess) -> int | None:
     """The number that RUN has for the entry of the document that is this very process, from 1; None: there is none."""
     wanted = environment(container, process)
+    # podman leaves it out here, and the own group out of the further ones; for the container it does neither.
+    wanted.pop(_HOSTNAME, None)
     for number, entry in enumerate(document.exec, 1):
         named = entry.process
-        given = {variable.name for variable in named.host.environment}
+        found = dict(one.split("=", 1) for one in named.environment)
+        found.pop(_HOSTNAME, None)
         if (
-            (named.argv, named.cwd, named.uid, named.gid, named.groups, named.terminal)
-            == (process.argv, process.cwd, process.uid, process.gid, process.groups, process.terminal)
-            and dict(one.split("=", 1) for one in named.environment) == {n: wanted[n] for n in wanted if n not in given}
+            (named.argv, named.cwd, named.uid, named.gid, named.terminal)
+            == (process.argv, process.cwd, process.uid, process.gid, process.terminal)
+            and {named.gid, *named.groups} == {process.gid, *process.groups}
+            and found == wanted
             and named.sets == process.capabilities
         ):
             return number
