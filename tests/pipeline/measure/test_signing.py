@@ -90,11 +90,16 @@ def checkout(repository: Path, artifacts: Path, tmp_path: Path) -> Checkout:
 
 
 def launch_digest(
-    checkout: Checkout, *, vcpus: int = 1, signature: int = 0x800F12, word: str = "sev_agent.unbound"
+    checkout: Checkout,
+    *,
+    vcpus: int = 1,
+    signature: int = 0x800F12,
+    word: str = "sev_agent.unbound",
+    kernel: str = "vmlinuz",
 ) -> bytes:
     out = checkout.root / "out"
     cmdline = f"{load_config(out / 'runtime.toml').cmdline} {word}"
-    files = [str(out / name) for name in ("OVMF.fd", "vmlinuz", "initramfs.cpio.zst")]
+    files = [str(out / name) for name in ("OVMF.fd", kernel, "initramfs.cpio.zst")]
     return bytes(guest.calc_launch_digest(SevMode.SEV_SNP, vcpus, signature, *files, cmdline, 0x1))
 
 
@@ -118,7 +123,20 @@ def test_the_block_of_the_built_artifacts(checkout: Checkout) -> None:
 
 
 def test_what_runs_decides_what_is_signed(checkout: Checkout, repository: Path) -> None:
-    (checkout.root / "workload.json").write_bytes(next(iter(documents(repository)))[2])
+    document = next(iter(documents(repository)))[2]
+    # A guest with a network has another kernel.
+    assert b'"network":"ethernet"' in document
+    (checkout.root / "workload.json").write_bytes(document)
+    assert checkout.idblock(*checkout.key, binding=["--workload", "workload.json"]).status == 0
+    word = f"sev_agent.workload={hashlib.sha256(document).hexdigest()}"
+    assert checkout.written()[0][:48] == launch_digest(checkout, word=word, kernel="vmlinuz-network")
+    done = checkout.idblock(*checkout.key, "--profile", "debug", binding=["--workload", "workload.json"])
+    assert done.status == 2
+    assert "has a network, and the debug profile no kernel for one" in done.error()
+    offline = document.replace(b'"network":"ethernet"', b'"network":"none"').replace(
+        b'"network":true', b'"network":false'
+    )
+    (checkout.root / "workload.json").write_bytes(offline)
     digest = hashlib.sha256((checkout.root / "workload.json").read_bytes()).hexdigest()
     done = checkout.idblock(*checkout.key, binding=["--workload", "workload.json"])
     assert done.status == 0, done.err

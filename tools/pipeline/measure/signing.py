@@ -16,7 +16,7 @@ from tools.pipeline.recipes.profiles import Profile
 from tools.sev import cpu_models, id_block, policy
 from tools.sev.agent import agent_abi
 from tools.sev.errors import FormatError
-from tools.sev.formats import RUNTIME_NAME
+from tools.sev.formats import NETWORK, RUNTIME_NAME, with_addition
 from tools.sev.id_block import Author, IdBlock, Identity
 from tools.sev.limits import VCPUS_MAX
 from tools.sev.workload import reader
@@ -73,8 +73,8 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
     if wish.digest:
         launch_digest, what = _given_digest(wish.digest), ""
     else:
-        word, what = _binding(built, wish)
-        launch_digest = expected_snp_digest(built, word, cpu, vcpus)
+        word, what, config = _binding(built, wish)
+        launch_digest = expected_snp_digest(built, word, cpu, vcpus, config=config)
     bits = guest.snp_policy
     block = IdBlock(digest=launch_digest, identity=identity, policy=bits).packed
     author = None
@@ -99,8 +99,8 @@ def make(built: Built, wish: Wish, *, folder: Path) -> None:
     ui.line(f"   written            {folder}/id-block.bin, id-auth.bin and both as .b64")
 
 
-def _binding(built: Built, wish: Wish) -> tuple[str, str]:
-    """The word on the command line that says who decides what runs, and the same for people."""
+def _binding(built: Built, wish: Wish) -> tuple[str, str, str]:
+    """The word on the command line that says who decides what runs, the same for people, and the runtime config."""
     if bool(wish.workload) is wish.unbound:
         raise UserError(
             "the launch digest depends on what runs",
@@ -108,20 +108,28 @@ def _binding(built: Built, wish: Wish) -> tuple[str, str]:
             hint="give either --workload FILE or --unbound (docs/workload.md)",
         )
     if wish.unbound:
-        return agent_abi.UNBOUND, "unbound"
+        return agent_abi.UNBOUND, "unbound", RUNTIME_NAME
     try:
         document = reader.parse((built.root / wish.workload).read_bytes(), where=f"--workload {wish.workload}")
     except OSError as error:
         raise UserError(error.strerror or "cannot be read", where=f"--workload {wish.workload}") from None
     except FormatError as error:
         raise UserError.of(error) from None
-    return agent_abi.workload_word(document.sha256), f"workload {document.sha256}"
+    config, profile = RUNTIME_NAME, built.profile
+    if document.network != "none":
+        # Such a guest is started with another kernel.
+        if profile.network is None:
+            what = f"has a network, and the {profile.name} profile no kernel for one"
+            raise UserError(what, where=f"--workload {wish.workload}", hint="give another --profile")
+        config = with_addition(RUNTIME_NAME, NETWORK)
+    return agent_abi.workload_word(document.sha256), f"workload {document.sha256}", config
 
 
-def expected_snp_digest(built: Built, word: str, cpu: str, vcpus: int) -> bytes:
+def expected_snp_digest(built: Built, word: str, cpu: str, vcpus: int, *, config: str) -> bytes:
     """The launch digest, 48 bytes, that the secure processor computes for the profile's built artifacts.
 
-    `word`, at the end of the kernel command line, says who decides what runs.
+    They are those that the runtime config of that name, in the output folder, names. `word`, at the end of the kernel
+    command line, says who decides what runs.
     Raises UserError when they are not built, or from other recipes, or when the CPU model is unknown.
     """
     try:
@@ -129,7 +137,7 @@ def expected_snp_digest(built: Built, word: str, cpu: str, vcpus: int) -> bytes:
     except FormatError as error:
         raise UserError.of(error) from None
     cmdline = agent_abi.with_binding(built.profile.cmdline, word)
-    return built.snp_digest(built.profile, _checked_artifacts(built), cmdline, cpu, vcpus)
+    return built.snp_digest(built.profile, _checked_artifacts(built, config), cmdline, cpu, vcpus)
 
 
 def compute_snp_digest(profile: Profile, files: Mapping[str, Path], cmdline: str, cpu: str, vcpus: int) -> bytes:
@@ -148,25 +156,25 @@ def compute_snp_digest(profile: Profile, files: Mapping[str, Path], cmdline: str
     return bytes.fromhex(digests[-1])
 
 
-def _checked_artifacts(built: Built) -> dict[str, Path]:
-    """The measured files in the output folder, which must be those that its runtime.toml names."""
+def _checked_artifacts(built: Built, name: str) -> dict[str, Path]:
+    """The measured files in the output folder, which must be those that its runtime config names."""
     folder, profile = built.out, built.profile
     rebuild = f"run ./doit artifacts:{profile.name}"
-    config = folder / RUNTIME_NAME
+    config = folder / name
     if not config.is_file():
-        raise UserError("is not there", where=f"{folder.name}/{RUNTIME_NAME}", hint=rebuild)
-    table = toml_reader.load(config, shown_as=f"{folder.name}/{RUNTIME_NAME}")
+        raise UserError("is not there", where=f"{folder.name}/{name}", hint=rebuild)
+    table = toml_reader.load(config, shown_as=f"{folder.name}/{name}")
     built_cmdline = table.table("kernel").string("cmdline")
     built_policy = table.table("sev").table("snp").integer("policy", low=0, high=(1 << 64) - 1)
     if (built_cmdline, built_policy) != (profile.cmdline, built.guest.snp_policy):
-        raise UserError("was built from other recipes", where=f"{folder.name}/{RUNTIME_NAME}", hint=rebuild)
+        raise UserError("was built from other recipes", where=f"{folder.name}/{name}", hint=rebuild)
     parts = {}
     artifacts = table.table("artifacts")
     for role in artifacts.keys():  # noqa: SIM118  a method of our own, not a dict's
         entry = artifacts.table(role)
         path = folder / entry.string("file", pattern=r"[A-Za-z0-9][A-Za-z0-9._+-]*", says="a plain file name")
         if not path.is_file() or files.of_file(path) != entry.sha256("sha256"):
-            raise BuildError("is not what runtime.toml names", where=f"{folder.name}/{path.name}", hint=rebuild)
+            raise BuildError(f"is not what {name} names", where=f"{folder.name}/{path.name}", hint=rebuild)
         parts[role] = path
     return parts
 
