@@ -116,7 +116,8 @@ def run(given: Values, ui: Ui) -> int:
     given["user"] = _numbers(given)
     unfold(given)
     with chosen(given, ui, memory=None) as (binding, _):
-        request = _request(given, binding, load_config(given.config or default_config()))
+        network = isinstance(binding, Document) and binding.network != "none"
+        request = _request(given, binding, load_config(given.config or default_config(network=network)))
     launch_digests.check_artifacts(request.config)
     answers = launch_digests.answers(request)
     if not isinstance(binding, Document):  # the config knows of no workload

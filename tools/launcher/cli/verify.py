@@ -16,6 +16,7 @@ from tools.launcher.attest.verify_report import verify_report
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.base.values import Values
+from tools.launcher.guest.binding import read_document
 from tools.launcher.options.arguments import CONFIG, JSON, NONCE, cmdline_text, default_config, whole
 from tools.launcher.options.parser import Group, Option, Syntax
 from tools.sev.formats import DIGESTS_NAME
@@ -152,7 +153,8 @@ SYNTAX = Syntax(
 
 def run(options: Values, ui: Ui) -> int:
     """Print the checks and the verdict."""
-    options["config"] = options.config or default_config()
+    network = options.workload is not None and read_document(options.workload).network != "none"
+    options["config"] = options.config or default_config(network=network)
     if (options.report is None) == (options.measurement is None):
         raise UserError("give either an attestation report or --measurement", hint=f"see {NAME} verify --help")
     foreign, what = _REPORT, "an attestation report"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tools.launcher.options.parser import Option
 from tools.sev.agent.report_data import DATA_MAX
-from tools.sev.formats import RUNTIME_NAME
+from tools.sev.formats import NETWORK, RUNTIME_NAME, with_addition
 
 _ID_MAX = (1 << 32) - 2
 
@@ -89,7 +89,11 @@ def own_file() -> Path | None:
     return next((parent for parent in Path(__file__).parents if parent.is_file()), None)
 
 
-def default_config() -> Path:
-    """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one."""
+def default_config(*, network: bool = False) -> Path:
+    """runtime.toml beside the launcher's one file (through symbolic links), or in ./out without one.
+
+    `network`: that of a guest with a network, which has another kernel.
+    """
     file = own_file()
-    return Path("out", RUNTIME_NAME).absolute() if file is None else file.resolve().parent / RUNTIME_NAME
+    name = with_addition(RUNTIME_NAME, NETWORK) if network else RUNTIME_NAME
+    return Path("out", name).absolute() if file is None else file.resolve().parent / name
