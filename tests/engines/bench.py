@@ -16,6 +16,7 @@ from tests.bench.report import Part, Row, say, seconds, spread
 from tests.engines import machine
 from tests.engines.box import Box, wait
 from tests.engines.kit import RUNC, Docker, Runtime
+from tests.engines.whole.network import SEND
 from tools.pipeline.tasks.project import Project
 
 _MORE = 0.5  # seconds that an engine may add to `sev-launch run`; the goal
@@ -147,7 +148,7 @@ class _Bench:
             argv = ["sh", "-c", "echo ready; nc -l -p 9000 | wc -c"]
             name = self.docker.using(runtime).detached("--publish=9000:9000", argv=argv)
             self.docker.until_log(name, "ready")
-            self.box.check("sh", "-euc", f"head -c {_BYTES} /dev/zero | busybox nc 127.0.0.1 9000")
+            self.box.check("python3", "-c", SEND, str(_BYTES))
             assert self.docker("wait", name) == "0"
             self.docker("rm", name)
 

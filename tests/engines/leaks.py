@@ -8,11 +8,12 @@ from typing import Self
 
 from tests.engines.box import Box, wait
 
+# dockerd's own: names of namespaces, which it takes away only once a minute, and what each start of it makes anew.
+_NOT_OURS = "! -path '/run/docker/netns/*' ! -path '/run/docker/libnetwork/*' ! -name unmount-on-shutdown"
 _LOOK = {
     "mounts": "cut -d' ' -f5 /proc/1/mountinfo",
     "interfaces": "ls /sys/class/net",
-    # Not docker's names for namespaces: with runc, too, it takes them away only once a minute.
-    "files": "find /run /tmp /dev/shm /var/lib/sev-runtime ! -type d ! -path '/run/docker/netns/*' 2>/dev/null",
+    "files": f"find /run /tmp /dev/shm /var/lib/sev-runtime ! -type d {_NOT_OURS} 2>/dev/null",
     "folders": "find /run /tmp /var/lib/sev-runtime -type d 2>/dev/null",
     "groups": "find /sys/fs/cgroup -type d",
 }

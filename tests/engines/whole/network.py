@@ -11,6 +11,17 @@ from tests.engines.box import wait
 from tests.engines.kit import Docker, Runtime
 
 SERVE = "httpd -p 80 -h /var/www; echo ready; while :; do sleep 1; done"
+# Says when it has sent all, and waits until the other end has read it.
+SEND = """
+import socket, sys
+left, block = int(sys.argv[1]), bytes(1 << 20)
+with socket.create_connection(("127.0.0.1", 9000)) as other:
+    while left:
+        left -= other.send(block[:left])
+    other.shutdown(socket.SHUT_WR)
+    while other.recv(1 << 16):
+        pass
+"""
 LINK = "ip -o link show eth0 | grep -Eo 'mtu [0-9]+|link/ether [^ ]*'; ip -o addr show eth0 | awk '{print $3, $4, $6}'"
 ROUTES = "ip route; ip -6 route show default; ip -6 addr show dev eth0 scope global | grep -o 'inet6 [^ ]*'"
 
@@ -56,8 +67,8 @@ def test_what_the_interface_has(dockerd: Docker, runtimes: dict[str, Runtime], n
     for name in ("runc", "sev"):
         argv = ["sh", "-c", f"sleep 2; {LINK}; {ROUTES}"]
         answers.append(dockerd.using(runtimes[name]).says("--rm", *fixed, argv=argv).splitlines())
-    # The kernel gives each its own link-local address, by the same MAC.
-    assert sorted(answers[1]) == sorted(answers[0])
+    # The guest asks for names at a link-local address, where the engine's server is reached (docs/runtime-network.md).
+    assert sorted(line for line in answers[1] if "169.254.53." not in line) == sorted(answers[0])
     assert {"mtu 1400", "link/ether 02:42:00:00:00:77"} <= set(answers[0])
 
 
@@ -101,8 +112,7 @@ def test_a_gibibyte(docker: Docker) -> None:
     name = docker.detached("--publish=9000:9000", argv=["sh", "-c", "echo ready; nc -l -p 9000 | md5sum"])
     docker.until_log(name, "ready")
     wait(lambda: "9000" in docker.box.check("ss", "-ltn"), why="the port")
-    script = "head -c 1073741824 /dev/zero | busybox nc 127.0.0.1 9000"
-    assert docker.box.run("sh", "-c", script, limit=600).status == 0
+    assert docker.box.run("python3", "-c", SEND, str(1 << 30), limit=600).status == 0
     assert docker("wait", name) == "0"
     assert docker.logs(name)[0] == "ready\ncd573cfaace07e7949bc0c46028904ff  -\n"  # md5sum of a GiB of zeros
 
