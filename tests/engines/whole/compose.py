@@ -38,7 +38,8 @@ def test_three_services(docker: Docker) -> None:
         assert docker(*compose, "exec", "-T", "middle", "cat", "/tmp/index.html") == "from web"
         assert docker(*compose, "ps", "--services", "--status", "running").split() == ["client", "middle", "web"]
         docker(*compose, "restart", "--timeout", "1", "middle")
-        wait(lambda: "from web" in docker(*compose, "exec", "-T", "client", "wget", "-qO-", "http://middle/"))
+        again = ("exec", "-T", "client", "wget", "-qO-", "http://middle/")
+        wait(lambda: "from web" in docker.box.run("docker", *compose, *again).text, why="its second life")
     finally:
         docker(*compose, "down", "--timeout", "1")
     assert docker("ps", "--all", "--quiet") == ""
