@@ -89,8 +89,13 @@ class Index:
     """What apt says of an index."""
 
     listed: dict[str, bytes]
+    asked: int = 0
+
+    def fingerprint(self) -> str:
+        return files.of_bytes(repr(sorted(self.listed)).encode())
 
     def source_versions(self, package: str) -> list[str]:
+        self.asked += 1
         return sorted(self.listed) if package == "linux" else []
 
     def newest_first(self, versions: Sequence[str]) -> list[str]:
@@ -199,4 +204,8 @@ def test_what_an_update_has_fixed(place: updates.Place) -> None:
     assert lines[0].startswith("linux 6.12.107-1 → 6.12.111-1 fixes 4 CVEs: CVE-2026-20003")
     assert lines[1:] == ["linux 6.12.118-1: listed, but no mirror has its changelog"]
     del place.apt.listed["6.12.118-1"]  # type: ignore[attr-defined]
-    assert updates.lines(place, ["linux"], now=now) == ["linux 6.12.111-1: the mirrors have nothing newer"]
+    asked = place.apt.asked  # type: ignore[attr-defined]
+    # The same index is asked once.
+    for _ in range(2):
+        assert updates.lines(place, ["linux"], now=now) == ["linux 6.12.111-1: the mirrors have nothing newer"]
+    assert place.apt.asked == asked + 1  # type: ignore[attr-defined]

@@ -75,13 +75,17 @@ def known(build: Path, cas: Cas, source: Source) -> Newer | None:
 
 def ask(apt: Apt, mirrors: Mirrors, source: Source, *, root: Path, build: Path, cas: Cas) -> Newer:
     """Ask the mirrors, whose index `apt` has just taken. BuildError when one does not answer."""
-    package, version = source.wanted.package, source.pin.version
+    package, version, index = source.wanted.package, source.pin.version, apt.fingerprint()
+    before = known(build, cas, source)
+    # What was listed and on no mirror may be there by now.
+    if before is not None and not before.listed and _load(build)[source.pin.name].get("index") == index:
+        return before
     listed_versions = apt.source_versions(package)
     if not listed_versions:
         raise BuildError(f"the index has no source package {package}", hint="./doit cve --newer asks for it anew")
     later = [other for other in listed_versions if apt.precedes(version, other)]
     now = dt.datetime.fromtimestamp(int(ambient.now()), dt.UTC).date().isoformat()
-    record: dict[str, Any] = {"than": version, "asked": now, "listed": ""}
+    record: dict[str, Any] = {"than": version, "asked": now, "listed": "", "index": index}
     found = None
     for other in apt.newest_first(later):
         listed = next((one for one in apt.source(package, other) if ".debian.tar." in one.file), None)
