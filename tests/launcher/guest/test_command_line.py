@@ -174,6 +174,20 @@ def test_folders_are_disks_and_shares_by_their_numbers(out: Out) -> None:
     assert build(bound, accel=Accel.TCG, files=files)[-4:] == expected
 
 
+def test_show_names_folders_where_they_lie(call: Call, out: Out, tar: Path, tmp_path: Path) -> None:
+    document = Document(root=Tar(length=512, sha256="ab" * 32), process=Process(argv=("/app",)), folders=FOLDERS)
+    path = tmp_path / "workload.json"
+    path.write_bytes(document.data)
+    words = ["show", "--unprotected", "--config", out.config, "--workload", path, f"--folder=/a={tar}"]
+    done = call(*words, f"--folder=/b={tmp_path}")
+    assert done.status == 0, done.err
+    assert f"file.filename={tar}" in done.out
+    assert f"path={tmp_path}" in done.out
+    done = call(*words)
+    assert done.status == 2
+    assert "has 2 folders of the host's, 1 are given" in done.err
+
+
 # What QEMU 10 says when everything was understood and only the hardware is missing.
 MISSING_HARDWARE = ("/dev/sev", "/dev/kvm", "KVM", "kvm", "SEV", "sev")
 

@@ -137,7 +137,8 @@ def _asks(document: Document, domain: Domain) -> bool:
     """Whether the agent asks for this one in guests of the document, and nobody else can choose REPORT_DATA."""
     if domain is Domain.HOST:
         return document.host_reports and not asks_as_anybody(document)
-    return document.reports == "socket"
+    # A host that starts programs in the container asks at the socket as well as they.
+    return document.reports == "socket" and not document.host_exec
 
 
 def _tcb(report: Report, minimum: dict[str, int] | None) -> Check:

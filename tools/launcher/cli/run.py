@@ -23,7 +23,17 @@ from tools.launcher.host.qemu_program import QemuProgram
 from tools.launcher.options import guest_options
 from tools.launcher.options.guest_options import HOST, MACHINE, OWNER
 from tools.launcher.options.parser import Group, Option, Syntax
-from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen, environment_of, host_environment, unfold
+from tools.launcher.options.program import (
+    EXCLUSIVE,
+    FOLDER,
+    PROGRAM,
+    check,
+    chosen,
+    environment_of,
+    folders,
+    host_environment,
+    unfold,
+)
 from tools.sev.modes import ProfileKind
 from tools.sev.workload.document import Document
 
@@ -35,12 +45,7 @@ SYNTAX = Syntax(
     Group(
         "from the host, where the workload document opens it",
         Option("--file", "TARGET=FILE", text="a file that the document lets the host supply", many=True),
-        Option(
-            "--folder",
-            "TARGET=PATH",
-            text="a folder that the document lets the host supply: an archive of it, or itself where it is shared",
-            many=True,
-        ),
+        FOLDER,
         Option("--control", "PATH", text=f"socket at which `{NAME} attest` asks for reports", convert=Path),
     ),
     usage=(
@@ -80,7 +85,7 @@ def run(values: Values, ui: Ui) -> int:
     qemu = guest_options.qemu(values, config)
     _refuse(asked, config, facts, qemu)
     with chosen(values, ui, memory=config.machine.memory_mib) as (binding, image):
-        asked = dataclasses.replace(asked, binding=binding, folders=_folders(values, binding))
+        asked = dataclasses.replace(asked, binding=binding, folders=folders(values, binding))
         spec = _spec(asked, config, facts, qemu)
         what: requests.Process | requests.Run
         if isinstance(binding, Document):
@@ -177,16 +182,6 @@ def _from_the_host(values: Values, document: Document) -> tuple[str, dict[int, b
             most = document.files[number].length
             raise UserError(f"larger than the {most} bytes of the workload document", where=f"--file {text[:200]}")
     return (values.hostname if values.workload is not None else ""), files
-
-
-def _folders(values: Values, binding: Binding | None) -> tuple[Path, ...]:
-    """What --folder gives, in the document's order; which are missing says whoever makes the spec."""
-    targets = [folder.target for folder in binding.folders] if isinstance(binding, Document) else []
-    given = {target: Path(path) for target, _, path in (text.partition("=") for text in values.folder)}
-    for target in given:
-        if target not in targets:
-            raise UserError(f"{target[:200]!r} is no folder of the workload document", where="--folder")
-    return tuple(given[target] for target in targets if target in given)
 
 
 def _refuse(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, qemu: QemuProgram) -> None:

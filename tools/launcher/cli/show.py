@@ -21,7 +21,7 @@ from tools.launcher.options import guest_options
 from tools.launcher.options.arguments import JSON, whole
 from tools.launcher.options.guest_options import HOST, MACHINE, OWNER
 from tools.launcher.options.parser import Group, Option, Syntax
-from tools.launcher.options.program import EXCLUSIVE, PROGRAM, check, chosen, unfold
+from tools.launcher.options.program import EXCLUSIVE, FOLDER, PROGRAM, check, chosen, folders, unfold
 
 # The ID block's authentication information has 4096 bytes: 5464 characters that no person reads.
 _LONG = re.compile(r"(?<==)[A-Za-z0-9+/]{200,}={0,2}")
@@ -30,6 +30,7 @@ SYNTAX = Syntax(
     MACHINE,
     OWNER,
     PROGRAM,
+    Group("from the host, where the workload document opens it", FOLDER),
     Group(
         "output",
         JSON,
@@ -54,7 +55,7 @@ def run(values: Values, ui: Ui) -> int:
     asked = guest_options.wanted(values)
     config = asked.configure()
     with chosen(values, ui, memory=config.machine.memory_mib) as (binding, _):
-        return _show(dataclasses.replace(asked, binding=binding), config, values, ui)
+        return _show(dataclasses.replace(asked, binding=binding, folders=folders(values, binding)), config, values, ui)
 
 
 def _show(asked: Wanted, config: RuntimeConfig, values: Values, ui: Ui) -> int:

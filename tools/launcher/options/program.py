@@ -82,6 +82,12 @@ PROGRAM = Group(
     Option("--user", "UID[:GID]", text="numbers; default: 0:0; GID without one: UID", convert=ids),
     Option("--hostname", "NAME", text="default: sev-guest", convert=_hostname, default=""),
 )
+FOLDER = Option(
+    "--folder",
+    "TARGET=PATH",
+    text="a folder that the document lets the host supply: an archive of it, or itself where it is shared",
+    many=True,
+)
 EXCLUSIVE = (
     ("--workload", "--unbound"),
     ("--workload", "--open"),
@@ -227,6 +233,16 @@ def host_environment(values: Values, document: Document) -> list[bytes]:
         except ValueError as error:
             raise UserError(f"--env {error}") from None
     return [os.fsencode(f"{name}={value}") for name, value in given.items()]
+
+
+def folders(values: Values, binding: Binding | None) -> tuple[Path, ...]:
+    """What --folder gives, in the document's order; which are missing says whoever makes the spec."""
+    targets = [folder.target for folder in binding.folders] if isinstance(binding, Document) else []
+    given = {target: Path(path) for target, _, path in (text.partition("=") for text in values.folder)}
+    for target in given:
+        if target not in targets:
+            raise UserError(f"{target[:200]!r} is no folder of the workload document", where="--folder")
+    return tuple(given[target] for target in targets if target in given)
 
 
 def given_environment(values: Values) -> dict[str, str]:
