@@ -17,6 +17,11 @@ from tools.pipeline.report.states import Kernel, Report
 from tools.pipeline.sources.pins import SOURCES_LOCK, Source
 
 
+_OTHERS = (
+    "Anything of parts other than kernel and firmware: the agent, libraries, programs. The SBOM has their versions."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A profile: its kernel and firmware by their names in sources.lock, and what was decided about patches.
@@ -95,7 +100,7 @@ def report(subject: Subject, *, listed: Path | None) -> Report:
             *missing,
             *said,
             *more,
-            "Anything of the other parts: agent, glibc, mkfs.erofs. The SBOM names their versions.",
+            _OTHERS,
         ),
     )
 
