@@ -16,7 +16,6 @@ from tools.pipeline.report.newer import Newer
 from tools.pipeline.report.states import Kernel, Report
 from tools.pipeline.sources.pins import SOURCES_LOCK, Source
 
-
 _OTHERS = (
     "Anything of parts other than kernel and firmware: the agent, libraries, programs. The SBOM has their versions."
 )
