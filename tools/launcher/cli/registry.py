@@ -17,6 +17,7 @@ COMMANDS = {
     "pull": "take artifacts from a registry, once enough of those vouch for them whom a policy names",
     "attest": "ask a running guest for an attestation report, where its workload document lets the host",
     "memcheck": "read a running guest's memory from this host, and say whether it is open or encrypted",
+    "demo": "start a guest and show what its kernel says and what this host sees of its memory, step by step",
     "verify": "check an attestation report or a launch measurement against what is expected",
 }
 """Name and summary; the module tools.launcher.cli.NAME has SYNTAX and run(values, ui) → exit status."""

@@ -1,0 +1,143 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the demonstration shows, one step after the other; each line on stdout."""
+
+import dataclasses
+import os
+import re
+import select
+import time
+
+from tools.launcher.base.errors import LauncherError
+from tools.launcher.base.ui import write_stdout
+from tools.launcher.cli.demo.starts import Started, word
+from tools.launcher.memory import check as checks
+from tools.launcher.memory import dump, process, scan
+from tools.launcher.memory.check import Checked, Shown
+from tools.launcher.memory.verdict import Word
+from tools.sev.errors import printable
+
+TIMEOUT = 300.0
+"""Seconds for the guest to say its next line."""
+
+_ROWS = 6
+_POOL = re.compile(r"software IO TLB: mapped \[mem (0x[0-9a-f]+)-(0x[0-9a-f]+)\]")
+_LOW_END = 2 << 30
+"""Below it, with q35, an address in the guest is an offset in QEMU's mapping: pc_q35_init() of hw/i386/pc_q35.c."""
+_UNMASK = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
+
+
+class _Guest:
+    """The conversation with the guest's script."""
+
+    def __init__(self, started: Started, timeout: float) -> None:
+        self._process = started.process
+        self._timeout = timeout
+        self._rest = b""
+
+    def until(self, mark: str) -> list[str]:
+        """The lines before the one that begins with the mark."""
+        lines: list[str] = []
+        while not (line := self._line()).startswith(mark):
+            lines.append(line)
+        return lines
+
+    def say(self, text: str) -> None:
+        """One line to its standard input."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{text}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        end = time.monotonic() + self._timeout
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                raise LauncherError(f"said nothing for {self._timeout:.0f} s", where="the guest")
+            data = os.read(descriptor, 1 << 16)
+            if not data:
+                raise self._ended()
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return printable(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def _ended(self) -> LauncherError:
+        status = self._process.wait()
+        return LauncherError(f"ended too soon, with status {status}", where="the guest")
+
+
+def show(started: Started, *, timeout: float) -> Checked:
+    """All of it; what the check of the guest's memory found."""
+    _say(f"1. A shell in a guest\n   $ {started.command}")
+    if started.protected:
+        _say("   The guest is to be encrypted.")
+    else:
+        _say("   NOT ENCRYPTED, because:")
+        _say("".join(f"     {why}\n" for why in started.why_not).rstrip("\n"))
+    guest = _Guest(started, timeout)
+    guest.until("@id")
+    _say("\n2. Who it runs as\n   # id", *guest.until("@dmesg"))
+    kernel = guest.until("@ready")
+    _say("\n3. What the kernel says\n   # dmesg | grep -i -e sev -e encrypt -e 'io tlb'", *(kernel or ["(nothing)"]))
+    # A text that crosses a channel now: what a device gave the guest a moment ago.
+    control = word()
+    guest.say(control)
+    guest.until("@held")
+    pid = process.qemu_of(started.pid())
+    marker = started.masked.translate(_UNMASK).encode()
+    checked = checks.check(pid, marker=marker, controls=[control.encode()])
+    _say("\n4. Bounce buffers", _bounced(checked, "\n".join(kernel), control.encode()))
+    pages = list(checked.pages)
+    _say(f"\n5. QEMU's heap, read from the host\n   $ dd if=/proc/{pid}/mem … | xxd", *_rows(pages.pop(0)))
+    _say(f"\n6. The guest's memory, read from the host\n   $ sev-launch memcheck --pid {pid} …")
+    for page in pages:
+        _say(f"   {page.what}:", *_rows(page))
+    _say(f"   {checked.verdict.word}: {checked.verdict.why}")
+    guest.say("end")
+    guest.until("@end")
+    _say("", _conclusion(checked, started))
+    return checked
+
+
+def _rows(page: Shown) -> list[str]:
+    return list(dump.rows(page.data, address=page.address, around=page.at, count=_ROWS))
+
+
+def _bounced(checked: Checked, kernel: str, control: bytes) -> str:
+    """Whether what crossed a channel lies where the kernel says that its bounce buffers are."""
+    pools = [(int(match[1], 16), int(match[2], 16)) for match in _POOL.finditer(kernel)]
+    if not pools:
+        return "The kernel has no bounce buffers: devices reach all of the guest's memory."
+    memory = checked.memory
+    with process.opened(checked.pid) as there:
+        for start, end in pools:
+            if end > min(_LOW_END, memory.size):
+                continue
+            part = dataclasses.replace(
+                memory, start=memory.start + start, end=memory.start + end, offset=memory.offset + start
+            )
+            hits = scan.scan(there, [part], [control]).hits[control]
+            if hits:
+                place = f"{hits[0] - memory.start:#x}, within {start:#x}-{end:#x}"
+                return f"In use: what was just sent to the guest lies in them, at {place}."
+    return "There, but what was just sent to the guest was not found in them."
+
+
+def _conclusion(checked: Checked, started: Started) -> str:
+    word_ = checked.verdict.word
+    if word_ in (Word.CIPHERTEXT, Word.NOT_ACCESSIBLE):
+        return "This host reads QEMU's memory, and what the guest shares. It does not read the guest's own memory."
+    if word_ is Word.PLAINTEXT and not started.protected:
+        return "This machine encrypted nothing: its root reads all of the guest. On one with SEV the last step differs."
+    if word_ is Word.PLAINTEXT:
+        return "THE GUEST IS NOT ENCRYPTED: its memory can be read from this host."
+    return "Nothing was shown."
+
+
+def _say(*lines: str) -> None:
+    write_stdout("".join(f"{line}\n" if n == 0 or not line else f"   {line}\n" for n, line in enumerate(lines)))
