@@ -126,8 +126,16 @@ def test_a_plain_folder_is_one_layer_until_something_in_it_changes(here: Here, t
         assert first.verity.root_hash != second.verity.root_hash
 
 
-def test_eight_at_once_make_one(here: Here) -> None:
+def test_eight_at_once_make_one(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Disk] = []
+    images: list[Path] = []
+    real = layer_image.make
+
+    def make_image(program: Path, archive: Path, image: Path) -> None:
+        images.append(image)
+        real(program, archive, image)
+
+    monkeypatch.setattr(layer_image, "make", make_image)
 
     def make(root: Path) -> None:
         made.append(here.disk(root))
@@ -140,6 +148,8 @@ def test_eight_at_once_make_one(here: Here) -> None:
             thread.join()
     assert len({disk.path for disk in made}) == 1
     assert len(made) == 8
+    # One of each layer.
+    assert len(images) == 2
     for disk in made:
         disk.close()
     assert not list(here.cache.glob("making-*"))

@@ -76,6 +76,18 @@ def test_anything_else_is_refused(here: Here, name: str) -> None:
             here.disk(root)
 
 
+def test_accounts_of_podmans(here: Here) -> None:
+    """It writes an entry for a user that the image does not know."""
+    with here.roots(("top", "base")) as root:
+        (root / "etc/passwd").write_text("1234:x:1234:0::/:/bin/sh\n")
+        with pytest.raises(
+            UserError, match=r"'etc/passwd' \(file of 25 bytes\), which .*; `podman run --passwd=false`"
+        ):
+            here.disk(root)
+        (root / "etc/passwd").unlink()
+        here.disk(root).close()
+
+
 def test_what_the_caller_knows_of(here: Here) -> None:
     """Working directory and mounts' targets, as far as they are empty."""
     with here.roots(("top", "base")) as root:

@@ -51,7 +51,7 @@ def check(pid: int, *, marker: bytes, controls: Sequence[bytes] = (), size: int 
         own_control = process.control()
         if own_control is None:
             raise UserError("has no command line to look for in its heap", where=f"process {pid}")
-        heap = [m for m in process.mappings() if m.is_anonymous and m != memory]
+        heap = [m for m in process.mappings() if m.is_anonymous and not memory.start <= m.start < memory.end]
         own = scans.scan(process, heap, [own_control, marker])
         append = process.value(b"-append")
         wanted = tuple(dict.fromkeys((*controls, *([append] if append and len(append) >= TEXT_MIN else []))))

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.launcher.base.errors import LauncherError, UserError
@@ -66,18 +66,14 @@ class Process:
         return LauncherError("ended while its memory was read", where=f"process {self.pid}")
 
     def mappings(self) -> list[Mapping]:
-        """All of them, adjacent parts of one kind as one."""
+        """All of them, in order."""
         found: list[Mapping] = []
         for line in self._read("maps").decode("utf-8", "surrogateescape").splitlines():
             match = _MAPS_LINE.fullmatch(line)
             if match is None:
                 raise LauncherError(f"has a mapping {line[:80]!r}, which is none", where=f"process {self.pid}")
             start, end, offset = (int(match[number], 16) for number in (1, 2, 4))
-            mapping = Mapping(start=start, end=end, flags=match[3], offset=offset, name=match[5])
-            if found and _continues(found[-1], mapping):
-                last = found.pop()
-                mapping = Mapping(start=last.start, end=end, flags=last.flags, offset=last.offset, name=last.name)
-            found.append(mapping)
+            found.append(Mapping(start=start, end=end, flags=match[3], offset=offset, name=match[5]))
         if not found:
             raise self.gone()
         return found
@@ -161,9 +157,23 @@ class Process:
 
 
 def _continues(one: Mapping, other: Mapping) -> bool:
-    if one.end != other.start or one.flags != other.flags or one.name != other.name or not one.is_data:
+    if one.end != other.start or one.flags != other.flags or one.name != other.name:
         return False
     return one.is_anonymous or one.offset + one.size == other.offset
+
+
+def _of_size(mappings: list[Mapping], size: int) -> list[Mapping]:
+    """Every mapping of that size, or what is one after the other and has it: a kernel may keep one in parts."""
+    found: list[Mapping] = []
+    for at, first in enumerate(mappings):
+        last = first
+        for following in mappings[at + 1 :]:
+            if last.end - first.start >= size or not _continues(last, following):
+                break
+            last = following
+        if last.end - first.start == size:
+            found.append(replace(first, end=last.end))
+    return found
 
 
 @contextmanager
@@ -219,7 +229,8 @@ def guest_memory(process: Process, *, size: int | None) -> Mapping:
     if bytes_ is None:
         hint = "give the number of a QEMU process, or --memory SIZE"
         raise UserError("does not say on its command line how much memory its guest has", where=where, hint=hint)
-    fitting = [m for m in process.mappings() if m.size == bytes_ and m.is_data and _may_be_memory(m)]
+    possible = [m for m in process.mappings() if m.is_data and _may_be_memory(m)]
+    fitting = [m for m in possible if m.size == bytes_] or _of_size(possible, bytes_)
     if len(fitting) != 1:
         what = f"has {len(fitting) or 'no'} mappings of {bytes_ >> 20} MiB that may be a guest's memory"
         raise UserError(what, where=where, hint="--memory SIZE says how large it is")

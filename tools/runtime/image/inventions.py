@@ -21,6 +21,9 @@ _FILES = frozenset({
 _LINKS = {b"etc/mtab": b"/proc/mounts"}
 _FOLDERS = frozenset({b"dev", b"dev/pts", b"dev/shm", b"dev/mqueue", b"proc", b"sys", b"run/secrets"})
 _HINT = "a container starts from its image alone; make an image of what was put in, and a new container of that"
+# What podman does for a user that the image does not know.
+_ACCOUNTS = ("'etc/passwd'", "'etc/group'")
+_HINT_ACCOUNTS = "`podman run --passwd=false` leaves the image's own"
 _SHOWN_MAX = 3
 
 
@@ -35,7 +38,8 @@ def check(own: Iterable[Path], lower: tuple[Path, ...], *, made: Iterable[str], 
     if found:
         more = f" and {len(found) - _SHOWN_MAX} more" if len(found) > _SHOWN_MAX else ""
         what = f"the container's own layer has {', '.join(found[:_SHOWN_MAX])}{more}, which no image brought"
-        raise UserError(what, where=where, hint=_HINT)
+        accounts = all(entry.startswith(_ACCOUNTS) for entry in found)
+        raise UserError(what, where=where, hint=_HINT_ACCOUNTS if accounts else _HINT)
 
 
 def _strange(top: bytes, lower: tuple[Path, ...], places: set[bytes]) -> Iterator[str]:

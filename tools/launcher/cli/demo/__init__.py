@@ -10,6 +10,7 @@ from tools.launcher.cli.demo import starts, steps
 from tools.launcher.memory.verdict import Word
 from tools.launcher.options.guest_options import HOST
 from tools.launcher.options.parser import Group, Option, Syntax
+from tools.sev.limits import memory_mib
 
 SYNTAX = Syntax(
     HOST,
@@ -28,6 +29,7 @@ SYNTAX = Syntax(
             text="without docker: a root with busybox's programs; default: one with this host's busybox",
             convert=Path,
         ),
+        Option("--memory", "SIZE", text="without docker: the guest's RAM, as in 512M or 2G", convert=memory_mib),
     ),
     examples=f"""\
 examples:

@@ -32,7 +32,7 @@ SCRIPT = """\
 echo @id
 id
 echo @dmesg
-dmesg | grep -i -e sev -e encrypt -e "io tlb"
+dmesg | grep -i -e sev -e encrypt -e "io tlb" -e swiotlb
 marker=$(echo "$MASKED" | tr a-z n-za-m)
 echo @ready
 read -r control
@@ -86,9 +86,9 @@ def _by_launcher(values: Values, root: Path, *, masked: str) -> Iterator[Started
         words += ["--unprotected", "--append", "swiotlb=force"]
     elif values.mode is not None:
         words += ["--mode", values.mode]
-    for name in ("config", "accel", "qemu", "timeout"):
+    for name in ("config", "accel", "qemu", "timeout", "memory"):
         if values[name] is not None:
-            words += [f"--{name}", str(values[name])]
+            words += [f"--{name}", f"{values[name]}M" if name == "memory" else str(values[name])]
     if values.qemu_user is not None:
         words += ["--qemu-user", ":".join(map(str, values.qemu_user))]
     file = own_file()

@@ -6,10 +6,12 @@ import dataclasses
 import os
 import re
 import select
+import subprocess
+import textwrap
 import time
 
 from tools.launcher.base.errors import LauncherError
-from tools.launcher.base.ui import write_stdout
+from tools.launcher.base.ui import NAME, write_stdout
 from tools.launcher.cli.demo.starts import Started, word
 from tools.launcher.memory import check as checks
 from tools.launcher.memory import dump, process, scan
@@ -21,6 +23,7 @@ TIMEOUT = 300.0
 """Seconds for the guest to say its next line."""
 
 _ROWS = 6
+_WIDTH = 118
 _POOL = re.compile(r"software IO TLB: mapped \[mem (0x[0-9a-f]+)-(0x[0-9a-f]+)\]")
 _LOW_END = 2 << 30
 """Below it, with q35, an address in the guest is an offset in QEMU's mapping: pc_q35_init() of hw/i386/pc_q35.c."""
@@ -51,6 +54,15 @@ class _Guest:
         except BrokenPipeError:
             raise self._ended() from None
 
+    def wait(self) -> None:
+        """Until it has ended; LauncherError when it failed."""
+        try:
+            status = self._process.wait(self._timeout)
+        except subprocess.TimeoutExpired:
+            raise LauncherError(f"did not end within {self._timeout:.0f} s", where="the guest") from None
+        if status != 0:
+            raise LauncherError(f"ended with status {status}", where="the guest")
+
     def _line(self) -> str:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
@@ -73,17 +85,18 @@ class _Guest:
 
 def show(started: Started, *, timeout: float) -> Checked:
     """All of it; what the check of the guest's memory found."""
-    _say(f"1. A shell in a guest\n   $ {started.command}")
-    if started.protected:
-        _say("   The guest is to be encrypted.")
-    else:
-        _say("   NOT ENCRYPTED, because:")
-        _say("".join(f"     {why}\n" for why in started.why_not).rstrip("\n"))
+    _say("1. A shell in a guest", *_folded(f"$ {started.command}"))
+    if started.why_not:
+        _say("   NOT ENCRYPTED, because:", *(f"  {why}" for why in started.why_not))
     guest = _Guest(started, timeout)
     guest.until("@id")
-    _say("\n2. Who it runs as\n   # id", *guest.until("@dmesg"))
+    _say("\n2. Who it runs as", "# id", *guest.until("@dmesg"))
     kernel = guest.until("@ready")
-    _say("\n3. What the kernel says\n   # dmesg | grep -i -e sev -e encrypt -e 'io tlb'", *(kernel or ["(nothing)"]))
+    _say(
+        "\n3. What the kernel says",
+        "# dmesg | grep -i -e sev -e encrypt -e 'io tlb' -e swiotlb",
+        *(kernel or ["(nothing)"]),
+    )
     # A text that crosses a channel now: what a device gave the guest a moment ago.
     control = word()
     guest.say(control)
@@ -93,15 +106,21 @@ def show(started: Started, *, timeout: float) -> Checked:
     checked = checks.check(pid, marker=marker, controls=[control.encode()])
     _say("\n4. Bounce buffers", _bounced(checked, "\n".join(kernel), control.encode()))
     pages = list(checked.pages)
-    _say(f"\n5. QEMU's heap, read from the host\n   $ dd if=/proc/{pid}/mem … | xxd", *_rows(pages.pop(0)))
-    _say(f"\n6. The guest's memory, read from the host\n   $ sev-launch memcheck --pid {pid} …")
+    _say("\n5. QEMU's heap, read from the host", f"$ dd if=/proc/{pid}/mem … | xxd", *_rows(pages.pop(0)))
+    _say("\n6. The guest's memory, read from the host", f"$ {NAME} memcheck --pid {pid} --marker …")
     for page in pages:
         _say(f"   {page.what}:", *_rows(page))
     _say(f"   {checked.verdict.word}: {checked.verdict.why}")
     guest.say("end")
     guest.until("@end")
-    _say("", _conclusion(checked, started))
+    guest.wait()
+    _say("\n" + _conclusion(checked, started))
     return checked
+
+
+def _folded(text: str) -> list[str]:
+    """In lines that a shell takes as one."""
+    return textwrap.wrap(text, _WIDTH - 6, break_on_hyphens=False, break_long_words=False, subsequent_indent="    ")
 
 
 def _rows(page: Shown) -> list[str]:
@@ -112,6 +131,8 @@ def _bounced(checked: Checked, kernel: str, control: bytes) -> str:
     """Whether what crossed a channel lies where the kernel says that its bounce buffers are."""
     pools = [(int(match[1], 16), int(match[2], 16)) for match in _POOL.finditer(kernel)]
     if not pools:
+        if "swiotlb=force" in kernel and "software IO TLB" in kernel:
+            return "In use: the kernel was told to force them (swiotlb=force); then it does not say where they lie."
         return "The kernel has no bounce buffers: devices reach all of the guest's memory."
     memory = checked.memory
     with process.opened(checked.pid) as there:
@@ -140,4 +161,5 @@ def _conclusion(checked: Checked, started: Started) -> str:
 
 
 def _say(*lines: str) -> None:
-    write_stdout("".join(f"{line}\n" if n == 0 or not line else f"   {line}\n" for n, line in enumerate(lines)))
+    shown = [lines[0], *(f"   {line}" for line in lines[1:])]
+    write_stdout("".join(f"{line if len(line) <= _WIDTH else line[: _WIDTH - 1] + '…'}\n" for line in shown))
