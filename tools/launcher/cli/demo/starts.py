@@ -112,7 +112,7 @@ def _against(values: Values) -> tuple[str, ...]:
     asked = guest_options.wanted(Values({**values, "rootfs": None}))
     config = asked.configure()
     firmware = artifacts.read_firmware(config)
-    return tuple(reasons_against(host.gather(), config.sev.mode, guest_options.qemu(values), firmware))
+    return tuple(reasons_against(host.gather(), config.sev.mode, guest_options.qemu(values, config), firmware))
 
 
 def _root(place: Path) -> Path:
