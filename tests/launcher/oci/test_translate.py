@@ -114,6 +114,15 @@ def test_containerds_own_client() -> None:
     assert document.masked_paths == "docker-2"
 
 
+def test_only_an_init_that_is_the_program_is_left_out() -> None:
+    value = captured("docker-26.1", "options")
+    assert not translated(value).document.folders
+    value["process"]["args"] = ["/bin/app", "--", "true"]
+    document = translated(value).document
+    assert document.process.argv == ("/bin/app", "--", "true")
+    assert [folder.target for folder in document.folders] == ["/sbin/docker-init"]
+
+
 def test_closed_but_for_what_the_engine_asked() -> None:
     doors = translated(captured("docker-26.1")).document.process.host
     assert (doors.stdin, doors.resize, doors.output, doors.signals) == (False, False, True, SIGNALS)

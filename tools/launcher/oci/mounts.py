@@ -78,7 +78,8 @@ class Mounted:
 class _Sorter:
     """Puts each mount where it belongs."""
 
-    def __init__(self, *, writable: Sequence[str], folder_bytes: int, memory: int) -> None:
+    def __init__(self, *, program: str, writable: Sequence[str], folder_bytes: int, memory: int) -> None:
+        self._program = program
         self._memory = memory
         self._writable = writable
         self._folder_bytes = folder_bytes
@@ -91,7 +92,7 @@ class _Sorter:
     def take(self, mount: Mount) -> None:
         """UserError for what a guest cannot have."""
         bind = mount.kind in ("bind", "none", "") and not {"bind", "rbind"}.isdisjoint(mount.options)
-        if bind and mount.target in _INITS:
+        if bind and mount.target in _INITS and mount.target == self._program:
             self.init = mount.target
         elif mount.target == SHM and (bind or mount.kind == "tmpfs"):
             self._shared_memory(mount)
@@ -159,7 +160,7 @@ def sort(container: Container, *, writable: Sequence[str], folder_bytes: int, me
 
     `writable`: paths of the host and names of volumes.
     """
-    sorter = _Sorter(writable=writable, folder_bytes=folder_bytes, memory=memory)
+    sorter = _Sorter(program=container.process.argv[0], writable=writable, folder_bytes=folder_bytes, memory=memory)
     _check_order(container.mounts)
     for mount in sorted(container.mounts, key=lambda mount: (mount.target.count("/"), mount.target)):
         sorter.take(mount)
