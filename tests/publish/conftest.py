@@ -85,11 +85,15 @@ def built(tmp_path: Path) -> Built:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> Callable[..., World]:
-    """make_world(): people around a small artifact and a registry without login and TLS."""
+def make_world(
+    endorsed: Path, tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., World]:
+    """make_world(): people around a small artifact and a registry without login and TLS, nothing published yet."""
 
     def make(built: Built | None = None, host: str = "", **options: Any) -> World:
-        small = built or people.small(tmp_path / "checkout")
+        if built is None:
+            shutil.copytree(endorsed / "checkout", tmp_path / "checkout", symlinks=True)
+        small = built or kit.checkout_at(tmp_path / "checkout")
         return World(built=small, host=host or server.host, folder=tmp_path / "people", capfd=capfd, **options)
 
     return make

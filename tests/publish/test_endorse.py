@@ -248,6 +248,18 @@ def test_latest_beside_those_of_others(world: World, server: Server) -> None:
     world.latest("bob", svn=4)
 
 
+def test_what_strangers_put_under_the_tag(world: World, server: Server) -> None:
+    """Annotations that are no numbers stay where they are; what is no manifest is one line."""
+    world.latest("alice")
+    found = client_of(server).resolve("production.latest")
+    document = json.loads(found.data)
+    document["layers"][0]["annotations"]["sev-artifacts.svn"] = "many"
+    client_of(server).manifest(oci.of_bytes(json.dumps(document).encode(), oci.MANIFEST), "production.latest")
+    world.latest("alice")
+    world.latest("bob")
+    assert len(json.loads(client_of(server).resolve("production.latest").data)["layers"]) == 2
+
+
 def test_a_statement_that_is_attached_to_another(world: World, tmp_path: Path, server: Server) -> None:
     """What alice and bob say of v1 is put to v2, which nobody has endorsed."""
     old = client_of(server).resolve("v1").descriptor

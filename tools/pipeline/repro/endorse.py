@@ -12,6 +12,7 @@ Neither says a launch digest: whoever verifies computes it from the files (docs/
 import base64
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,10 @@ from tools.pipeline.sign import keys, statements
 from tools.pipeline.sign.keys import Signer
 from tools.sev.formats import ENDORSEMENT, LATEST, LATEST_TYPE, SUBJECT, latest_tag
 
-KEY = "sev-artifacts.key"
-"""Annotation of a statement "latest": the fingerprint of its key."""
+KEY, _SVN = "sev-artifacts.key", "sev-artifacts.svn"
+"""Annotations of a statement "latest", for whoever writes the next one: its key's fingerprint, and what it says."""
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 _DAYS_MAX = 36_500
 _AGAIN = "./doit rebuild --manifest FILE, from nothing and without --cached"
@@ -105,7 +108,8 @@ def latest(root: Path, wish: Wish, *, profile: str) -> None:
 
     def work(place: Reference | Path, where: Target) -> None:
         subject = _found(place, where)
-        said = oci.parse(subject.data).get("annotations", {}).get(artifact.PROFILE)
+        annotations = _manifest(subject, wish.to).get("annotations")
+        said = annotations.get(artifact.PROFILE) if isinstance(annotations, dict) else None
         if said != profile:
             raise UserError(f"is of profile {said!r}", where=f"--to {wish.to}", hint=f"./doit latest --profile {said}")
         predicate = {"profile": profile, "svn": wish.svn, **period.says()}
@@ -186,17 +190,25 @@ def _found(place: Reference | Path, where: Target, wanted: Descriptor | None = N
     return found
 
 
+def _manifest(content: Content, where: str) -> dict[str, Any]:
+    """As JSON; BuildError when a registry has something else there."""
+    try:
+        return oci.parse(content.data)
+    except ValueError:
+        raise BuildError("is no manifest", where=where) from None
+
+
 def _replace(where: Target, tag: str, payload: bytes, signer: Signer, svn: int) -> None:
     """Our statement in place of our older one, beside those of others."""
     there = where.resolve(tag)
-    listed = oci.parse(there.data).get("layers", []) if there else []
+    listed = _manifest(there, tag).get("layers") if there else []
     ours = keys.fingerprint(signer.public)
-    others = [oci.descriptor_of(entry, where=tag) for entry in listed]
+    others = [oci.descriptor_of(entry, where=tag) for entry in (listed if isinstance(listed, list) else [])]
     for layer in others:
-        if layer.annotations.get(KEY) == ours and int(layer.annotations.get("sev-artifacts.svn", "0")) > svn:
-            said = layer.annotations["sev-artifacts.svn"]
+        said = layer.annotations.get(_SVN, "")
+        if layer.annotations.get(KEY) == ours and _NUMBER.fullmatch(said) and int(said) > svn:
             raise UserError(f"{svn} is lower than {said}, which was said before", where="--svn", hint="it only grows")
-    annotations = {KEY: ours, "sev-artifacts.svn": str(svn)}
+    annotations = {KEY: ours, _SVN: str(svn)}
     content = oci.of_bytes(statements.bundle(payload, signer), statements.BUNDLE, annotations=annotations)
     layers = [*(layer for layer in others if layer.annotations.get(KEY) != ours), content.descriptor]
     whole = Whole(manifest=oci.manifest(LATEST_TYPE, layers), blobs=(oci.EMPTY, content))
