@@ -29,6 +29,7 @@ class Liar:
     def __init__(self, real: str, change: Callable[[Answer], None]) -> None:
         self.asked: list[str] = []
         self.authorizations: list[str] = []
+        self.ranges: list[tuple[str, str]] = []
         liar = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,6 +38,7 @@ class Liar:
             def do_GET(self) -> None:
                 liar.asked.append(self.path)
                 liar.authorizations.append(self.headers.get("Authorization", ""))
+                liar.ranges.append((self.path, self.headers.get("Range", "")))
                 connection = http.client.HTTPConnection(real)
                 sent = {name: self.headers[name] for name in ("Accept", "Range", "Authorization") if self.headers[name]}
                 connection.request("GET", self.path, headers=sent)

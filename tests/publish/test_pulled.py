@@ -3,6 +3,7 @@
 """The real artifacts, pulled: they boot with their own sev-launch, and their digests were computed, not believed."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -80,6 +81,19 @@ def test_a_wrong_launch_digest_that_everybody_signed(
     said = made.refused("says .*computed is|says .*, must be", policy=made.policy(although=True))
     assert name in said
     assert str(made.folder) not in said
+
+
+def other_schema(text: str) -> str:
+    """runtime.toml as another version of sev-launch reads it."""
+    return re.sub("(?m)^schema = .*$", "schema = 1000", text)
+
+
+def test_a_config_of_another_version(real: Callable[..., World]) -> None:
+    """What this program cannot compute, it says; the bytes are the endorsed ones."""
+    made = real({"runtime.toml": other_schema})
+    said = made.accepted(policy=made.policy(although=True))
+    assert "runtime.toml: its schema is 1000" in said
+    assert "launch digests were not computed here" in said
 
 
 # ── verify ──

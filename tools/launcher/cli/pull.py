@@ -68,7 +68,7 @@ def run(values: Values, ui: Ui) -> int:
         state=values.state or memory.default_folder(),
         sources=values.sources,
     )
-    pulled = pull(wish, now=datetime.now(UTC), pause=time.sleep, note=ui.note)
+    pulled = pull(wish, now=datetime.now(UTC), pause=time.sleep, ui=ui)
     if values.json:
         write_json(_document(pulled, wish))
     else:

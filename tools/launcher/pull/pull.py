@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a reference to a folder: manifest, statements, decision, files, and the launch digests computed anew."""
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from tools.launcher.base.errors import CheckError, UserError
+from tools.launcher.base.ui import NAME, Ui
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import load_config
 from tools.launcher.measure import digest_file
@@ -26,6 +28,7 @@ from tools.sev.formats import (
     MANIFEST_NAME,
     NETWORK,
     RUNTIME_NAME,
+    RUNTIME_SCHEMA,
     STATEMENTS,
     SUMS_NAME,
     with_addition,
@@ -57,7 +60,7 @@ class Pulled:
     size: int
 
 
-def pull(wish: Wish, *, now: datetime, pause: Callable[[float], object], note: Callable[[str], object]) -> Pulled:
+def pull(wish: Wish, *, now: datetime, pause: Callable[[float], object], ui: Ui) -> Pulled:
     """Pull; CheckError, and nothing placed, for whatever is not as the policy wants it."""
     folders.check_free(wish.target)
     connection = Connection(wish.place, wish.options, pause=pause)
@@ -70,9 +73,9 @@ def pull(wish: Wish, *, now: datetime, pause: Callable[[float], object], note: C
         files = [file for file in artifact.files.values() if file.wanted or wish.sources]
         with folders.growing(wish.target) as growing:
             for file in files:
-                note(f"{file.name}, {file.size / (1 << 20):.1f} MiB")
+                ui.note(f"{file.name}, {file.size / (1 << 20):.1f} MiB")
                 folders.bring(connection, registry, file, growing)
-            _check(growing, artifact)
+            _check(growing, artifact, ui)
             folders.write(growing, MANIFEST_NAME, artifact.data)
             for number, bundle in enumerate(decision.used):
                 folders.write(growing, f"{STATEMENTS}/{number}.sigstore.json", bundle.data)
@@ -108,11 +111,19 @@ def _artifact(place: Reference, registry: Registry) -> Artifact:
     return found
 
 
-def _check(folder: Path, artifact: Artifact) -> None:
-    """The files agree with each other, and so do their launch digests with what is computed here."""
+def _check(folder: Path, artifact: Artifact, ui: Ui) -> None:
+    """The files agree with each other, and so do their launch digests with what is computed here.
+
+    A config that only another sev-launch reads is left to that one: it is among the files.
+    """
     listed = {name: file for name, file in artifact.files.items() if _is_listed(file)}
     folders.check_sums(folder, SUMS_NAME, listed)
     for name in _CONFIGS & artifact.files.keys():
+        schema = _schema(folder / name)
+        if schema != RUNTIME_SCHEMA:
+            what = f"{name}: its schema is {schema}, this {NAME} reads {RUNTIME_SCHEMA}"
+            ui.warn(f"{what}: launch digests were not computed here; the {NAME} that was pulled does, with `check`")
+            continue
         try:
             config = load_config(folder / name)
             for one in config.artifacts:
@@ -120,6 +131,13 @@ def _check(folder: Path, artifact: Artifact) -> None:
             digest_file.check(config)
         except UserError as error:
             raise CheckError(str(error).replace(f"{folder}/", "")) from None
+
+
+def _schema(path: Path) -> object:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")).get("schema")
+    except (ValueError, RecursionError):
+        raise CheckError("is not TOML", where=path.name) from None
 
 
 def _is_listed(file: File) -> bool:
