@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: The sev-artifacts authors
+   SPDX-License-Identifier: Apache-2.0 */
 "use strict";
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = false;
