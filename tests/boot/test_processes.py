@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes in one booted guest, on terminals too, and a guest that a monitor keeps: for an OCI runtime."""
+"""Several processes in one booted guest, on terminals too."""
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +16,6 @@ from tools.launcher.base.errors import WorkloadError
 from tools.launcher.channel.requests import Process
 from tools.launcher.channel.session import Session
 from tools.launcher.channel.streams import Streams
-from tools.launcher.guest import monitor
 from tools.launcher.guest.binding import UNBOUND
 from tools.launcher.guest.bring_up import brought_up
 from tools.launcher.guest.spec import Accel, Wanted, resolve
@@ -58,14 +56,6 @@ def test_processes_come_and_go_while_the_first_runs(up: Up, tmp_path: Path) -> N
     assert (tmp_path / "second").read_bytes() == b"up\n"
     for file in files.values():
         file.close()
-
-
-def test_a_guest_that_waits_for_its_start(up: Up, tmp_path: Path) -> None:
-    """What `create` and `start` of an OCI runtime are; monitors whose caller ends: tests/launcher/guest."""
-    pid = monitor.create(tmp_path, up, sh("exit 9"))
-    assert monitor.ask(tmp_path, "state")["state"] == "created"
-    monitor.ask(tmp_path, "start")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
 
 
 def test_a_shell_on_a_terminal(guest: Guest, tmp_path: Path) -> None:

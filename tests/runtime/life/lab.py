@@ -188,7 +188,9 @@ class Container:
         self, argv: list[str], *words: str | Path, **changes: Any
     ) -> "subprocess.CompletedProcess[bytes]":  # fmt: skip
         """An exec that is waited for."""
-        options = {name: changes.pop(name) for name in ("stdin", "input", "stdout") if name in changes}
+        options = {
+            name: changes.pop(name) for name in ("stdin", "input", "stdout", "capture_output") if name in changes
+        }
         if "input" in options:
             options["stdin"] = None
         file = self.bundle / f"process-{time.monotonic_ns()}.json"

@@ -142,6 +142,35 @@ def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
     subprocess.run(["umount", place], check=True)
 
 
+def test_control_groups_are_made_with_their_limits_and_removed(lab: Lab) -> None:
+    """Of version 1, as this machine has them; a guest that fills its memory is not killed by its own group."""
+    path = f"/sev-runtime-test-{os.getpid()}/one"
+    resources = {"memory": {"limit": 256 << 20}, "cpu": {"quota": 150_000, "period": 100_000}}
+    linux = {
+        "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],
+        "cgroupsPath": path,
+        "resources": resources,
+    }
+    mounts = [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/big", "type": "tmpfs", "source": "tmpfs", "options": ["size=1000m"]},
+    ]
+    script = "nproc; head -n 1 /proc/meminfo; dd if=/dev/zero of=/big/x bs=1M; rm -f /big/x; echo after"
+    one = lab.script(f"({script}) 2>/dev/null; sleep 1000", linux=linux, mounts=mounts).started()
+    memory = Path("/sys/fs/cgroup/memory" + path)
+    assert {one.pid, one.qemu} <= set(map(int, (memory / "cgroup.procs").read_text().split()))
+    assert int((memory / "memory.limit_in_bytes").read_text()) == (256 + 512) << 20
+    assert int(Path(f"/sys/fs/cgroup/cpu{path}/cpu.cfs_quota_us").read_text()) == 150_000
+    one.until(b"after")
+    assert one.stdout.startswith(b"2\nMemTotal:")
+    assert int((memory / "memory.failcnt").read_text()) == 0
+    lab.says("delete", "--force", one.name)
+    assert one.ended() == -9
+    assert not memory.exists()
+    for folder in Path("/sys/fs/cgroup").glob(f"*/sev-runtime-test-{os.getpid()}"):
+        folder.rmdir()
+
+
 def test_features_are_json_of_the_specification(lab: Lab) -> None:
     found = json.loads(lab.says("features"))
     assert found["ociVersionMin"] == "1.0.0"

@@ -7,7 +7,7 @@ QEMU belongs to the process that is in the block, and dies with it. That is the 
     with brought_up(spec, …) as (session, limit):
         status = session.run(process, STANDARD, limit)
 
-or a monitor that survives the caller: monitor.create(folder, partial(brought_up, spec, …), process).
+or a monitor that survives the caller (tools/runtime/life/monitor.py).
 """
 
 from collections.abc import Iterator, Mapping

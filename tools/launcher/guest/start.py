@@ -24,7 +24,7 @@ def booted(
 ) -> Iterator[Session]:
     """Start QEMU and wait for the agent, `timeout` seconds; at the end of the block nothing of it is left.
 
-    QEMU belongs to this process and dies with it, whichever that is: the caller, or a monitor (monitor.py).
+    QEMU belongs to this process and dies with it, whichever that is: sev-launch, or a container's monitor.
     """
     spec = staging.spec
     # From here on the session takes the signals.

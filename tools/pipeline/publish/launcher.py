@@ -10,6 +10,7 @@ from pathlib import Path
 from tools.pipeline.engine.step import CheckoutFile, Step
 
 NAME = "sev-launch"
+EXAMPLE = "sev-runtime.toml.example"
 RUNTIME = "sev-runtime"
 _PROGRAM = "tools/pipeline/publish/pack_launcher.py"
 # Those of Debian 13 and Debian 12. Any other compiles what it imports, at every start.
@@ -36,4 +37,17 @@ def step(root: Path, name: str = NAME) -> Step:
             **{f"/src/{path}": CheckoutFile(path=path) for path in sources(root, name)},
         },
         outputs=(name,),
+    )
+
+
+def example() -> Step:
+    """The step that puts an explained sev-runtime.toml beside it, under a name that is not read."""
+    copy = f"import shutil; shutil.copyfile('/inputs/{EXAMPLE}', '/out/{EXAMPLE}')"
+    return Step(
+        name="runtime-example",
+        title="example of sev-runtime.toml",
+        argv=("python3", "-c", copy),
+        tools="python",
+        inputs={f"/inputs/{EXAMPLE}": CheckoutFile(path=f"recipes/{EXAMPLE}")},
+        outputs=(EXAMPLE,),
     )

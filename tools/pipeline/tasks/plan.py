@@ -160,6 +160,7 @@ class Plan:
             **self._started(profile, profile.kernel, addition=""),
             launcher.NAME: self.launcher.output(launcher.NAME),
             launcher.RUNTIME: self.container_runtime.output(launcher.RUNTIME),
+            launcher.EXAMPLE: launcher.example().output(launcher.EXAMPLE),
             mkfs_erofs.NAME: self.mkfs_erofs.output(mkfs_erofs.NAME),
             qemu.NAME: self.qemu.output(qemu.NAME),
         }

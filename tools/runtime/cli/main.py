@@ -20,7 +20,7 @@ COMMANDS = (
     "create", "start", "state", "kill", "delete", "exec", "ps", "pause", "resume", "features",
     "install", "doctor", "document", "source",
 )  # fmt: skip
-USAGE = ("--help", "-h", "help", "--version", "-v")
+USAGE, SHORT = ("--help", "--version"), {"-h": "--help", "-v": "--version"}
 _FAILED, _INTERRUPTED = 1, 130
 
 
@@ -39,10 +39,11 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     context = Context(words.Words())
     try:
         given = list(sys.argv[1:] if argv is None else argv)
-        if not given or given[0] in USAGE:
-            return int(_module("usage").run(given[:1], context))
-        found = words.parse(given, words.GLOBAL, stop=True)
+        found = words.parse(given or ["--help"], words.GLOBAL, short=SHORT, stop=True)
         context = Context(found)
+        for name in USAGE:
+            if found.has(name):
+                return int(_module("usage").run([name], context))
         if not found.rest:
             raise UserError("a command is missing", hint=f"see {NAME} --help")
         name, rest = found.rest[0], found.rest[1:]

@@ -20,6 +20,11 @@ COMMANDS = {
     "resume": (_ID, "let them go on"),
     "document": ("[--sha256|--openings] ID", "print the workload document that its guest is bound to"),
     "features": ("", "print what this runtime can do, as the OCI runtime specification has it"),
+    "install": (
+        "--docker|--podman|--containerd [--write] [--name NAME] [--to FILE]",
+        "print what the engine must be told of this runtime, or write it; --config before it becomes part of that",
+    ),
+    "doctor": ("", "say what containers need here, and what is missing"),
     "source": ("DIR", "unpack the program's source into a new folder"),
 }
 """Usage and summary."""
@@ -28,7 +33,7 @@ COMMANDS = {
 def run(given: list[str], _context: object) -> int:
     """Print what `--help`, `--version` or `COMMAND --help` ask for."""
     word = given[0] if given else ""
-    if word in {"--version", "-v"}:
+    if word == "--version":
         write_stdout(f"{NAME} version {VERSION}\nspec: {SPECIFICATION}\n")  # the second line as runc's
     elif word in COMMANDS:
         usage, text = COMMANDS[word]
