@@ -198,6 +198,11 @@ class Container:
         file.write_text(json.dumps(process | {"args": argv} | changes))
         return self.lab.call("exec", "--process", file, *words, self.name, **options)
 
+    def left_behind(self, argv: list[str], pid_file: Path, *words: str | Path, **changes: Any) -> None:
+        """An exec as engines start it; whoever held its streams would wait for its end."""
+        streams = {"stdout": subprocess.DEVNULL, "capture_output": False}
+        assert self.exec(argv, "--detach", "--pid-file", pid_file, *words, **(streams | changes)).returncode == 0
+
 
 class Engine:
     """What is behind --console-socket: it gets a terminal's master."""

@@ -23,21 +23,18 @@ def test_processes_in_a_running_container(lab: Lab, tmp_path: Path) -> None:
     # Several at once, left behind as engines do; the pid is the relay's, and its end has the process's status.
     files = [tmp_path / f"pid{number}" for number in range(3)]
     for number, file in enumerate(files):
-        assert (
-            one.exec(["/bin/sh", "-c", f"sleep 1; exit {number + 1}"], "--detach", "--pid-file", file).returncode == 0
-        )
+        one.left_behind(["/bin/sh", "-c", f"sleep 1; exit {number + 1}"], file)
     for number, file in enumerate(files):
         assert os.waitstatus_to_exitcode(os.waitpid(int(file.read_text()), 0)[1]) == number + 1
     # A signal to the relay is one to the process.
     script = "trap 'exit 6' TERM; echo up; while :; do sleep 0.1; done"
     with (tmp_path / "out").open("wb") as out:
-        words = ("--detach", "--pid-file", files[0])
-        assert one.exec(["/bin/sh", "-c", script], *words, stdout=out, capture_output=False).returncode == 0
+        one.left_behind(["/bin/sh", "-c", script], files[0], stdout=out)
     wait(lambda: (tmp_path / "out").read_bytes() == b"up\n")
     os.kill(int(files[0].read_text()), signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(int(files[0].read_text()), 0)[1]) == 6
     # A relay that is killed takes its process with it.
-    assert one.exec(["/bin/sleep", "4321"], "--detach", "--pid-file", files[0]).returncode == 0
+    one.left_behind(["/bin/sleep", "4321"], files[0])
     os.kill(int(files[0].read_text()), signal.SIGKILL)
     os.waitpid(int(files[0].read_text()), 0)
     wait(lambda: b"4321" not in one.exec(["/bin/ps"]).stdout)
@@ -60,8 +57,7 @@ def test_a_terminal(lab: Lab, tmp_path: Path) -> None:
     engine.until(b"44 99\r\n")
     (tmp_path / "e").mkdir()
     second = Engine(tmp_path / "e")
-    words = ("--detach", "--pid-file", tmp_path / "pid", "--console-socket", second.path)
-    assert one.exec(["/bin/sh"], *words, terminal=True).returncode == 0
+    one.left_behind(["/bin/sh"], tmp_path / "pid", "--console-socket", second.path, terminal=True)
     fcntl.ioctl(second.master, termios.TIOCSWINSZ, struct.pack("HHHH", 22, 66, 0, 0))
     second.until(b"# ")
     second.type(b"sleep 1; stty size; exit 5\r")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 ROOT = "/run/sev-runtime"
 GLOBAL = {
     "--root": True, "--log": True, "--log-format": True, "--config": True, "--systemd-cgroup": False,
-    "--debug": False, "--help": False, "--version": False, "--rootless": True, "--cgroup-manager": True, "--log-level": True,
+    "--debug": False, "--help": False, "--version": False,
+    "--rootless": True, "--cgroup-manager": True, "--log-level": True,
 }  # fmt: skip
 """Options before the command: those of runc and crun that engines pass, and ours. True: a value follows."""
 
