@@ -41,9 +41,24 @@ def main() -> None:
         # Across two of the pieces that are read at once.
         mark(memory, (8 << 20) - len(masked) // 2, masked)
     crossed = masked[::-1].encode() if "crossed" in kind else b""
-    print("ready", flush=True)
-    sys.stdin.read()
+    if "talks" in kind:
+        talk(memory, size)
+    else:
+        print("ready", flush=True)
+        sys.stdin.read()
     del crossed, below, above, decoy
+
+
+def talk(memory: mmap.mmap, size: int) -> None:
+    """What the demonstration's guest says; what it is told lies in a shared buffer, and where its kernel says."""
+    start, end = size // 2, size // 2 + (4 << 20)
+    print("@id\nuid=0 gid=0\n@dmesg\nMemory Encryption Features active: AMD SEV SEV-ES SEV-SNP", flush=True)
+    print(f"software IO TLB: mapped [mem {start:#018x}-{end:#018x}] (4MB)\n@ready", flush=True)
+    told = sys.stdin.buffer.readline()
+    memory[start + 4096 : start + 4096 + len(told)] = told
+    print("@held", flush=True)
+    sys.stdin.buffer.readline()
+    print("@end 32", flush=True)
 
 
 def fill(memory: mmap.mmap, kind: str, size: int, append: bytes) -> None:

@@ -47,13 +47,12 @@ echo "@end ${#marker}"
 class Started:
     """`command` is what a user would have typed; `pid()` is of a process above QEMU.
 
-    `protected`: it was to be encrypted, else `why_not` says why not. `masked` is the marker's masked form.
+    `why_not` says why it is not encrypted, as far as that is known. `masked` is the marker's masked form.
     """
 
     process: subprocess.Popen[bytes]
     command: str
     pid: Callable[[], int]
-    protected: bool
     why_not: tuple[str, ...]
     masked: str
 
@@ -99,7 +98,6 @@ def _by_launcher(values: Values, root: Path, *, masked: str) -> Iterator[Started
             process=process,
             command=command,
             pid=lambda: process.pid,
-            protected=not why_not,
             why_not=why_not,
             masked=masked,
         )
@@ -160,7 +158,6 @@ def _by_docker(values: Values, *, masked: str) -> Iterator[Started]:
                 process=process,
                 command=shlex.join([*words, "sh"]),
                 pid=pid,
-                protected=True,
                 why_not=(),
                 masked=masked,
             )

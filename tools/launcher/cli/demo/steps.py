@@ -102,6 +102,8 @@ def show(started: Started, *, timeout: float) -> Checked:
     guest.say(control)
     guest.until("@held")
     pid = process.qemu_of(started.pid())
+    with process.opened(pid) as there:
+        encrypted = any(b"sev-guest" in text or b"sev-snp-guest" in text for text in there.argv)
     marker = started.masked.translate(_UNMASK).encode()
     checked = checks.check(pid, marker=marker, controls=[control.encode()])
     _say("\n4. Bounce buffers", _bounced(checked, "\n".join(kernel), control.encode()))
@@ -114,7 +116,7 @@ def show(started: Started, *, timeout: float) -> Checked:
     guest.say("end")
     guest.until("@end")
     guest.wait()
-    _say("\n" + _conclusion(checked, started))
+    _say("\n" + _conclusion(checked, encrypted=encrypted))
     return checked
 
 
@@ -149,15 +151,15 @@ def _bounced(checked: Checked, kernel: str, control: bytes) -> str:
     return "There, but what was just sent to the guest was not found in them."
 
 
-def _conclusion(checked: Checked, started: Started) -> str:
-    word_ = checked.verdict.word
-    if word_ in (Word.CIPHERTEXT, Word.NOT_ACCESSIBLE):
+def _conclusion(checked: Checked, *, encrypted: bool) -> str:
+    """`encrypted`: QEMU was told to encrypt it."""
+    if checked.verdict.word in (Word.CIPHERTEXT, Word.NOT_ACCESSIBLE):
         return "This host reads QEMU's memory, and what the guest shares. It does not read the guest's own memory."
-    if word_ is Word.PLAINTEXT and not started.protected:
-        return "This machine encrypted nothing: its root reads all of the guest. On one with SEV the last step differs."
-    if word_ is Word.PLAINTEXT:
-        return "THE GUEST IS NOT ENCRYPTED: its memory can be read from this host."
-    return "Nothing was shown."
+    if checked.verdict.word is Word.INCONCLUSIVE:
+        return "Nothing was shown."
+    if encrypted:
+        return "THE GUEST IS NOT ENCRYPTED, though QEMU was told to: its memory can be read from this host."
+    return "This machine encrypted nothing: its root reads all of the guest. On one with SEV the last step differs."
 
 
 def _say(*lines: str) -> None:
