@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, publishing, report, repro, sizes
+from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, publishing, qemu, report, repro, sizes
 from tests.bench.report import Part
 from tests.engines import bench as engines
 from tools.launcher.base.errors import LauncherError
@@ -28,6 +28,7 @@ def main() -> int:
         "launcher_start": lambda project: launcher_start.measure(project, runs=options.runs),
         "publishing": lambda project: publishing.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
+        "qemu": lambda project: qemu.measure(project, runs=options.runs),
         "engines": lambda project: engines.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
         "profiles": profiles.measure,

@@ -18,7 +18,19 @@ from tools.pipeline.tasks.project import Project
 DOCS = "docs/benchmarks.md"
 _BEGIN = "<!-- begin: written by ./doit bench_docs -->"
 _END = "<!-- end -->"
-ORDER = ("sizes", "digests", "launcher_start", "publishing", "boot", "engines", "overhead", "noop", "profiles", "repro")
+ORDER = (
+    "sizes",
+    "digests",
+    "launcher_start",
+    "publishing",
+    "boot",
+    "qemu",
+    "engines",
+    "overhead",
+    "noop",
+    "profiles",
+    "repro",
+)
 """Of the runs and of the table. overhead leaves a kernel that is built, in which noop calls make."""
 _HEAD = ("What", "Measured", "Beside", "Goal", "Met")
 

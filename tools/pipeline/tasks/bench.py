@@ -37,6 +37,7 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("publishing", "160 MB to a registry and back, beside oras", needs=_PUBLISH, params=(_RUNS,))
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
               needs=_BOOT, params=(_RUNS,))  # fmt: skip
+    yield one("qemu", "qemu-lite's start and memory, beside Debian's QEMU", needs=_BOOT, params=(_RUNS,))
     yield one("engines", "docker run with sev-runtime, beside runc (as root)", needs=_ENGINES, params=(_RUNS,))
     yield one(
         "overhead",
