@@ -13,12 +13,14 @@ import pytest
 
 from tests.publish import kit, people
 from tests.publish.kit import Server, empty, small_checkout
+from tests.publish.liar import Answer, Liar
 from tests.publish.people import World
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.publish.publishing import Built
 from tools.pipeline.tasks.project import Project
 
 Run = Callable[..., str]
+Lie = Callable[[Answer], None]
 
 
 @pytest.fixture(scope="session")
@@ -151,3 +153,17 @@ def token(
     (folder / "pkcs11-tool").symlink_to(host_tool("pkcs11-tool", publish_tree))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return f"pkcs11:token=test;object=sign?module-path={module}&pin-source={pin}"
+
+
+@pytest.fixture
+def liar(server: Server) -> Iterator[Callable[[Lie], Liar]]:
+    """liar(change): the registry, with its answers changed."""
+    made: list[Liar] = []
+
+    def make(change: Lie) -> Liar:
+        made.append(Liar(server.host, change))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
