@@ -145,7 +145,9 @@ class Box:
 
     def processes(self) -> dict[int, str]:
         """The command lines of all that runs in the box, by the pid there; without this look itself."""
-        script = 'for p in /proc/[0-9]*; do echo "${p#/proc/} $(tr "\\0\\n" "  " 2>/dev/null <$p/cmdline)"; done'
+        # Not echo, which makes lines of what has backslashes.
+        look = 'printf "%s %s\\n" "${p#/proc/}" "$(tr "\\0\\n" "  " 2>/dev/null <$p/cmdline)"'
+        script = f"for p in /proc/[0-9]*; do {look}; done"
         lines = [line.split(" ", 1) for line in self.check("sh", "-c", script).splitlines()]
         found = {int(pid): words.strip() for pid, *rest in lines for words in rest}
         return {pid: words for pid, words in found.items() if words and script[:20] not in words}

@@ -25,6 +25,9 @@ mount -t tmpfs -o mode=755 run run
 mount -t tmpfs -o mode=1777 tmp tmp
 rm -rf var/run
 ln -s /run var/run
+# udev lets everybody have it; networks of rootless engines are made with it.
+mknod -m 666 run/tun c 10 200
+mount --bind run/tun dev/net/tun
 # Where engines keep images: overlayfs does not stack on overlayfs.
 mount --bind "$work/lib" var/lib
 mkdir -p srv
@@ -65,6 +68,9 @@ umount -l before
 rmdir before
 cd /
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
+# As systemd has it; rootless engines want it.
+mount --make-rshared /
+chmod 1777 /var/tmp
 echo box >/proc/sys/kernel/hostname
 ip link set lo up
 # What maintainer scripts would have made.
