@@ -101,6 +101,22 @@ def test_podman_pod_is_refused(podman_engine: Podman, runtimes: dict[str, Runtim
     assert (done.status in {125, 126, 127}, "network" in done.complaint) == (True, True), done
 
 
+def test_podman_rootless(podman_engine: Podman, runtimes: dict[str, Runtime]) -> None:
+    """Of somebody who is not root: with crun it runs, ours says that it does not."""
+    box = podman_engine.box
+    home, run = "/var/lib/someone", "/run/user/1000"
+    box.check("sh", "-euc", f"mkdir -p {home} {run}; chown 1000:1000 {home} {run}; chmod 700 {run}")
+    env = (f"HOME={home}", f"XDG_RUNTIME_DIR={run}")
+    assert box.run("podman", "load", "-i", "/srv/image.tar", user=1000, env=env).status == 0
+    options = ("--rm", "--network=none", "--cgroups=disabled")
+    words = podman_engine.using(runtimes["crun"]).words(*options, argv=["id", "-u"])
+    assert box.run(*words, user=1000, env=env).text == "0\n"
+    words = podman_engine.using(runtimes["sev"]).words("--rm", "--network=none", argv=["id", "-u"])
+    done = box.run(*words, user=1000, env=env)
+    assert (done.status, done.text) == (0, "0\n") or "rootless" in done.complaint, done
+    assert "Traceback" not in done.complaint
+
+
 def test_containerd_streams_and_status(containerd: Containerd) -> None:
     done = containerd.run("--rm", argv=["sh", "-c", "id -u; echo err >&2; exit 7"])
     assert (done.status, done.out, done.err) == (7, b"0\n", b"err\n")
