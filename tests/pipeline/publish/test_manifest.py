@@ -65,9 +65,9 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
     inputs = document["inputs"]
     assert {path.relative_to(project.root).as_posix() for path in expected} <= inputs["files"].keys()
     assert {
-        *profile.kernel.fragments,
+        *(fragment for kernel in profile.kernels for fragment in kernel.fragments),
         profile.file,
-        profile.kernel.file,
+        *(kernel.file for kernel in profile.kernels),
         profile.firmware.file,
         "initramfs/manifest.toml",
         "recipes/guest.toml",
