@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sev-launch memcheck` on processes whose memory has each form. tests/boot/test_memcheck.py has real guests."""
 
+import dataclasses
 import json
 import mmap
 import os
@@ -19,6 +20,7 @@ from tests.launcher.conftest import Answer
 from tools.launcher.base.errors import LauncherError, UserError
 from tools.launcher.memory import dump, process, scan
 from tools.launcher.memory.check import Checked, check
+from tools.launcher.memory.verdict import judge
 
 MASKED = "yfvhnbgrewqkjhdsazxcmpoiuyt"
 MARKER = MASKED[::-1].encode()
@@ -67,6 +69,15 @@ def test_verdicts(kind: str, word: str, why: str) -> None:
 
 def test_one_marked_page_among_ciphertext_is_plaintext() -> None:
     assert str(checked("cipher-marked").verdict.word) == "plaintext"
+
+
+def test_a_heap_without_its_control_shows_nothing() -> None:
+    """Where not even that is found, what looks encrypted may be the wrong way of reading."""
+    evidence = checked("cipher").evidence
+    assert str(judge(evidence).word) == "ciphertext"
+    own = dataclasses.replace(evidence.own, hits={text: [] for text in evidence.own.hits})
+    verdict = judge(dataclasses.replace(evidence, own=own))
+    assert (str(verdict.word), verdict.why[:35]) == ("inconclusive", "not even QEMU's own command line wa")
 
 
 def test_a_control_by_name() -> None:

@@ -103,7 +103,7 @@ def test_colons_blanks_and_commas_in_names(here: Here, tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_used_again_is_another_layer(here: Here) -> None:
-    """As after `docker rmi` and an image whose layer has the same id; the same inode number is likely here."""
+    """As after `docker rmi` and an image whose layer has the same id; with another inode number, and with the same."""
     with here.of("c1") as first:
         shutil.rmtree(here.engine.home / "top/diff")
         shutil.rmtree(here.engine.home / "top")
@@ -112,6 +112,16 @@ def test_a_path_that_is_used_again_is_another_layer(here: Here) -> None:
         with here.of("c2") as second:
             assert second.verity.root_hash != first.verity.root_hash
             assert second.path.read_bytes() == here.bundle("base", "top")
+        # The folder stays, and what is in it is another layer's.
+        diff = here.engine.home / "top/diff"
+        number = diff.stat().st_ino
+        shutil.rmtree(diff / "opt")
+        (diff / "other").write_bytes(b"other")
+        assert diff.stat().st_ino == number
+        shutil.rmtree(here.place / "bundle-base-top")
+        with here.of("c3") as third:
+            assert third.verity.root_hash != second.verity.root_hash
+            assert third.path.read_bytes() == here.bundle("base", "top")
 
 
 def test_a_plain_folder_is_one_layer_until_something_in_it_changes(here: Here, tmp_path: Path) -> None:
