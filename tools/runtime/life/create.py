@@ -133,8 +133,18 @@ def _make(folder: Folder) -> None:
         os.mkdir(folder.path, 0o711)
     except FileExistsError:
         raise ContainerError("a container of that id exists", where=folder.name) from None
-    except OSError as error:
-        raise ContainerError(error.strerror or str(error), where=folder.path) from None
+    except PermissionError:
+        if _is_rootless():
+            raise ContainerError(
+                "rootless engines are refused: control groups, taps and QEMU's own user need the host's root",
+                hint="run the engine as root",
+            ) from None
+        raise
+
+
+def _is_rootless() -> bool:
+    """Whether this process's root, if it is one, is an ordinary user of the host."""
+    return Path("/proc/self/uid_map").read_text().split()[:2] != ["0", "0"] or os.geteuid() != 0
 
 
 def _fill(folder: Folder, container: Container, *, bundle: Path) -> None:

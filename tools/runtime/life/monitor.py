@@ -106,6 +106,7 @@ def _live(plan: Plan, creator: socket.socket, parent: int) -> int:
     """The monitor's whole life; returns its exit status."""
     served: Served | None = None
     try:
+        namespaces.call_oneself("sev-monitor")
         namespaces.end_with(parent)
         plan.folder.write(MONITOR, b"%d %s" % (os.getpid(), started_at(os.getpid()) or b"0"))
         plan.folder.write(CGROUPS, "\n".join(plan.join_cgroups(os.getpid())).encode())
