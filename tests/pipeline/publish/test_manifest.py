@@ -59,6 +59,7 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
         *(project.root / "kernel-patches" / profile.kernel.series).glob("*.patch"),
         *(project.root / "recipes/firmware").rglob("*.patch"),
         *(project.root / "tools/launcher").rglob("*.py"),
+        *(project.root / "tools/runtime").rglob("*.py"),
         *(project.root / "tools/sev").rglob("*.py"),
         *(project.root / "initramfs/agent/src").rglob("*.rs"),
     ]
@@ -72,6 +73,7 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
         "initramfs/manifest.toml",
         "recipes/guest.toml",
         "recipes/runtime.toml.j2",
+        "recipes/sev-runtime.toml.example",
         "recipes/firmware/judged.sh",
         "tools/pipeline/publish/render.py",
         "tools/pipeline/publish/pack_launcher.py",

@@ -124,7 +124,7 @@ def test_modes_are_our_own(case: Case, umask: int) -> None:
     finally:
         os.umask(before)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [case.folder, *case.folder.rglob("*")]}
-    programs = {case.folder / name for name in ("sev-launch", "mkfs.erofs", "qemu-lite")}
+    programs = {case.folder / name for name in ("sev-launch", "sev-runtime", "mkfs.erofs", "qemu-lite")}
     assert modes == {path: 0o755 if path.is_dir() or path in programs else 0o644 for path in modes}
 
 

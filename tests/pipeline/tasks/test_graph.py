@@ -21,6 +21,7 @@ _CONFIGS = {f"kernel-config-{name}" for name in _NAMES}
 _PROFILES = ("builtin", "debug", "kata", "production", "production-network")
 _DIGESTS = {f"digests-{name}" for name in _PROFILES}
 _RUNTIME = {f"runtime-{name}" for name in _PROFILES}
+_PACKED = {"launcher", "container-runtime"}
 _KATA = {"dropins-kata"}
 _MEASURED = _DIGESTS | _RUNTIME
 _BUILTIN = {"kernel-linux-6.12-builtin", "digests-builtin", "runtime-builtin"}
@@ -135,8 +136,9 @@ def test_a_comment_in_our_code_moves_nothing(checkout: Checkout) -> None:
     for name in [*rest, "dodo.py", "requirements.in"]:
         (checkout.root / name).write_bytes((checkout.root / name).read_bytes() + b"# a comment\n")
     assert checkout.moved() == set()
-    assert checkout.append("tools/launcher/base/ui.py", "# a comment\n") == {"launcher"}
-    assert checkout.append(rendered, "# a comment\n") == {"launcher"} | _RUNTIME | _KATA
+    assert checkout.append("tools/launcher/base/ui.py", "# a comment\n") == _PACKED
+    assert checkout.append("tools/runtime/base/log.py", "# a comment\n") == _PACKED
+    assert checkout.append(rendered, "# a comment\n") == _PACKED | _RUNTIME | _KATA
 
 
 def test_a_new_file_is_noticed(checkout: Checkout) -> None:
@@ -150,7 +152,7 @@ def test_the_whole_graph_is_printed(repository: Path, artifacts: Path) -> None:
     found = json.loads(graph(repository, "--json"))
     steps = {step["name"]: step for step in found["steps"]}
     assert found["schema"] == 1
-    assert _KERNELS | _CONFIGS | _MEASURED | _KATA | {"agent", "initramfs", "launcher"} <= steps.keys()
+    assert _KERNELS | _CONFIGS | _MEASURED | _KATA | _PACKED | {"agent", "initramfs"} <= steps.keys()
     assert steps["kernel-linux-6.12"]["there"] is True
     assert steps["kernel-linux-6.12"]["seconds"] > 1
     assert steps["kernel-linux-6.12"]["needs"] == ["kernel-config-linux-6.12", "source-linux-6.12"]
