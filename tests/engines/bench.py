@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tests.bench.report import Part, Row, say, seconds, spread
 from tests.engines import machine
 from tests.engines.box import Box, wait
-from tests.engines.kit import RUNC, Docker, Runtime
+from tests.engines.kit import RUNC, Docker, Runtime, guests
 from tests.engines.whole.network import SEND
 from tools.pipeline.tasks.project import Project
 
@@ -113,8 +113,7 @@ class _Bench:
         name = self.docker.detached("--network=none", argv=["sh", "-c", "echo ready; sleep 1000"])
         self.docker.until_log(name, "ready")
         rows = []
-        running = self.box.processes()
-        qemu = next(pid for pid, words in running.items() if words.startswith(("qemu", "/usr/bin/qemu")))
+        (qemu,) = guests(self.box)
         for what, pid in (
             ("the monitor", self.docker.inspect(name, ".State.Pid")),
             ("QEMU, guest's memory included", qemu),

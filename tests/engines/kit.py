@@ -16,6 +16,11 @@ from tests.engines.images import NAME
 _COUNT = itertools.count()
 
 
+def guests(box: Box) -> dict[int, str]:
+    """The command lines of the QEMUs in a box, by their pids there."""
+    return {pid: words for pid, words in box.processes().items() if "/qemu-" in f"/{words.split()[0]}"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """An OCI runtime as engines are told of it. `arguments` go before its command."""

@@ -15,7 +15,7 @@ import pytest
 
 from tests.boot.test_measured_cmdline import _builtin
 from tests.engines import machine
-from tests.engines.kit import Docker, Runtime
+from tests.engines.kit import Docker, Runtime, guests
 from tools.attack.base.target import Target
 from tools.attack.guests import firmware
 from tools.attack.guests.firmware import Became, Host
@@ -150,7 +150,7 @@ def test_its_inputs_pass_the_firmware(enforced: Docker, artifacts: Path, qemu: P
     (tmp_path / "workload.json").write_text(document_text(enforced, name))
     host = Host.of(Target(name="shipped", folder=artifacts), qemu, ("--workload", str(tmp_path / "workload.json")))
     assert f"{host.cmdline} initrd=initrd\n" in f" {enforced.logs(name)[0]}"
-    words = next(w for w in enforced.box.processes().values() if w.startswith(("qemu", "/usr/bin/qemu")))
+    (words,) = guests(enforced.box).values()
     assert f" -append {host.cmdline} " in words
     (tmp_path / "same").mkdir()
     assert firmware.start(host, tmp_path / "same") is Became.BOOTED

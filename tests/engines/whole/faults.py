@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engines.box import Box, send, wait
-from tests.engines.kit import Docker, Runtime
+from tests.engines.kit import Docker, Runtime, guests
 from tests.engines.leaks import Rest
 
 STAYS = ("sh", "-c", "echo ready; while :; do sleep 0.2; done")
@@ -35,15 +35,11 @@ def started(docker: Docker, *options: str) -> str:
     return name
 
 
-def of_guest(box: Box, name: str) -> dict[int, str]:
-    return {pid: words for pid, words in box.processes().items() if name in words.split(" ", 1)[0]}
-
-
 def qemu(box: Box) -> int:
     """QEMU's pid in the box: there is one guest."""
-    found = [pid for pid, words in box.processes().items() if words.startswith(("qemu-system", "/usr/bin/qemu-system"))]
+    found = guests(box)
     assert len(found) <= 1, found
-    return found[0] if found else 0
+    return next(iter(found), 0)
 
 
 def test_qemu_dies_while_it_runs(sev: Docker) -> None:
