@@ -11,6 +11,7 @@ what is left over in one can be counted. Root only: nobody else may make control
 """
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Not /tmp, which may be a tmpfs: overlayfs of engines wants a disk.
+_PLACE, _PREFIX = "/var/tmp", "sev-box-"
 LIMIT = 180.0  # seconds; what hangs must end the test, however slow the machine is
 _VARIABLES = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
               "PODMAN_IGNORE_CGROUPSV1_WARNING=1")  # fmt: skip
@@ -51,9 +54,10 @@ class Box:
 
     trees: Sequence[Path]
     shown: Mapping[Path, str]
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="sev-box-", dir="/var/tmp")))
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE)))
     pid: int = 0
     groups: dict[str, Path] = field(default_factory=dict)
+    _lock: int | None = None
     _first: "subprocess.Popen[str] | None" = None
     _started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
@@ -61,6 +65,8 @@ class Box:
         """Make the machine; an error of its first process ends the test."""
         assert os.geteuid() == 0, "engines need root: run this as root, or in a virtual machine"
         self.folder.chmod(0o755)
+        self._lock = _held(self.folder)
+        _remove_rests()
         for name in ("lib", "share"):
             (self.folder / name).mkdir()
         self.groups = _make_groups(self.folder.name)
@@ -90,6 +96,8 @@ class Box:
         for folder in self.groups.values():
             _remove_group(folder)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def argv(self, *words: str | Path, user: int = 0, env: Sequence[str] = ()) -> list[str]:
         """The command line that runs a program in the box."""
@@ -169,8 +177,36 @@ def wait(what: Callable[[], Any], *, limit: float = LIMIT, why: str = "") -> Any
         time.sleep(0.05)
 
 
-def _make_groups(name: str) -> dict[str, Path]:
-    """A group for the box below our own in every hierarchy, by controller; "" is the one hierarchy of cgroup v2."""
+def _held(folder: Path) -> int | None:
+    """A descriptor by which the box is known to be in use; None: it is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_rests() -> None:
+    """What boxes have left whose tests were killed; their processes ended with those."""
+    for folder in sorted(Path(_PLACE).glob(f"{_PREFIX}*")):
+        lock = _held(folder)
+        if lock is not None and not _is_used(folder.name):
+            for group in _places(folder.name).values():
+                _remove_group(group)
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _is_used(name: str) -> bool:
+    """Whether processes are in the box's groups."""
+    return any(file.read_text() for group in _places(name).values() for file in sorted(group.glob("**/cgroup.procs")))
+
+
+def _places(name: str) -> dict[str, Path]:
+    """The box's groups, below our own in every hierarchy, by controller; "" is the one hierarchy of cgroup v2."""
     ours: dict[str, str] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -184,11 +220,17 @@ def _make_groups(name: str) -> dict[str, Path]:
         for one in set(words[3].replace("name=", "").split(",")) & set(_V1):
             if words[2] == "cgroup":
                 found[one] = Path(words[1]) / ours[one].lstrip("/") / name
+    return dict(sorted(found.items()))
+
+
+def _make_groups(name: str) -> dict[str, Path]:
+    """Make them."""
+    found = _places(name)
     for one, folder in found.items():
         folder.mkdir()
         for setting in ("cpuset.cpus", "cpuset.mems") if one == "cpuset" else ():
             (folder / setting).write_text((folder.parent / setting).read_text())
-    return dict(sorted(found.items()))
+    return found
 
 
 def _remove_group(folder: Path) -> None:
