@@ -21,7 +21,9 @@ OPEN = "This machine encrypted nothing: its root reads all of the guest. On one 
 
 
 def demo(guest: Guest, *words: str, path: str | None = None) -> tuple[int, str, str]:
-    argv = [str(guest.launcher), "demo", "--unprotected", "--accel", "tcg", "--qemu", str(guest.qemu), *words]
+    argv = [str(guest.launcher), "demo", "--unprotected", "--accel", "tcg", *words]
+    if guest.qemu is not None:
+        argv += ["--qemu", str(guest.qemu)]
     environment = os.environ | ({} if path is None else {"PATH": path})
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=1200)
     return done.returncode, done.stdout, done.stderr
@@ -57,7 +59,7 @@ run)
     while [ "$1" != busybox ]; do [ "$1" = -e ] && variable=$2; shift; done
     shift
     echo $$ >{log}.pid
-    exec {launcher} run --unprotected --accel tcg --qemu {qemu} --rootfs {root} --cap-add syslog --open stdin \\
+    exec {launcher} run --unprotected --accel tcg {qemu} --rootfs {root} --cap-add syslog --open stdin \\
         --env "$variable" -- "$@" ;;
 *) exit 1 ;;
 esac
@@ -68,7 +70,8 @@ def test_by_docker(guest: Guest, root_folder: Path, tmp_path: Path) -> None:
     """Where docker knows the runtime. Whether the guest is encrypted, QEMU's command line says."""
     program, log = tmp_path / "bin/docker", tmp_path / "log"
     program.parent.mkdir()
-    program.write_text(DOCKER.format(log=log, launcher=guest.launcher, qemu=guest.qemu, root=root_folder))
+    qemu = "" if guest.qemu is None else f"--qemu {guest.qemu}"
+    program.write_text(DOCKER.format(log=log, launcher=guest.launcher, qemu=qemu, root=root_folder))
     program.chmod(0o755)
     status, out, err = demo(guest, path=f"{program.parent}:{os.environ['PATH']}")
     assert [line for line in out.splitlines() if re.match(r"\d\. ", line)] == HEADINGS, out + err

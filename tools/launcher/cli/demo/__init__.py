@@ -22,6 +22,7 @@ SYNTAX = Syntax(
             default="auto",
             text="start it with docker: where that knows sev-runtime (auto, the default), always, or never",
         ),
+        Option("--runtime", "NAME", text="docker's name for the runtime", default=starts.RUNTIME),
         Option("--image", "NAME", text="docker's image, which has busybox's programs", default="busybox"),
         Option(
             "--rootfs",

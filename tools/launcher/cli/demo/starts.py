@@ -61,7 +61,7 @@ class Started:
 def started(values: Values) -> Iterator[Started]:
     """The guest; it is gone behind the block."""
     masked = word()
-    if values.docker == "yes" or (values.docker == "auto" and values.rootfs is None and _docker_has_runtime()):
+    if values.docker == "yes" or (values.docker == "auto" and values.rootfs is None and _docker_has(values.runtime)):
         with _by_docker(values, masked=masked) as guest:
             yield guest
     else:
@@ -127,7 +127,7 @@ def _root(place: Path) -> Path:
     return place
 
 
-def _docker_has_runtime() -> bool:
+def _docker_has(runtime: str) -> bool:
     if shutil.which("docker") is None:
         return False
     try:
@@ -135,7 +135,7 @@ def _docker_has_runtime() -> bool:
             ["docker", "info", "--format", "{{json .Runtimes}}"],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False,
         )  # fmt: skip
-        return done.returncode == 0 and RUNTIME in json.loads(done.stdout)
+        return done.returncode == 0 and runtime in json.loads(done.stdout)
     except (OSError, ValueError, TypeError, subprocess.TimeoutExpired):
         return False
 
@@ -143,7 +143,7 @@ def _docker_has_runtime() -> bool:
 @contextmanager
 def _by_docker(values: Values, *, masked: str) -> Iterator[Started]:
     name = f"sev-demo-{masked[:8]}"
-    words = ["docker", "run", "--rm", "-i", "--name", name, "--runtime", RUNTIME, "--network", "none"]
+    words = ["docker", "run", "--rm", "-i", "--name", name, "--runtime", values.runtime, "--network", "none"]
     words += ["--cap-add", "SYSLOG", "-e", f"MASKED={masked}", values.image]
 
     def pid() -> int:
