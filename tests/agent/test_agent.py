@@ -100,7 +100,7 @@ def test_pivot_root_is_never_called(sources: dict[str, str]) -> None:
     assert "chroot" in sources["root/mounts.rs"]
 
 
-SYSTEM_CALLS = ["sys.rs", "sys/credentials.rs", "sys/terminal.rs"]
+SYSTEM_CALLS = ["sys.rs", "sys/credentials.rs", "sys/network.rs", "sys/terminal.rs"]
 
 
 def test_unsafe_stands_in_one_module_only(sources: dict[str, str], crate: Path) -> None:
