@@ -17,8 +17,9 @@ _COUNT = itertools.count()
 
 
 def guests(box: Box) -> dict[int, str]:
-    """The command lines of the QEMUs in a box, by their pids there."""
-    return {pid: words for pid, words in box.processes().items() if "/qemu-" in f"/{words.split()[0]}"}
+    """The command lines of the guests' QEMUs in a box, by their pids there; not those that are only asked something."""
+    running = box.processes().items()
+    return {pid: words for pid, words in running if "/qemu-" in f"/{words.split()[0]}" and " -kernel " in words}
 
 
 @dataclass(frozen=True, kw_only=True)
