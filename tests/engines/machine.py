@@ -28,6 +28,15 @@ _CONFIGURATIONS = {
 TREES = {"13": ("engines", "boot"), "12": ("engines-bookworm",)}
 """By Debian's version: docker 26.1, podman 5.4, QEMU 10.0; docker 20.10, podman 4.3, QEMU 7.2. Uppermost first."""
 
+_CLOCK = "/usr/local/bin/sev-clock"
+_WITH_A_CLOCK = """\
+#!/bin/sh
+# With a clock that jumps whenever /srv/time is written; the one by which limits are measured stays as it is.
+export LD_PRELOAD=/srv/libfaketime.so.1 FAKETIME_TIMESTAMP_FILE=/srv/time FAKETIME_NO_CACHE=1
+export FAKETIME_DONT_FAKE_MONOTONIC=1
+exec {program} "$@"
+"""
+
 
 @contextmanager
 def opened(project: Project, *, debian: str = "13") -> Iterator[Box]:
@@ -53,7 +62,8 @@ def runtimes(box: Box) -> dict[str, Runtime]:
         path = f"/etc/sev/{name}.toml"
         box.write(path, _text(lines))
         found[name] = Runtime(name=name, path=f"{OUT}/sev-runtime", arguments=(f"--config={path}",))
-    return found
+    box.write(_CLOCK, _WITH_A_CLOCK.format(program=found["sev"].path), mode=0o755)
+    return {**found, "sev-clock": Runtime(name="sev-clock", path=_CLOCK)}
 
 
 def _text(lines: tuple[str, ...]) -> str:

@@ -80,7 +80,7 @@ def test_engines(project: Project) -> Task:
             # Debian 12's engines: each once, and all options, where versions differ.
             action(partial(_pytest, project, "tests/engines", *_OF_DEBIAN_12, before=("env", "SEV_ENGINES_DEBIAN=12"))),
         ],
-        "task_dep": ["build", "toolchain:boot", "toolchain:engines", "toolchain:engines-bookworm"],
+        "task_dep": ["build", "toolchain:boot", "toolchain:engines", "toolchain:engines-bookworm", "toolchain:repro"],
         "io": {"capture": False},
     }
 
