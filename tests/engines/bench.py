@@ -16,7 +16,7 @@ from tests.bench.report import Part, Row, say, seconds, spread
 from tests.engines import machine
 from tests.engines.box import Box, wait
 from tests.engines.kit import RUNC, Docker, Runtime, guests
-from tests.engines.whole.network import SEND
+from tests.engines.whole.network import LISTENS, SEND
 from tools.pipeline.tasks.project import Project
 
 _MORE = 0.5  # seconds that an engine may add to `sev-launch run`; the goal
@@ -144,9 +144,9 @@ class _Bench:
 
     def _port(self, runtime: Runtime) -> Callable[[], object]:
         def run() -> None:
-            argv = ["sh", "-c", "echo ready; nc -l -p 9000 | wc -c"]
+            argv = ["sh", "-c", "nc -l -p 9000 | wc -c"]
             name = self.docker.using(runtime).detached("--publish=9000:9000", argv=argv)
-            self.docker.until_log(name, "ready")
+            self.docker("exec", name, "sh", "-c", LISTENS)
             self.box.check("python3", "-c", SEND, str(_BYTES))
             assert self.docker("wait", name) == "0"
             self.docker("rm", name)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines.box import wait
 from tests.engines.kit import Docker, Runtime
 
 SERVE = "httpd -p 80 -h /var/www; echo ready; while :; do sleep 1; done"
@@ -22,6 +21,7 @@ with socket.create_connection(("127.0.0.1", 9000)) as other:
     while other.recv(1 << 16):
         pass
 """
+LISTENS = "until netstat -ltn | grep -q :9000; do sleep 0.1; done"
 LINK = "ip -o link show eth0 | grep -Eo 'mtu [0-9]+|link/ether [^ ]*'; ip -o addr show eth0 | awk '{print $3, $4, $6}'"
 ROUTES = "ip route; ip -6 route show default; ip -6 addr show dev eth0 scope global | grep -o 'inet6 [^ ]*'"
 
@@ -111,7 +111,7 @@ def test_a_gibibyte(docker: Docker) -> None:
     """To a container, through a published port, and every byte of it."""
     name = docker.detached("--publish=9000:9000", argv=["sh", "-c", "echo ready; nc -l -p 9000 | md5sum"])
     docker.until_log(name, "ready")
-    wait(lambda: "9000" in docker.box.check("ss", "-ltn"), why="the port")
+    docker("exec", name, "sh", "-c", LISTENS)
     assert docker.box.run("python3", "-c", SEND, str(1 << 30), limit=600).status == 0
     assert docker("wait", name) == "0"
     assert docker.logs(name)[0] == "ready\ncd573cfaace07e7949bc0c46028904ff  -\n"  # md5sum of a GiB of zeros
