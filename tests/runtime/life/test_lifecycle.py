@@ -57,6 +57,9 @@ def test_what_may_not_be_done_in_a_state(lab: Lab) -> None:
     lab.says("pause", one.name)
     assert one.state["status"] == "paused"
     lab.says("resume", one.name)
+    one.kill(19)
+    wait(lambda: Path(f"/proc/{one.qemu}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    one.kill(18)
     one.kill(15)
     assert one.ended() == 9
     assert "it is stopped" in lab.refuses("kill", one.name, "15")

@@ -3,8 +3,9 @@
 """From a container to its guest: document, spec, QEMU."""
 
 import dataclasses
+import hashlib
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,9 +132,12 @@ def _private(folder: Folder, settings: Settings) -> Path:
     """Where the guest's private folder is made: not in the container's, into which QEMU may have no way."""
     base = settings.run
     base.mkdir(mode=0o711, parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix="guest-", dir=base))
-    private.chmod(0o711)
+    private = base / f"guest-{hashlib.sha256(os.fsencode(folder.path)).hexdigest()[:24]}"
+    # First its name, then itself: whoever deletes the container finds it, whenever this process ends.
     folder.write(GUEST, os.fsencode(private))
+    shutil.rmtree(private, ignore_errors=True)
+    private.mkdir(mode=0o711)
+    private.chmod(0o711)  # whatever the umask
     return private
 
 

@@ -12,7 +12,7 @@ uses all of its RAM is not killed by its own group (docs/runtime.md has the meas
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +37,17 @@ class Group:
     memory: int | None
     resources: Resources
 
-    def join(self, pid: int) -> list[str]:
-        """Make the groups with their limits and put the process in: the folders, which remove() removes."""
+    def join(self, pid: int, note: Callable[[list[str]], None]) -> None:
+        """Make the groups with their limits and put the process in; `note` gets their folders before they are made."""
         if not self.path:
-            return []
+            return
         try:
             if self.systemd:
                 _scope(self.path, pid)
                 folders = list(_of_process(pid))
             else:
                 folders = [_below(root, self.path) for root in _roots()]
+            note([str(folder) for folder in folders])
             for folder in folders:
                 self._make(folder)
                 if not self.systemd:
@@ -54,7 +55,6 @@ class Group:
         except OSError as error:
             where = f"control group {error.filename or self.path}"
             raise ContainerError(error.strerror or str(error), where=where) from None
-        return [str(folder) for folder in folders]
 
     def _make(self, folder: Path) -> None:
         for one in reversed([folder, *folder.parents]):

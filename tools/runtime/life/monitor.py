@@ -48,7 +48,7 @@ class Plan:
 
     folder: Folder
     engine_log: EngineLog
-    join_cgroups: Callable[[int], list[str]]
+    join_cgroups: Callable[[int, Callable[[list[str]], None]], None]
     network: str
     inside: Callable[[], None]
     console_socket: str | None
@@ -109,7 +109,7 @@ def _live(plan: Plan, creator: socket.socket, parent: int) -> int:
         namespaces.call_oneself("sev-monitor")
         namespaces.end_with(parent)
         plan.folder.write(MONITOR, b"%d %s" % (os.getpid(), started_at(os.getpid()) or b"0"))
-        plan.folder.write(CGROUPS, "\n".join(plan.join_cgroups(os.getpid())).encode())
+        plan.join_cgroups(os.getpid(), lambda made: plan.folder.write(CGROUPS, "\n".join(made).encode()))
         namespaces.enter_network(plan.network)
         _step(creator)
         plan.inside()

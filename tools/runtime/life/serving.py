@@ -178,6 +178,11 @@ class Served:
             # Nothing is there yet that could handle a signal: it ends, as a process would.
             self.stopped, self.ended_by = True, number
             return "ok"
+        if number == signal.SIGSTOP:
+            self._signal_qemu(signal.SIGSTOP)  # all of the guest: what stops it is the host's, whatever the guest does
+            return "ok"
+        if number == signal.SIGCONT and not self.paused:
+            self._signal_qemu(signal.SIGCONT)
         if not self.relay.process.takes_signal(number):
             raise ValueError(f"the workload document does not let signal {number} through")
         self.session.link.send_signal(self.relay.process, number)
