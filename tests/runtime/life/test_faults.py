@@ -71,7 +71,8 @@ def test_create_that_is_killed_leaves_no_process(lab: Lab) -> None:
         wait((lab.root / one.name / "monitor").exists)
         monitor = int((lab.root / one.name / "monitor").read_text().split()[0])
         it.kill()
-    assert os.waitpid(monitor, 0)[0] == monitor
+    wait(lambda: gone(monitor), seconds=10)
+    os.waitpid(monitor, 0)
     lab.says("delete", "--force", one.name)
     assert not list(lab.root.iterdir())
 
