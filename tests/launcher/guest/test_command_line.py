@@ -18,7 +18,7 @@ from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import load_config
 from tools.launcher.guest import binding
 from tools.launcher.guest.command_line import Files, Option, argv, build, shell
-from tools.launcher.guest.spec import Accel, Spec
+from tools.launcher.guest.spec import Accel, Nic, Spec
 from tools.launcher.host.qemu_program import QemuProgram
 from tools.sev.modes import Mode
 from tools.sev.workload.document import Document, HostFolder, Process, Tar
@@ -159,6 +159,21 @@ def test_built_in_initramfs_no_rng_and_commas_in_paths(tmp_path: Path) -> None:
 
 
 FOLDERS = (HostFolder(target="/a", length=1), HostFolder(target="/b", write=True))
+
+
+def test_interfaces_are_cards_at_inherited_taps(out: Out) -> None:
+    """One with the host's kernel at its other end; neither brings a program in a ROM."""
+    cards = (Nic(mac=bytes(range(2, 8)), mtu=1400, tap=7), Nic(mac=b"\2" * 6, mtu=9000, tap=8, vhost=9))
+    made = build(dataclasses.replace(spec(out, mode=None), network=cards), accel=Accel.TCG, files=FILES)
+    at = made.index(DEVICES[-2])
+    assert made[at - 4 : at] == [
+        ("-netdev", "tap,id=net0,fd=7"),
+        ("-device", f"virtio-net-pci,netdev=net0,mac=02:03:04:05:06:07,host_mtu=1400,romfile=,{VIRTIO}"),
+        ("-netdev", "tap,id=net1,fd=8,vhost=on,vhostfd=9"),
+        ("-device", f"virtio-net-pci,netdev=net1,mac=02:02:02:02:02:02,host_mtu=9000,romfile=,{VIRTIO}"),
+    ]
+    assert [card.descriptors for card in cards] == [(7,), (8, 9)]
+    assert "-netdev" not in argv(build(spec(out, mode=None), accel=Accel.TCG, files=FILES))
 
 
 def test_folders_are_disks_and_shares_by_their_numbers(out: Out) -> None:

@@ -163,6 +163,10 @@ class World:
 def world(artifacts: Path, program: Path, root: Path) -> Iterator[World]:
     """A guest in a network, servers outside, a name server as docker has it."""
     wire = Wire()
+    # A second network, as docker's `network connect` makes it; under a name that no kernel gives by itself.
+    wire.inside.cable("net7", wire.outside, "out7", mac=bytes.fromhex("020000000007"), mtu=900)
+    wire.inside.address("net7", "10.8.0.2", 24)
+    wire.outside.address("out7", "10.8.0.1", 24)
     with contextlib.ExitStack() as stack:
         served(wire.outside, lambda: Server(("::", 8000), Page), stack)
         served(wire.outside, lambda: Names(("10.7.0.1", 53), b"far", "10.7.0.1", None), stack)
@@ -187,11 +191,21 @@ def test_the_guest_has_what_the_namespace_has(world: World) -> None:
     assert world.guest("ip route").split("\n")[:-1] == [
         "default via 10.7.0.1 dev eth0 ",
         "10.7.0.0/24 dev eth0 scope link  src 10.7.0.2 ",
+        "10.8.0.0/24 dev net7 scope link  src 10.8.0.2 ",
         "169.254.53.0/30 dev eth0 scope link  src 169.254.53.2 ",
         "192.168.9.0/24 via 10.7.0.1 dev eth0  metric 7 ",
     ]
     assert "default via fd07::1 dev eth0  metric 1024" in world.guest("ip -6 route")
-    assert world.guest("ls /sys/class/net") == "eth0\nlo\n"
+    assert world.guest("ls /sys/class/net") == "eth0\nlo\nnet7\n"
+
+
+def test_a_second_interface_has_its_own(world: World) -> None:
+    """And no IPv6, which wants longer frames."""
+    shown = world.guest("ip addr show net7").split()
+    for expected in ("02:00:00:00:00:07", "10.8.0.2/24"):
+        assert expected in shown
+    assert (shown[shown.index("mtu") + 1], "inet6" in shown) == ("900", False)
+    assert "X-Peer: ::ffff:10.8.0.2\n" in world.guest("wget -S -q -O - http://10.8.0.1:8000/9")
 
 
 @pytest.mark.parametrize("host", ["10.7.0.1", "[fd07::1]", "192.168.9.1"])
@@ -253,5 +267,5 @@ def test_a_container_without_a_network_has_no_device(artifacts: Path, program: P
     assert "Address family not supported" in shown
     shown = world.guest(f"cd /tmp; {asked}")
     assert "eth0" in shown
-    assert "\n1\n" in shown
+    assert "\n2\n" in shown
     assert "Address family" not in shown

@@ -50,13 +50,20 @@ def read(kernel: Netlink) -> tuple[list[Link], list[Route]]:
         if kind != _ETHERNET or len(mac) != 6:
             raise UserError(f"{name} of the container's network is no Ethernet interface", hint="use a bridge network")
         (mtu,) = struct.unpack("=I", values[IFLA_MTU])
-        found.append(
-            Link(
-                index=index, interface=Interface(name=name, mac=mac, mtu=mtu, addresses=tuple(addresses.get(index, ())))
-            )
-        )
+        own = _whole(addresses.get(index, []), mac)
+        found.append(Link(index=index, interface=Interface(name=name, mac=mac, mtu=mtu, addresses=own)))
     found.sort(key=lambda link: link.index)
     return found, _routes(kernel, {link.index: number for number, link in enumerate(found)})
+
+
+def _whole(addresses: list[Address], mac: bytes) -> tuple[Address, ...]:
+    """With IPv6 there is a link-local address, which the kernel makes of the MAC a moment after an interface is up."""
+    six = [one.address for one in addresses if len(one.address) == 16]
+    if not six or any(address[:2] == b"\xfe\x80" for address in six):
+        return tuple(addresses)
+    # RFC 4291, appendix A.
+    made = b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return (*addresses, Address(address=made, prefix=64))
 
 
 def _addresses(kernel: Netlink) -> dict[int, list[Address]]:

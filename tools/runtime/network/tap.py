@@ -20,6 +20,7 @@ DEVICE = "/dev/net/tun"
 # linux/if_tun.h, if_link.h.
 _SET_INTERFACE = 0x400454CA  # TUNSETIFF
 _TAP, _NO_PACKET_INFO, _VNET_HEADER, _EXCLUSIVE = 0x2, 0x1000, 0x4000, 0x8000
+_IPV6_MTU_MIN = 1280  # below, an interface has no IPv6: RFC 8200, 5
 _AF_SPEC, _GENERATE_MODE, _GENERATE_NONE = 26, 8, 1
 
 
@@ -36,9 +37,9 @@ def create(kernel: Netlink, name: str, *, mtu: int) -> int:
         index = socket.if_nametoindex(name)
         # No IPv6 address of its own, with which it would speak to the guest by itself.
         silent = netlink.attribute(socket.AF_INET6, netlink.attribute(_GENERATE_MODE, bytes([_GENERATE_NONE])))
-        values = netlink.number(IFLA_MTU, mtu) + netlink.attribute(_AF_SPEC, silent)
+        silent = netlink.attribute(_AF_SPEC, silent) if mtu >= _IPV6_MTU_MIN else b""
         # One after the other: an interface makes itself an address as soon as it is up.
-        for flags, changes in ((0, values), (UP, b"")):
+        for flags, changes in ((0, netlink.number(IFLA_MTU, mtu)), (0, silent), (UP, b"")):
             kernel.ask(netlink.NEW_LINK, LINK.pack(socket.AF_UNSPEC, 0, index, flags, flags) + changes)
     except OSError as error:
         os.close(descriptor)
