@@ -26,8 +26,9 @@ def test_docker_learns_of_it_and_shows_the_demonstration(dockerd: Docker) -> Non
         # The original's steps, to their end; it says that nothing is encrypted here.
         dockerd("tag", dockerd.image, "busybox:latest")
         done = dockerd.box.run(f"{machine.OUT}/sev-launch", "demo", "--docker", "yes", limit=900)
-        assert done.status == 0, done
-        assert "plaintext" in done.text + done.complaint
+        # 1: it ran to its end, and the memory is open, which is so here.
+        assert (done.status, done.err) == (1, b""), done
+        assert "plaintext: the marker, which only the guest made, can be read from this host" in done.text
     finally:
         dockerd.box.write("/etc/docker/daemon.json", before)
         dockerd.box.check("sh", "-c", f"kill -{signal.SIGHUP} $(cat /run/docker.pid)")
