@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, digests, launcher_start, noop, overhead, profiles, publishing, qemu, report, repro, sizes
+from tests.bench import boot, digests, launcher_start, publishing, qemu, report, sizes
+from tests.bench.builds import noop, overhead, profiles, repro
 from tests.bench.report import Part
 from tests.engines import bench as engines
 from tools.launcher.base.errors import LauncherError

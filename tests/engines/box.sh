@@ -55,7 +55,9 @@ v2)
     mount -t cgroup2 cgroup sys/fs/cgroup
     # Controllers are handed down only from a group without processes.
     mkdir sys/fs/cgroup/init
-    for one in $(cat sys/fs/cgroup/cgroup.procs); do
+    # Read to its end first: what moves out of the list while it is read would make holes in it.
+    all=$(cat sys/fs/cgroup/cgroup.procs)
+    for one in $all; do
         echo "$one" >sys/fs/cgroup/init/cgroup.procs 2>/dev/null || true
     done
     sed -e 's/ / +/g' -e 's/^/+/' sys/fs/cgroup/cgroup.controllers >sys/fs/cgroup/cgroup.subtree_control

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-COMMANDS = (
-    "create", "start", "state", "kill", "delete", "exec", "ps", "pause", "resume", "features",
-    "install", "doctor", "document", "source",
-)  # fmt: skip
+ENGINE = ("create", "start", "state", "kill", "delete", "exec", "ps", "pause", "resume", "features")
+PEOPLE = ("install", "doctor", "document", "source")
+COMMANDS = (*ENGINE, *PEOPLE)
 USAGE, SHORT = ("--help", "--version"), {"-h": "--help", "-v": "--version"}
 _FAILED, _INTERRUPTED = 1, 130
 
@@ -63,4 +62,5 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 
 def _module(name: str) -> "Any":
-    return __import__(f"tools.runtime.cli.{name}", fromlist=("",))
+    folder = "engine." if name in ENGINE else "people." if name in PEOPLE else ""
+    return __import__(f"tools.runtime.cli.{folder}{name}", fromlist=("",))

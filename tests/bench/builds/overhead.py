@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import report, steps
+from tests.bench import report
+from tests.bench.builds import steps
+from tests.bench.builds.steps import Bare, Times
 from tests.bench.report import Part, Row, say, seconds, spread
-from tests.bench.steps import Bare, Times
 from tests.checkout import copy_all
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError

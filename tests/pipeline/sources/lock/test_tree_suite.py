@@ -4,7 +4,7 @@
 
 import pytest
 
-from tests.pipeline.sources.world import World, world
+from tests.pipeline.sources.lock.world import World, world
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import pins, wanted
 from tools.pipeline.sources.apt import Apt, Found

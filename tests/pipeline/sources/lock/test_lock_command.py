@@ -14,7 +14,7 @@ from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import resolve
 from tools.pipeline.tasks import checks
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 LOCKS = ("recipes/sources.lock", "recipes/toolchain.lock", "requirements.lock", "requirements-dev.lock")
 EXTRA = '\n[source.extra]\nkind = "file"\npath = "extra.txt"\nversion = "1"\nlicence = "Apache-2.0"\n'
 

@@ -5,7 +5,8 @@
 import statistics
 from pathlib import Path
 
-from tests.bench import overhead, report, steps
+from tests.bench import report
+from tests.bench.builds import overhead, steps
 from tests.bench.report import Part, Row, seconds, spread
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.front.reporter import started

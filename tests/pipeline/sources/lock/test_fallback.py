@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
+from tests.pipeline.sources.lock.world import World, world
 from tests.pipeline.sources.loopback import Reply, Site
-from tests.pipeline.sources.world import World, world
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import pins, resolve, resolver, wanted
 from tools.pipeline.sources.apt import Apt, Found

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from tests.pipeline.sources.world import World, world
+from tests.pipeline.sources.lock.world import World, world
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, pins, resolve, wanted
 
