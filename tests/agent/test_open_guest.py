@@ -144,3 +144,12 @@ def test_empty_files_where_no_folder_is(boot: Boot, root: Tar) -> None:
         result = guest.collect([1])[1]
     assert [line.split()[0] for line in result.out.decode().splitlines()] == ["0", "0", "0", "hosts"], result
     assert b"Read-only file system" in result.err
+
+
+def test_a_working_directory_that_the_image_has_not(bound: Bound, root: Tar) -> None:
+    """Made as engines make it: root's, whoever the workload is."""
+    document = Document(root=root, process=dataclasses.replace(sh("pwd; stat -c '%a %u' ."), uid=1000, cwd="/new/one"))
+    with bound(document) as guest:
+        guest.send(guest_kit.RUN, 1, guest_kit.run_entry())
+        result = guest.collect([1])[1]
+    assert result.out == b"/new/one\n755 0\n", result

@@ -3,6 +3,8 @@
 
 //! What each message of the host does, in a guest that the host commands and in one that a document commands.
 
+use std::ffi::CString;
+
 use crate::channel::message::{kind, Container, Message, RootKind, Run, Size, Spawn};
 use crate::channel::reply;
 use crate::event_loop::{Agent, Authority, End, State};
@@ -103,6 +105,7 @@ impl Agent {
             reports: true,
             protected: Protected::default(),
             folders: Vec::new(),
+            cwd: CString::default(),
             sysctls: Vec::new(),
             ethernet: false,
         })

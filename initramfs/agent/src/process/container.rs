@@ -6,6 +6,7 @@
 //! That process is PID 1 of the container's PID namespace. Workloads are forked by the agent, so that it gets their
 //! wait status itself; they land in the same PID namespace and enter the others through a pidfd of the reaper.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -45,6 +46,8 @@ pub struct Request {
     pub reports: bool,
     pub protected: Protected,
     pub folders: Vec<Folder>,
+    /// Made where it is missing, as engines do; empty: nothing is.
+    pub cwd: CString,
     pub sysctls: Vec<Sysctl>,
     /// Whether there is a network.
     pub ethernet: bool,
@@ -134,6 +137,9 @@ fn set_up(request: &Request) -> Result<(), Failure> {
     mounts::of_document(&request.mounts)?;
     folders::place(opened)?;
     mounts::supplied(&request.files)?;
+    if let Some(cwd) = request.cwd.to_str().ok().filter(|cwd| !cwd.is_empty()) {
+        mounts::ensure_folders(cwd).context(Code::Rootfs, "working directory")?;
+    }
     protect::apply(&request.protected)
 }
 

@@ -112,6 +112,7 @@ impl Bound {
             reports: document.reports == Reports::Raw,
             protected: document.protected.clone(),
             folders: document.folders.clone(),
+            cwd: document.process.command.cwd.clone(),
             sysctls: document.sysctls.clone(),
             ethernet: document.ethernet,
         })
