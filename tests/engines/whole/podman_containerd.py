@@ -75,7 +75,7 @@ def test_podman_options(podman: Podman) -> None:
 
 
 def test_podman_defaults(podman_engine: Podman, runtimes: dict[str, Runtime]) -> None:
-    """Capabilities and filter are the engine's own, whichever they are. Its limits are its host's, where it says none."""
+    """Capabilities and filter are the engine's own, whichever they are; limits may be its host's."""
     script = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; umask; env | sort"
     found = [
         podman_engine.using(runtimes[name]).says("--rm", "--hostname=h", argv=["sh", "-c", script])
