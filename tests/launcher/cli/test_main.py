@@ -203,7 +203,7 @@ def test_kvm_is_tried_once_and_its_failure_remembered(
     assert "no guest runs on this KVM" in first.err
     assert "no guest ran on this KVM before" in second.err
     accels = [json.loads(line)["argv"] for line in (tmp_path / "log").read_text().splitlines()]
-    assert [words[words.index("-accel") + 1] for words in accels] == ["kvm", "tcg", "tcg"]
+    assert [words[words.index("-accel") + 1] for words in accels] == ["kvm", "tcg,tb-size=256", "tcg,tb-size=256"]
     monkeypatch.setitem(ENVIRONMENT, "STANDIN_VERSION", "10.0.14")  # another QEMU is another trial
     assert "trying KVM" in call(*words).err
 
