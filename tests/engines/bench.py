@@ -140,14 +140,15 @@ class _Bench:
 
     def _streams(self, runtime: Runtime) -> Callable[[], object]:
         words = " ".join(self.docker.using(runtime).words("-i", *_NONE, argv=["cat"]))
-        return lambda: self.box.check("sh", "-euc", f"head -c {_BYTES} /dev/zero | {words} >/dev/null")
+        script = f"head -c {_BYTES} /dev/zero | {words} >/dev/null"
+        return lambda: self.box.run("sh", "-euc", script, limit=3600)
 
     def _port(self, runtime: Runtime) -> Callable[[], object]:
         def run() -> None:
             argv = ["sh", "-c", "nc -l -p 9000 | wc -c"]
             name = self.docker.using(runtime).detached("--publish=9000:9000", argv=argv)
             self.docker("exec", name, "sh", "-c", LISTENS)
-            self.box.check("python3", "-c", SEND, str(_BYTES))
+            assert self.box.run("python3", "-c", SEND, str(_BYTES), limit=3600).status == 0
             assert self.docker("wait", name) == "0"
             self.docker("rm", name)
 
