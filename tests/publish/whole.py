@@ -4,6 +4,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from tools.pipeline.base import ambient
 from tools.pipeline.tasks.project import Project
 
 NAME = "team/sev-artifacts"
+HEADING = "Vouch for what somebody has published, and take it"
+PLACE = "registry.example/team/app:v1"  # the page's
 WHY = ("--although", "a test may run in a checkout with changes")
 
 
@@ -98,11 +101,28 @@ class Principal:
     key: Path
     environment: Mapping[str, str]
 
+    def vouch(self, place: str, manifest: Path) -> None:
+        """What docs/howto.md types: rebuild it, and sign that."""
+        self.front(*typed(self.clone, "rebuild", {"manifest.json": manifest}))
+        self.endorse(place, self.key)
+
+    def endorse(self, place: str, key: Path) -> None:
+        self.front(*typed(self.clone, "endorse", {"alice.key": key, PLACE: place}), "--plain-http")
+
     def front(self, *words: str | Path, status: int = 0) -> str:
         argv = [sys.executable, "-m", "tools.pipeline.front", *words]
         done = subprocess.run(argv, cwd=self.clone, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stderr
         return done.stdout + done.stderr
+
+
+def typed(root: Path, command: str, names: Mapping[str, str | Path]) -> list[str]:
+    """The words behind a command in docs/howto.md, with names of this test in the place of the page's."""
+    page = (root / "docs/howto.md").read_text().split(f"## {HEADING}\n")[1].split("```")[1]
+    (line,) = (words for text in page.splitlines() if command in (words := shlex.split(text)))
+    found = line[line.index(command) :]
+    assert set(names) <= set(found)
+    return [str(names.get(word, word)) for word in found]
 
 
 def principal(project: Project, folder: Path, git: Path) -> Principal:
@@ -159,10 +179,8 @@ def test_two_who_have_rebuilt_it(
         )
 
     def pull(name: str, status: int) -> str:
-        argv: list[str | Path] = [
-            artifacts / "sev-launch", "pull", place, "--policy", policy, "-o", tmp_path / name, "--plain-http",
-            "--state", tmp_path / "state",
-        ]  # fmt: skip
+        words = typed(bob.clone, "pull", {PLACE: place, "policy.toml": policy, "pulled": tmp_path / name})
+        argv: list[str | Path] = [artifacts / "sev-launch", *words, "--plain-http", "--state", tmp_path / "state"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         assert (tmp_path / name).exists() == (status == 0)
@@ -173,23 +191,21 @@ def test_two_who_have_rebuilt_it(
     second = Path(write_key(tmp_path, "second"))
     write_policy([alice.key, second])
     # With results of a cache, the second time: that is no rebuild to vouch for.
-    alice.front("rebuild", "--manifest", manifest)
-    for key in (alice.key, second):
-        alice.front("endorse", "--to", place, "--plain-http", "--key", key)
+    alice.vouch(place, manifest)
+    alice.endorse(place, second)
     assert "endorsed by 1 of the 2 principals that it takes (alice)" in pull("one", 1)
     alice.front("rebuild", "--manifest", manifest, "--cached")
     assert "--cached" in alice.front("endorse", "--to", place, "--plain-http", "--key", alice.key, status=1)
-    bob.front("rebuild", "--manifest", manifest)
-    bob.front("endorse", "--to", place, "--plain-http", "--key", bob.key)
+    bob.vouch(place, manifest)
     write_policy([alice.key], minimum=1)
     assert "has SVN 0, the policy's minimum is 1" in pull("low", 1)
     write_policy([alice.key])
     assert "endorsed   by alice, bob" in pull("pulled", 0)
     done = boots(tmp_path / "pulled/sev-launch")
     assert (done.returncode, done.stdout) == (7, b"0\n"), done
-    # From SVN 1 on, says bob: what he has endorsed is too old.
-    bob.front("latest", "--to", place, "--plain-http", "--key", bob.key, "--svn", "1")
-    assert "the same principal has said 1" in pull("revoked", 1)
+    # From SVN 2 on, says bob: what he has endorsed is too old.
+    bob.front(*typed(bob.clone, "latest", {"alice.key": bob.key, PLACE: place}), "--plain-http")
+    assert "the same principal has said 2" in pull("revoked", 1)
 
 
 def _state() -> dict[str, str]:

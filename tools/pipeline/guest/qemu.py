@@ -35,6 +35,11 @@ def patch_folder(version: str) -> str:
     return f"qemu-patches/{'.'.join(version.rpartition(':')[2].split('.')[:2])}"
 
 
+def recipe_files(version: str) -> tuple[str, ...]:
+    """Files that the steps are made from without being inputs of one."""
+    return _EXPECTED, f"{patch_folder(version)}/series"
+
+
 def source(root: Path, *, archive: Reference, version: str) -> Step:
     """The patched tree; UserError for a patch that is not what it must be."""
     series = patches.load_series(root, patch_folder(version), licence=_LICENCE)

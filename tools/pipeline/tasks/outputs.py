@@ -17,7 +17,6 @@ from tools.pipeline.publish import expected, manifest
 from tools.pipeline.publish.out_folder import OutFolder
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.tasks.doit_glue import Task, action, remove
-from tools.pipeline.tasks.plan import recipe_files
 from tools.pipeline.tasks.project import Project
 
 
@@ -33,7 +32,7 @@ def declared(project: Project, profile: Profile) -> dict[str, Any]:
         steps=project.plan.deliverable(profile).steps,
         sources=project.sources,
         toolchain=project.toolchain_lock,
-        recipes=recipe_files(profile),
+        recipes=project.plan.recipe_files(profile),
         measure=project.engine.checkout_file,
     )
 

@@ -206,26 +206,26 @@ class Plan:
             with_addition(RUNTIME_NAME, addition): runtime.output(templates.CONFIG),
         }
 
-
-def recipe_files(profile: Profile) -> tuple[str, ...]:
-    """Files of the checkout that a profile's steps were made from without being inputs of one, sorted."""
-    return tuple(
-        sorted(
-            {
-                guest.FILE,
-                kernels.LISTS,
-                profile.file,
-                *(recipe.file for recipe in profile.kernels),
-                *(f"{recipe.patches}/series" for recipe in profile.kernels),
-                profile.firmware.file,
-                profile.firmware.debian_patches,
-                f"{profile.firmware.patches}/series",
-                initramfs.FILE,
-                pins.SOURCES_LOCK,
-                pins.TOOLCHAIN_LOCK,
-                wanted.SOURCES_TOML,
-                wanted.TOOLCHAIN_TOML,
-                "pyproject.toml",
-            }
+    def recipe_files(self, profile: Profile) -> tuple[str, ...]:
+        """Files of the checkout that a profile's steps were made from without being inputs of one, sorted."""
+        return tuple(
+            sorted(
+                {
+                    guest.FILE,
+                    kernels.LISTS,
+                    profile.file,
+                    *(recipe.file for recipe in profile.kernels),
+                    *(f"{recipe.patches}/series" for recipe in profile.kernels),
+                    profile.firmware.file,
+                    profile.firmware.debian_patches,
+                    f"{profile.firmware.patches}/series",
+                    initramfs.FILE,
+                    *qemu.recipe_files(self._source(qemu.SOURCE).pin.version),
+                    pins.SOURCES_LOCK,
+                    pins.TOOLCHAIN_LOCK,
+                    wanted.SOURCES_TOML,
+                    wanted.TOOLCHAIN_TOML,
+                    "pyproject.toml",
+                }
+            )
         )
-    )
