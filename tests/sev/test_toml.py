@@ -113,6 +113,11 @@ def test_close_refuses_what_nobody_asked_for() -> None:
     top = table(b"known = 1\nfargments = 2\n")
     top.integer("known", low=0, high=1)
     assert refused(top.close) == "f.toml: fargments: unknown key; known here: known"
+    top = table(b"known = 1\nfargments = 2\n")
+    assert top.has("known")
+    assert not top.has("fragments")
+    top.integer("known", low=0, high=1)
+    assert refused(top.close) == "f.toml: fargments: unknown key; known here: fragments, known"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Table:
     def __init__(self, data: dict[str, Any], *, file: str, path: str = "") -> None:
         self._data = data
         self._asked: set[str] = set()
+        self._known: set[str] = set()  # asked for, or looked for
         self.file = file
         self.path = path
 
@@ -81,6 +82,7 @@ class Table:
 
     def has(self, key: str) -> bool:
         """Whether the key is there."""
+        self._known.add(key)
         return key in self._data
 
     def keys(self) -> tuple[str, ...]:
@@ -172,7 +174,7 @@ class Table:
         """Refuse keys that were not asked for: a typing mistake must not be silently ignored."""
         unknown = sorted(set(self._data) - self._asked)
         if unknown:
-            known = ", ".join(sorted(self._asked))
+            known = ", ".join(sorted((self._known | self._asked) - set(unknown)))
             raise self.error(unknown[0], "unknown key", f"known here: {known}")
 
 

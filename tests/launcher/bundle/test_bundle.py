@@ -101,12 +101,16 @@ def test_of_several_images_one_is_chosen(bundler: Bundler, tmp_path: Path) -> No
     layout.index(entries)
     place = layout.folder(tmp_path / "layout")
     line = bundler.refused(place)
-    assert line.endswith("index.json: has 2 images to choose from; choose with --image: one, two")
+    choose = "choose one, with --image-name of digest, --image of bundle: one, two"
+    assert line.endswith(f"index.json: has 2 images to choose from; {choose}")
     assert len(bundler.make(place, "--image", "one")[0]["layers"]) == 1
     assert len(bundler.make(place, "--image", "two")[0]["layers"]) == 2
     assert bundler.make(place, "--image", entries[0]["digest"]) == bundler.make(place, "--image", "two")
     line = bundler.refused(place, "--image", "three")
-    assert line.endswith("has no images to choose from; choose with --image: one, two")
+    assert line.endswith(f"index.json: has no image of the name 'three'; {choose}")
+    # Two names of one image are nothing to choose between.
+    layout.index([entries[0], entries[0] | {"annotations": {"org.opencontainers.image.ref.name": "again"}}])
+    assert len(bundler.make(layout.folder(tmp_path / "twice"))[0]["layers"]) == 2
 
 
 def test_of_several_platforms_it_is_ours(bundler: Bundler, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_the_source_can_be_unpacked(one_file: Path, tmp_path: Path) -> None:
     assert subprocess.run(words, cwd=target, capture_output=True, check=False).returncode == 0
     again = subprocess.run([one_file, "--source", target], capture_output=True, check=False, text=True)
     assert again.returncode == 2
-    assert again.stderr == f"sev-launch: --source {target}: File exists\n"
+    assert again.stderr == f"sev-launch: {target}: File exists\n"
 
 
 @pytest.mark.parametrize("command", ["run --help", "--help", "policy 0x30000", "show --unbound --cbit 51", "nonsense"])

@@ -161,7 +161,7 @@ def test_folders_of_the_host(engine: str) -> None:
         "/named": (True, 0),
     }
     assert {folder.target: str(folder.source) for folder in done.folders}["/config"] == "/srv/root/etc"
-    with pytest.raises(UserError, match=r"name named in the runtime's configuration"):
+    with pytest.raises(UserError, match=r'writable = \["named"\]'):
         translated(value, settings=Settings(writable=("/srv/root",)))
     # Beginning alike is not lying below.
     with pytest.raises(UserError, match=r"/srv/root/tmp"):

@@ -12,6 +12,7 @@ import pytest
 
 from tools.runtime.cli import main as entry
 from tools.runtime.cli import usage, words
+from tools.runtime.cli.people import document
 
 # What `state`, `kill` and `delete` do without: each alone takes a tenth and more of the time that they may.
 SLOW = {
@@ -66,10 +67,12 @@ def test_options_as_engines_write_them() -> None:
     assert found.rest == ["kill", "--all", "one", "9"]
 
 
-def test_mistakes_end_with_status_1_and_one_line(program: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(program: Path, tmp_path: Path) -> None:
+    """Status 1 in what engines call, as with runc; 2 in what people type."""
     log = tmp_path / "log"
     mistakes = {
         "fly": "unknown command 'fly'",
+        "instal": "'instal', did you mean install?",
         "state": "takes one container id",
         "--fly": "unknown option '--fly'",
         "start --fly x": "unknown option",
@@ -78,11 +81,17 @@ def test_mistakes_end_with_status_1_and_one_line(program: Path, tmp_path: Path) 
         "--root": "needs a value",
         "exec x": "no such container",
         "install": "one of --docker",
+        "install --dockr": "'--dockr', did you mean --docker?",
+        "--config /nowhere/c.toml install --docker": "/nowhere/c.toml: no such file",
+        "install --docker --write --to /proc/none/x": "/proc/none/x: cannot be written",
+        "doctor fly": "takes no words",
+        "source /": "/: File exists",
     }
     for text, said in mistakes.items():
         given = text.split()
         done = run(program, "--root", tmp_path / "root", "--log", log, *given)
-        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
+        engines = any(word in entry.ENGINE for word in given)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1 if engines else 2, 1), done
         assert said in done.stderr
     assert 'level=error msg="unknown command' in log.read_text()
 
@@ -98,7 +107,9 @@ def test_help_names_every_command(program: Path) -> None:
 def test_install_for_docker_keeps_what_stands_there(program: Path, tmp_path: Path) -> None:
     place = tmp_path / "daemon.json"
     place.write_text('{"debug": true, "runtimes": {"other": {"path": "/x"}}}')
-    given = ("--config", "/etc/c.toml", "install", "--docker", "--name", "sev", "--to", place)
+    config = tmp_path / "c.toml"
+    config.write_text("schema = 1\n")
+    given = ("--config", config, "install", "--docker", "--name", "sev", "--to", place)
     shown = run(program, *given)
     assert "other" in place.read_text()
     assert "sev" not in json.loads(place.read_text())["runtimes"]
@@ -110,7 +121,7 @@ def test_install_for_docker_keeps_what_stands_there(program: Path, tmp_path: Pat
             "debug": True,
             "runtimes": {
                 "other": {"path": "/x"},
-                "sev": {"path": str(program.resolve()), "runtimeArgs": ["--config", "/etc/c.toml"]},
+                "sev": {"path": str(program.resolve()), "runtimeArgs": ["--config", str(config)]},
             },
         }
     )
@@ -124,6 +135,23 @@ def test_install_for_podman_and_containerd(program: Path, tmp_path: Path) -> Non
         place = tmp_path / "new" / engine
         assert run(program, "install", f"--{engine}", "--write", "--to", place).returncode == 0
         assert str(program.resolve()) in json.dumps(tomllib.loads(place.read_text()))
+
+
+def test_a_document_is_found_where_an_engine_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """By the beginning of its id, as engines show it."""
+    for name in ("abc1", "abd2"):
+        (tmp_path / "runtime-runc/moby" / name).mkdir(parents=True)
+        (tmp_path / "runtime-runc/moby" / name / "document.json").write_text(f"of {name}")
+    monkeypatch.setattr(document, "_ROOTS", (f"{tmp_path}/runtime-*/*".lstrip("/"),))
+    assert entry.main(["document", "abd"]) == 0
+    assert capfdbinary.readouterr().out == b"of abd2"
+    for name, said in (("ab", b"2 containers have ids that begin so"), ("c", b"no such container")):
+        assert entry.main(["document", name]) == 1
+        assert said in capfdbinary.readouterr().err
+    # --root is a choice: nothing else is looked at.
+    assert entry.main(["--root", str(tmp_path), "document", "abd"]) == 1
 
 
 def test_doctor_says_what_is_missing(program: Path, qemu: Path, tmp_path: Path) -> None:

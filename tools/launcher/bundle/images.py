@@ -62,12 +62,13 @@ def _from_layout(files: Blobs, name: str | None) -> Image:
         raise UserError("is no OCI layout of version 1.0.0", where=f"{files.where}: oci-layout")
     where = f"{files.where}: index.json"
     everything = _entries(files.read_json("index.json"), "manifests", where=where)
-    chosen = _one(_named(everything, name), where=where, among=everything)
+    chosen = _one(_named(everything, name), where=where, among=everything, name=name)
     # An index that is one for several platforms; deeper ones nobody writes.
     document, digest = _document(files, chosen, where=where)
     if "manifests" in document:
         found = [entry for entry in _entries(document, "manifests", where=where) if _platform(entry)]
-        document, digest = _document(files, _one(found, where=f"{where}: linux/amd64", among=found), where=where)
+        ours = _one(found, where=f"{where}: linux/amd64", among=found, name=None)
+        document, digest = _document(files, ours, where=where)
     config, _ = _document(files, document.get("config"), where=f"{files.where}: manifest")
     layers = tuple(
         _blob(entry, where=f"{files.where}: manifest")[0] for entry in _entries(document, "layers", where=where)
@@ -79,7 +80,7 @@ def _from_saved(files: Blobs, name: str | None) -> Image:
     where = f"{files.where}: manifest.json"
     found = files.read_json("manifest.json")
     entries = [entry for entry in found if name is None or name in (entry.get("RepoTags") or [])]
-    entry = _one(entries, where=where, among=found)
+    entry = _one(entries, where=where, among=found, name=name)
     layers = entry.get("Layers")
     if (
         not isinstance(entry.get("Config"), str)
@@ -120,11 +121,15 @@ def _platform(entry: dict[str, Any]) -> bool:
     return isinstance(platform, dict) and (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
 
 
-def _one(entries: list[dict[str, Any]], *, where: str, among: list[dict[str, Any]]) -> dict[str, Any]:
-    if len(entries) == 1:
+def _one(entries: list[dict[str, Any]], *, where: str, among: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
+    # `docker save` of an image with two names writes it twice: the same image by its digest, and nothing to choose.
+    same = {entry.get("digest") for entry in entries}
+    if len(entries) == 1 or (len(same) == 1 and same != {None}):
         return entries[0]
-    names = sorted({str(name) for entry in among for name in _names(entry) if name})
-    hint = f"choose with --image: {', '.join(names)[:300]}" if names else None
+    names = sorted({str(known) for entry in among for known in _names(entry) if known})
+    hint = f"choose one, with --image-name of digest, --image of bundle: {', '.join(names)[:300]}" if names else None
+    if not entries and name is not None:
+        raise UserError(f"has no image of the name {name[:100]!r}", where=where, hint=hint)
     raise UserError(f"has {len(entries) or 'no'} images to choose from", where=where, hint=hint)
 
 

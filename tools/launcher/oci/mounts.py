@@ -10,6 +10,7 @@ other binds ──────────────────────�
                                                             where the configuration allows it by name
 """
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -141,7 +142,7 @@ class _Sorter:
             raise _refused(
                 mount,
                 f"the host would read and change {mount.target} while the guest runs; mount it read-only (:ro), or "
-                f"name {_name_of(mount.source)} in the runtime's configuration",
+                f"name it in sev-runtime.toml: writable = [{json.dumps(_name_of(mount.source))}]",
                 option="--volume or --mount",
             )
         length = 0 if write else self._folder_bytes

@@ -84,7 +84,8 @@ class Syntax:
     """What may follow a command's name.
 
     `usage` are the lines after its name, `positional` at most one argument, `exclusive` pairs of options that
-    exclude each other; `workload`: words behind `--` are the command for the guest.
+    exclude each other; `workload`: words behind `--` are the command for the guest; `stranger`: what to say besides
+    of an option that is not known.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Syntax:
         positional: Option | None = None,
         exclusive: "Sequence[tuple[str, str]]" = (),
         workload: bool = False,
+        stranger: str = "",
     ) -> None:
+        self.stranger = stranger
         self.groups = groups
         self.usage = usage
         self.examples = examples
@@ -174,7 +177,7 @@ def _positional(syntax: Syntax, loose: list[str], values: Values, known: "dict[s
         raise UserError(f"{what} (what runs in the guest stands behind --)")
     rest = dashed or ([] if one is not None and one.many else loose[0 if one is None else 1 :])
     if rest:
-        hint = suggestion(rest[0].partition("=")[0], [*known, "--help"])
+        hint = suggestion(rest[0].partition("=")[0], [*known, "--help"]) + syntax.stranger
         raise UserError(f"unrecognized arguments: {' '.join(rest)[:200]}{hint}")
     if one is None:
         return

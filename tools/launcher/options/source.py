@@ -22,5 +22,5 @@ def unpack(folder: str) -> None:
             names = [name for name in members.namelist() if name.startswith("tools/")]
             members.extractall(target, names)
     except OSError as error:
-        raise UserError(error.strerror or str(error), where=f"--source {folder}") from None
+        raise UserError(error.strerror or str(error), where=folder) from None
     write_stdout(f"{folder}: {len(names)} files; `python3 -m tools.launcher` in it runs them\n")

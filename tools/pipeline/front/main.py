@@ -87,6 +87,9 @@ def main(argv: Sequence[str], *, loader: Any = None, output_lost: bool = False) 
         # Its own text repeats every option that there is.
         cause = error.__context__
         what = getattr(cause, "msg", None) or str(error).splitlines()[0]
+        whose = words[0] if name == "run" and words else name
+        if re.match(r"option (-h|--help) not recognized", what) and not whose.startswith("-"):
+            return main(["help", whose], loader=loader)  # `./doit TASK --help`, as people type it
         return _error(UserError(what, hint=f"see ./doit help {name if name != 'run' else 'run, or of a TASK'}"))
     except InvalidCommand as error:
         return _error(_unknown(error, {*commands, *(task.name for task in getattr(command, "task_list", ()))}))

@@ -7,7 +7,7 @@ Imports nothing that is slow, and a command's module only when it is called.
 
 import sys
 
-from tools.launcher.base.errors import LauncherError, UserError
+from tools.launcher.base.errors import LauncherError, UserError, suggestion
 from tools.runtime.base.log import NAME, EngineLog
 from tools.runtime.cli import words
 
@@ -20,7 +20,7 @@ ENGINE = ("create", "start", "state", "kill", "delete", "exec", "ps", "pause", "
 PEOPLE = ("install", "doctor", "document", "source")
 COMMANDS = (*ENGINE, *PEOPLE)
 USAGE, SHORT = ("--help", "--version"), {"-h": "--help", "-v": "--version"}
-_FAILED, _INTERRUPTED = 1, 130
+_FAILED, _MISTAKEN, _INTERRUPTED = 1, 2, 130
 
 
 class Context:
@@ -36,6 +36,7 @@ class Context:
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run one command; returns the exit status and never raises."""
     context = Context(words.Words())
+    mistaken = _MISTAKEN
     try:
         given = list(sys.argv[1:] if argv is None else argv)
         found = words.parse(given or ["--help"], words.GLOBAL, short=SHORT, stop=True)
@@ -47,12 +48,15 @@ def main(argv: "Sequence[str] | None" = None) -> int:
             raise UserError("a command is missing", hint=f"see {NAME} --help")
         name, rest = found.rest[0], found.rest[1:]
         if name not in COMMANDS:
-            raise UserError(f"unknown command {name[:80]!r}", hint=f"known are {', '.join(COMMANDS)}")
+            close = suggestion(name[:80], COMMANDS)
+            raise UserError(f"unknown command {name[:80]!r}{close}", hint=f"known are {', '.join(COMMANDS)}")
+        mistaken = _MISTAKEN if name in PEOPLE else _FAILED  # what engines call fails as runc does
         if rest[:1] in (["--help"], ["-h"]):
             name, rest = "usage", [name]
         return int(_module(name).run(rest, context))
     except LauncherError as error:
         context.engine_log.error("; ".join([str(error), *error.details]))
+        return mistaken if isinstance(error, UserError) else _FAILED
     except OSError as error:
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         context.engine_log.error(where + (error.strerror or str(error)))

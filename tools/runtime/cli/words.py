@@ -5,7 +5,7 @@
 Imports nothing: `state`, `kill` and `delete` are called often.
 """
 
-from tools.launcher.base.errors import UserError
+from tools.launcher.base.errors import UserError, suggestion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def parse(
         name, equals, value = word.partition("=")
         name = (short or {}).get(name, name)
         if name not in known:
-            raise UserError(f"unknown option {word[:80]!r}", hint="see sev-runtime --help")
+            close = suggestion(name[:80], list(known))
+            raise UserError(f"unknown option {word[:80]!r}{close}", hint="see sev-runtime --help")
         if known[name]:
             if not equals:
                 if not left:

@@ -20,7 +20,7 @@ from tools.sev.modes import Mode
 
 FILE = "sev-runtime.toml"
 SCHEMA = 1
-_ETC = Path("/etc", FILE)
+ETC = Path("/etc", FILE)
 _CACHE, _RUN = "/var/lib/sev-runtime", "/run/sev-runtime-guests"
 _TIMEOUT_MAX = 86_400
 NETWORK = "runtime-network.toml"
@@ -89,7 +89,7 @@ def find(given: str | None) -> Path | None:
     """The file that counts; None: there is none, and everything is as built in."""
     if given is not None:
         return Path(given).absolute()
-    return next((path for path in (_beside() / FILE, _ETC) if path.is_file()), None)
+    return next((path for path in (_beside() / FILE, ETC) if path.is_file()), None)
 
 
 def _beside() -> Path:

@@ -149,7 +149,7 @@ def _spec(wanted: Wanted, config: RuntimeConfig, facts: host.HostFacts, settings
         if reasons:
             raise UserError(
                 f"this host cannot run a container in mode {mode}",
-                hint='protection = "unprotected" in sev-runtime.toml runs it without any',
+                hint='protection = "unprotected" in /etc/sev-runtime.toml runs it without any',
                 details=tuple(reasons),
             )
     cbit = facts.encryption.cbit if facts.encryption is not None else None

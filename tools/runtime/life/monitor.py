@@ -131,7 +131,7 @@ def _live(plan: Plan, creator: socket.socket, parent: int) -> int:
     except (LauncherError, OSError) as error:
         status, reason = _failed(error, served), str(error)
         details = getattr(error, "details", ())
-        _report(plan, creator, reason="\n".join([reason, *details]), served=served)
+        _report(plan, creator, reason="; ".join([reason, *details]), served=served)
     with contextlib.suppress(OSError, ContainerError):
         plan.folder.write(EXIT, json.dumps({"schema": 1, "exit_status": status, "error": reason}).encode() + b"\n")
         plan.folder.set_status("stopped")

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tools.launcher.base.errors import LauncherError
+from tools.launcher.base.errors import LauncherError, UserError
 from tools.launcher.base.ui import write_stdout
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import load_config
@@ -27,7 +27,8 @@ Line = tuple[bool | None, str]
 
 def run(given: list[str], context: Context) -> int:
     """Print the lines; 0 when nothing is missing, else 1."""
-    words.parse(given, {})
+    if words.parse(given, {}).rest:
+        raise UserError("doctor takes no words")
     wanted = settings.load(context.config)
     bad = 0
     for name, look in _LOOKS.items():
@@ -60,7 +61,7 @@ def _artifacts(wanted: Settings) -> Iterator[Line]:
 
 def _qemu(wanted: Settings) -> Iterator[Line]:
     program = chosen_qemu(wanted.qemu, load_config(wanted.artifacts))
-    who = "root" if program.user is None else f"uid {program.user.uid}, another for each container"
+    who = "its caller" if program.user is None else f"uid {program.user.uid}, another for each container"
     yield True, f"{program.path} {version_text(program.version)}, runs as {who}"
     for sentence in program.unconfined:
         yield None, sentence
@@ -76,12 +77,14 @@ def _protection(wanted: Settings) -> Iterator[Line]:
     reasons = reasons_against(facts.gather(), mode, program, artifacts.read_firmware(config))
     for reason in reasons:
         yield False, reason
+    if reasons:
+        yield None, f'to try it without: schema = 1 and protection = "unprotected" in {wanted.path or settings.ETC}'
     if not reasons:
         yield True, f"this host runs guests in mode {mode}"
 
 
 def _host(wanted: Settings) -> Iterator[Line]:
-    yield os.geteuid() == 0, f"uid {os.geteuid()}"
+    yield os.geteuid() == 0, f"uid {os.geteuid()}" + ("" if os.geteuid() == 0 else ": engines must run it as root")
     yield Path("/dev/net/tun").exists(), "/dev/net/tun, for containers with a network"
     kvm = facts.gather().kvm_error
     yield None, "/dev/kvm" if kvm is None else f"/dev/kvm: {kvm}: guests are emulated, which is slow"

@@ -18,6 +18,7 @@ from tools.launcher.base.ui import write_stdout
 from tools.launcher.options.arguments import own_file
 from tools.runtime.cli import words
 from tools.runtime.cli.main import Context
+from tools.runtime.config import settings
 
 _KNOWN = {
     "--docker": False, "--podman": False, "--containerd": False, "--write": False, "--name": True, "--to": True,
@@ -28,7 +29,7 @@ _PLACES = {
     "--containerd": "/etc/containerd/conf.d/sev-runtime.toml",
 }
 _NEXT = {
-    "--docker": "next: systemctl reload docker; docker run --rm --runtime NAME IMAGE",
+    "--docker": "next: systemctl reload docker, then: docker run --rm --runtime NAME IMAGE",
     "--podman": "next: podman --runtime NAME run --rm IMAGE",
     "--containerd": (
         'next: imports = ["/etc/containerd/conf.d/*.toml"] in /etc/containerd/config.toml, and restart it; '
@@ -43,6 +44,8 @@ def run(given: list[str], context: Context) -> int:
     engines = [engine for engine in _PLACES if found.has(engine)]
     if len(engines) != 1 or found.rest:
         raise UserError("install takes one of --docker, --podman, --containerd")
+    if context.config is not None:
+        settings.load(context.config)  # a mistake in it is said now, not at the first container
     name = found.get("--name") or "sev-runtime"
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise UserError(f"{name[:40]!r} is no name of a runtime: letters, digits, - and _", where="--name")
@@ -52,11 +55,15 @@ def run(given: list[str], context: Context) -> int:
     if not found.has("--write"):
         write_stdout(f"# {place}\n{text}" if engine != "--docker" else text)
         return 0
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f".{place.name}.new")
-    partial.write_text(text)
-    partial.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o644)
-    os.replace(partial, place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".{place.name}.new")
+        partial.write_text(text)
+        partial.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o644)
+        os.replace(partial, place)
+    except OSError as error:
+        hint = "run it as root, or give --to FILE" if isinstance(error, PermissionError) else None
+        raise UserError(f"cannot be written: {error.strerror}", where=str(place), hint=hint) from None
     write_stdout(f"{place}: written\n{_NEXT[engine].replace('NAME', name).replace('PROGRAM', str(_program()))}\n")
     return 0
 
