@@ -136,6 +136,13 @@ def test_what_is_mistyped_is_one_line_and_status_2(checkout: Path, words: list[s
     assert done.stderr.count("\n") == 1
 
 
+def test_help_behind_a_task_is_the_help_of_that_task(checkout: Path) -> None:
+    wanted = run(checkout, "help", "repro")
+    assert wanted.stdout.startswith("repro  ")
+    done = run(checkout, "repro", "--help")
+    assert (done.returncode, done.stdout, done.stderr) == (0, wanted.stdout, "")
+
+
 @pytest.mark.parametrize(
     ("redirection", "says"),
     [

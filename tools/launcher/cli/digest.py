@@ -97,7 +97,7 @@ SYNTAX = Syntax(
         "[options] --vmm {kata-go,kata-rust} --initrd FILE",
     ),
     examples=_EXAMPLES,
-    stranger=" (an engine's option that is not listed there is left out with --image: it changes no digest)",
+    stranger=" (with --image: what --help does not list of an engine's options changes no digest; leave it out)",
 )
 
 

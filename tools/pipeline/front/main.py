@@ -84,13 +84,7 @@ def main(argv: Sequence[str], *, loader: Any = None, output_lost: bool = False) 
             raise BuildError("it is closed", where="standard output", hint=f"./doit {name} prints there")
         status = command.parse_execute(words)
     except CmdParseError as error:
-        # Its own text repeats every option that there is.
-        cause = error.__context__
-        what = getattr(cause, "msg", None) or str(error).splitlines()[0]
-        whose = words[0] if name == "run" and words else name
-        if re.match(r"option (-h|--help) not recognized", what) and not whose.startswith("-"):
-            return main(["help", whose], loader=loader)  # `./doit TASK --help`, as people type it
-        return _error(UserError(what, hint=f"see ./doit help {name if name != 'run' else 'run, or of a TASK'}"))
+        return _unreadable(error, name, words, loader)
     except InvalidCommand as error:
         return _error(_unknown(error, {*commands, *(task.name for task in getattr(command, "task_list", ()))}))
     except (InvalidDodoFile, InvalidTask) as error:
@@ -112,6 +106,16 @@ class _Table(dict[str, Any]):
 
     def get_plugin(self, name: str) -> Any:
         return self[name]
+
+
+def _unreadable(error: CmdParseError, name: str, words: list[str], loader: Any) -> int:
+    # Its own text repeats every option that there is.
+    cause = error.__context__
+    what = getattr(cause, "msg", None) or str(error).splitlines()[0]
+    whose = words[0] if name == "run" and words else name
+    if re.match(r"option (-h|--help) not recognized", what) and not whose.startswith("-"):
+        return main(["help", whose], loader=loader)  # `./doit TASK --help`, as people type it
+    return _error(UserError(what, hint=f"see ./doit help {name if name != 'run' else 'run, or of a TASK'}"))
 
 
 def _unknown(error: InvalidCommand, names: Iterable[str]) -> UserError:
