@@ -113,10 +113,11 @@ class Connection:
             raise
 
     def _answered(self, url: str, headers: Mapping[str, str], good: tuple[int, ...]) -> HTTPResponse:
-        response = self._follow(url, headers)
-        if response.status == 401 and self._challenge(response):
-            response = self._follow(url, headers)
-            if response.status == 401:
+        response, own = self._follow(url, headers)
+        # Only the registry itself may ask who we are: where it sends us for bytes is not told.
+        if response.status == 401 and own and self._challenge(response):
+            response, own = self._follow(url, headers)
+            if response.status == 401 and own:
                 raise self.error("does not accept the login", hint=self._log_in)
         if response.status in _AGAIN:
             raise Lost(f"{response.status} {response.reason}")
@@ -131,8 +132,8 @@ class Connection:
         data = response.read(limit + 1)
         if len(data) > limit:
             raise self.error(f"answers with more than {limit} bytes")
-        length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and len(data) != int(length):
+        length = content_length(response)
+        if length is not None and len(data) != length:
             raise Lost("the connection ended early")
         return data
 
@@ -140,18 +141,25 @@ class Connection:
     def _log_in(self) -> str:
         return f"log in: docker login {self.place.host}"
 
-    def _follow(self, url: str, headers: Mapping[str, str]) -> HTTPResponse:
+    def _follow(self, url: str, headers: Mapping[str, str]) -> tuple[HTTPResponse, bool]:
+        """The answer where no more redirects are, and whether it is the registry's own."""
         for _ in range(_REDIRECTS + 1):
             own = urllib.parse.urlsplit(url).netloc == self.place.host
             known = {"Authorization": self._authorization} if own and self._authorization else {}
             response = self._send("GET", url, {**headers, **known})
             target = response.headers.get("Location")
             if response.status not in _AWAY or target is None:
-                return response
+                return response, own
             self.read(response, _ANSWER_MAX)
-            url = urllib.parse.urljoin(url, target)
+            url = self._joined(url, target)
             self._check(url, "redirects us")
         raise self.error("redirects without end")
+
+    def _joined(self, url: str, target: str) -> str:
+        try:
+            return urllib.parse.urljoin(url, target)
+        except ValueError:
+            raise self.error("redirects us to an invalid URL") from None
 
     def _check(self, url: str, what: str) -> None:
         """That we may go where the registry sends us."""
@@ -159,6 +167,8 @@ class Connection:
             parts = urllib.parse.urlsplit(url)
         except ValueError:
             raise self.error(f"{what} to an invalid URL") from None
+        if not url.isascii():
+            raise self.error(f"{what} to an invalid URL")
         if parts.scheme != self._scheme:
             raise self.error(f"{what} to {printable(parts.scheme)[:20]}:, which is not what it speaks")
         if parts.netloc not in {self.place.host, *self._hosts}:
@@ -187,7 +197,11 @@ class Connection:
             connection = http.client.HTTPConnection(host, port, timeout=_CONNECT)
         else:
             connection = http.client.HTTPSConnection(host, port, timeout=_CONNECT, context=self._context)
-        connection.connect()
+        try:
+            connection.connect()
+        except UnicodeError:
+            # Python's: a part of the name is empty, or too long.
+            raise self.error(f"{printable(host)[:200]!r} is no name of a host") from None
         connection.sock.settimeout(_STALL)
         return connection
 
@@ -252,6 +266,13 @@ class Connection:
         if isinstance(error, TimeoutError):
             return Lost("does not answer")
         return Lost(str(getattr(error, "strerror", None) or error or "the connection broke"))
+
+
+def content_length(response: HTTPResponse) -> int | None:
+    """What the header says; None where it says no number that a body can have."""
+    text = response.headers.get("Content-Length", "")
+    # Python converts no text of thousands of digits: ValueError.
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _context(ca: Path | None) -> ssl.SSLContext:

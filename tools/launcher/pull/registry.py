@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tools.launcher.base.errors import CheckError
-from tools.launcher.pull.connection import Connection, Lost
+from tools.launcher.pull.connection import Connection, Lost, content_length
 from tools.launcher.trust.artifact import MANIFEST_MAX, MANIFEST_TYPE, Artifact
 from tools.launcher.trust.decision import Bundle
 from tools.launcher.trust.envelope import BUNDLE_MAX
@@ -23,6 +23,8 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 _ACCEPT = {"Accept": f"{MANIFEST_TYPE}, {_INDEX}"}
 _LIES = "it is damaged, or lies: use another"
 _STATEMENTS_MAX = 200
+_ROOM, _LEAST = 128 << 20, 64 << 10
+"""Bytes of all statements on an artifact, and of all of "latest"; each counts for no less than the second."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -31,6 +33,7 @@ class Registry:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._room = 0
 
     def manifest(self, what: str) -> bytes | None:
         """The manifest or index behind a tag or a digest, its bytes compared with the digest; None: not there."""
@@ -55,9 +58,9 @@ class Registry:
             if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise self._connection.error(f"sends another part of sha256:{sha256} than was asked for", hint=_LIES)
             left = size - start
-            length = response.headers.get("Content-Length", "")
-            if length.isdecimal() and int(length) != left:
-                what = f"sends {int(length)} bytes of sha256:{sha256}, which has {left}"
+            length = content_length(response)
+            if length is not None and length != left:
+                what = f"sends {length} bytes of sha256:{sha256}, which has {left}"
                 raise self._connection.error(what, hint=_LIES)
             buffer = memoryview(bytearray(min(max(left, 1), 1 << 19)))
             while left and (count := response.readinto(buffer[: min(left, len(buffer))])):
@@ -86,11 +89,13 @@ class Registry:
     def statements(self, artifact: Artifact, broken: list[str]) -> Iterator[Bundle]:
         """Bundles that are attached to the artifact, and those of the tag "latest"; `broken`: what could not be read.
 
-        At most some hundred of each: a registry could list without end.
+        There is a bound on each: a registry could list without end.
         """
         listed = [entry for entry in self._referrers(artifact) if _is(entry, "artifactType", BUNDLE_TYPE)]
+        self._room = _ROOM
         for entry in listed[:_STATEMENTS_MAX]:
             yield from self._bundles(str(entry.get("digest")), artifact.digest, broken)
+        self._room = _ROOM
         yield from self._bundles(latest_tag(artifact.profile), None, broken)
 
     def _bundles(self, what: str, subject: str | None, broken: list[str]) -> Iterator[Bundle]:
@@ -107,6 +112,9 @@ class Registry:
             for layer in _entries(document, "layers")[:_STATEMENTS_MAX]:
                 digest, size = str(layer.get("digest")), layer.get("size")
                 if _is(layer, "mediaType", BUNDLE_TYPE) and _DIGEST.fullmatch(digest) and type(size) is int:
+                    self._room -= max(size, _LEAST)
+                    if self._room < 0:
+                        raise self._connection.error(f"more than {_ROOM} bytes of statements: the rest is not read")
                     name = "latest" if subject is None else "statement"
                     yield Bundle(where=f"{name} {digest[:19]}", data=self.read(digest, size, limit=BUNDLE_MAX))
         except CheckError as error:
