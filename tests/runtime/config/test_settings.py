@@ -149,3 +149,13 @@ def test_annotations_that_are_not_allowed(tmp_path: Path) -> None:
         applied(load(tmp_path, 'annotations = ["timeout"]\n'), {f"{PREFIX}exec": "[]"})
     with pytest.raises(UserError, match="no annotation of ours"):
         applied(load(tmp_path, ""), {f"{PREFIX}fly": "1"})
+
+
+@pytest.mark.parametrize("word", ["a\\u0000b", "\\ud800"])
+def test_a_command_in_an_annotation_is_text(word: str) -> None:
+    allowed = Settings(
+        path=None, artifacts=Path("a"), network_artifacts=Path("n"), mkfs=Path("m"), annotations=("exec",)
+    )
+    with pytest.raises(UserError, match="a JSON list of commands"):
+        applied(allowed, {f"{PREFIX}exec": f'[["{word}"]]'})
+    assert applied(allowed, {f"{PREFIX}exec": '[["\\u00e4"]]'}).container.exec[0].argv == ("ä",)

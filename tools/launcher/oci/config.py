@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a bundle's config.json to a container: bounded, typed, and nothing in it dropped in silence."""
 
-import os
 import re
-import stat
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.base.regular import read_regular
 from tools.launcher.oci import fields, processes
 from tools.launcher.oci.container import Container, ContainerProcess, Hook, Hooks, Mount, Resources
 from tools.launcher.oci.filters import seccomp
@@ -37,14 +36,7 @@ def read(folder: Path) -> Container:
 
 def contents(path: Path) -> bytes:
     """The bytes of a file that an engine wrote, if it is a regular one and not too large."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UserError("is no file", where=str(path))
-            data = stream.read(SIZE_MAX + 1)
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=str(path)) from None
+    data = read_regular(path, SIZE_MAX)
     if len(data) > SIZE_MAX:
         raise UserError(f"has more than {SIZE_MAX} bytes", where=str(path))
     return data

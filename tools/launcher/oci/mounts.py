@@ -10,9 +10,11 @@ other binds ──────────────────────�
                                                             where the configuration allows it by name
 """
 
+import contextlib
 import json
 import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +140,9 @@ class _Sorter:
             )
             self.memory.append(tmpfs.of_volume(mount, memory=self._memory))
             return
-        if write and not self._may_write(mount.source):
+        # Where it leads: a link, or "..", would be a way out of the folders that the configuration names.
+        source = os.path.realpath(mount.source) if write else mount.source
+        if write and not self._may_write(mount.source, source):
             raise _refused(
                 mount,
                 f"the host would read and change {mount.target} while the guest runs; mount it read-only (:ro), or "
@@ -146,14 +150,14 @@ class _Sorter:
                 option="--volume or --mount",
             )
         length = 0 if write else self._folder_bytes
-        self.folders.append(Folder(source=Path(mount.source), target=mount.target, write=write, length=length))
+        self.folders.append(Folder(source=Path(source), target=mount.target, write=write, length=length))
 
-    def _may_write(self, source: str) -> bool:
-        name = _name_of(source)
-        return any(
-            one in {name, source} or (one.startswith("/") and source.startswith(one.rstrip("/") + "/"))
-            for one in self._writable
-        )
+    def _may_write(self, given: str, source: str) -> bool:
+        name = _name_of(given)
+        if name != given and name in self._writable and _name_of(source) == name and _is_roots(source):
+            return True
+        allowed = [os.path.realpath(one) for one in self._writable if one.startswith("/")]
+        return any(os.path.commonpath([one, source]) == one for one in allowed)
 
 
 def sort(container: Container, *, writable: Sequence[str], folder_bytes: int, memory: int) -> Mounted:
@@ -171,6 +175,12 @@ def sort(container: Container, *, writable: Sequence[str], folder_bytes: int, me
         for folder in sorter.folders:
             if inner.target.startswith(f"{folder.target}/"):
                 raise UserError(f"refused: {inner.target} lies in {folder.target}, which is the host's", where="mounts")
+    for folder in sorter.folders:
+        # The agent would not follow there: the host could move it while the guest starts.
+        for target in (*sorter.files, *(other.target for other in sorter.folders)):
+            if folder.write and target.startswith(f"{folder.target}/"):
+                what = f"refused: {target} lies in {folder.target}, which is shared with the host"
+                raise UserError(what, where="mounts")
     targets = sorted(sorter.files)
     return Mounted(
         memory=tuple(sorter.memory),
@@ -214,6 +224,17 @@ def _size_of(folder: Path) -> int:
 def _name_of(source: str) -> str:
     volume = _VOLUME.fullmatch(source)
     return volume[1] if volume else source
+
+
+def _is_roots(source: str) -> bool:
+    """Whether nobody but root, or whoever runs this, can have put a folder there that is called like a volume."""
+    for above in Path(source).parents:
+        with contextlib.suppress(FileNotFoundError):
+            status = above.stat()
+            open_to_others = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+            if status.st_uid not in (0, os.geteuid()) or open_to_others:
+                return False
+    return True
 
 
 def _refused(mount: Mount, reason: str, *, option: str = "") -> UserError:

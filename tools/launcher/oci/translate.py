@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.base.regular import read_regular
 from tools.launcher.oci import mounts
 from tools.launcher.oci.container import Container, ContainerProcess
 from tools.launcher.oci.home import home_of
@@ -258,11 +259,7 @@ def _memory(container: Container, settings: Settings) -> int:
 
 
 def _content(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limit + 1)
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=str(path)) from None
+    data = read_regular(path, limit)
     if len(data) > limit:
         raise UserError(f"has more than the {limit} bytes that the host may supply", where=str(path))
     return data

@@ -46,7 +46,12 @@ def _exec(settings: Settings, text: str) -> Settings:
 
 
 def _is_argv(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(w, str) and "\0" not in w for w in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(w, str) and _is_text(w) for w in value)
+
+
+def _is_text(word: str) -> bool:
+    """JSON may have a NUL in it, and half of a character, which UTF-8 cannot write."""
+    return "\0" not in word and not any("\ud800" <= char <= "\udfff" for char in word)
 
 
 def _timeout(settings: Settings, text: str) -> Settings:

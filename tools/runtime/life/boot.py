@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
+from tools.launcher.base.regular import read_regular
 from tools.launcher.channel import requests
 from tools.launcher.channel.protocol import RootKind
 from tools.launcher.channel.streams import STANDARD
@@ -114,18 +115,28 @@ def _resolver(container: Container) -> tuple[bytes, str | None]:
     source = next((mount.source for mount in container.mounts if mount.target == _RESOLV), None)
     if source is None:
         return b"", None
-    try:
-        return rewritten(Path(source).read_bytes()[:_RESOLV_MAX])
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=source) from None
+    return rewritten(read_regular(Path(source), _RESOLV_MAX)[:_RESOLV_MAX])
 
 
 def _folder(ordered: Ordered, private: Path, number: int, folder: HostFolder) -> Path:
     """What the guest gets of a folder of the host's: the folder itself where it may write to it, else a copy."""
     if folder.write:
-        return folder.source
+        return _shared(folder.source)
     target = private / f"folder{number}.tar"
     return folder_tar(folder.source, target, limit=folder.length, note=ordered.engine_log.note).path
+
+
+def _shared(source: Path) -> Path:
+    """An open folder's name, which stays open as this process does: nobody puts a link in its place any more."""
+    try:
+        handle = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(error.strerror or "cannot be opened", where=str(source)) from None
+    name = Path(f"/proc/{os.getpid()}/fd/{handle}")
+    # The configuration allows the path; a link on the way, or a folder that was moved, is another.
+    if name.readlink() != source:
+        raise UserError("is being moved while it is mounted", where=str(source))
+    return name
 
 
 def _private(folder: Folder, settings: Settings) -> Path:

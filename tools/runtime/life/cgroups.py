@@ -138,7 +138,7 @@ def _scope(path: str, pid: int) -> None:
         )
     slice_, prefix, name = parts
     unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-    words = ["busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]
+    words = ["busctl", "--", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]
     words += ["org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail", "4"]
     words += ["Description", "s", f"sev-runtime container {name}", "Slice", "s", slice_ or "system.slice"]
     words += ["Delegate", "b", "true", "PIDs", "au", "1", str(pid), "0"]

@@ -169,5 +169,8 @@ def write_pid(path: Path, pid: int) -> None:
     """Write a pid-file, all of it or nothing."""
     # Without a newline: containerd reads all of it as the number.
     partial_file = path.with_name(f".{path.name}")
-    partial_file.write_text(str(pid))
+    # Somebody else may be able to write there: nothing that lies there already is opened, nor a link followed.
+    partial_file.unlink(missing_ok=True)
+    with partial_file.open("x") as stream:
+        stream.write(str(pid))
     partial_file.replace(path)

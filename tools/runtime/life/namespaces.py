@@ -24,6 +24,8 @@ def enter_network(path: str) -> None:
     except OSError as error:
         raise ContainerError(f"cannot be opened: {error.strerror}", where=f"network namespace {path}") from None
     try:
+        if os.path.samestat(os.fstat(handle), os.stat("/proc/self/ns/net")):  # whatever name led there
+            raise ContainerError("is the host's own, which no guest can have", where=f"network namespace {path}")
         if libc.setns(handle, _NEW_NETWORK) != 0:
             raise ContainerError(
                 f"cannot be joined: {os.strerror(ctypes.get_errno())}", where=f"network namespace {path}"

@@ -143,7 +143,7 @@ class Served:
             if handler is None:
                 raise ValueError("the monitor knows no such request")  # noqa: TRY301  answered as any refusal
             answer = handler(self, client, words, descriptors)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError, OSError) as error:
             answer = f"no {error}"
             for descriptor in descriptors:
                 os.close(descriptor)
