@@ -4,14 +4,16 @@
 
 import base64
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.launcher.trust.kit import COMMIT, FILES, NOW, Bench, day, manifest
-from tools.launcher.trust.artifact import parse
+from tests.launcher.trust.kit import COMMIT, FILES, NOW, Bench, day, manifest, sha256
+from tools.launcher.base.errors import CheckError
+from tools.launcher.trust.artifact import File, parse
 from tools.launcher.trust.decision import Bundle
 from tools.sev import formats
 
@@ -164,6 +166,20 @@ def test_statements_on_other_bytes(bench: Bench) -> None:
     assert "is on other bytes: sev-artifacts" in bench.why_not(
         bench.endorsed("alice"), bench.endorsed("bob", artifact=same_files)
     )
+
+
+def test_the_endorsed_manifest_is_no_file_of_another(bench: Bench) -> None:
+    """Carried as a file by the name that statements give the manifest, it would vouch for what carries it."""
+    endorsed = manifest()
+    forged = manifest({**FILES, formats.SUBJECT: endorsed}, more="nobody endorsed this")
+    with pytest.raises(CheckError, match="has a file sev-artifacts, which is what statements call the manifest"):
+        parse(forged, where="test")
+    words = [bench.endorsed(name) for name in ("alice", "bob")]
+    assert bench.decide(*words)
+    carried = File(name=formats.SUBJECT, sha256=sha256(endorsed), size=1, media_type="", executable=False)
+    files = {**bench.artifact.files, formats.SUBJECT: carried}
+    bench.artifact = replace(bench.artifact, data=forged, sha256=sha256(forged), files=files)
+    assert "is on other bytes: sev-artifacts" in bench.why_not(*words)
 
 
 def test_another_profile(bench: Bench) -> None:

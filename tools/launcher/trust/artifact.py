@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.launcher.base.errors import CheckError
-from tools.sev.formats import FILE_TYPE, GUEST_TYPE, MANIFEST_NAME, MODE, PROFILE, SBOM_TYPE, STATEMENTS, TITLE
+from tools.sev.formats import FILE_TYPE, GUEST_TYPE, MANIFEST_NAME, MODE, PROFILE, SBOM_TYPE, STATEMENTS, SUBJECT, TITLE
 
 MANIFEST_MAX = 4 << 20
 """Bytes: the least that a registry must take (distribution specification 1.1), and the most that is read."""
@@ -77,6 +77,9 @@ def parse(data: bytes, *, where: str) -> Artifact:
             raise CheckError(f"has {name} below a file", where=where)
         if parts[0] in {MANIFEST_NAME, STATEMENTS}:
             raise CheckError(f"has a file {name}, which is for `pull` to write", where=where)
+        if name == SUBJECT:
+            # In statements that is the manifest: the file could be one that somebody has endorsed.
+            raise CheckError(f"has a file {name}, which is what statements call the manifest", where=where)
     annotations = document.get("annotations")
     profile = annotations.get(PROFILE) if isinstance(annotations, dict) else None
     return Artifact(data=data, sha256=hashlib.sha256(data).hexdigest(), profile=str(profile), files=files)

@@ -82,8 +82,8 @@ class _Case:
             raise Unusable(f"is of the future ({statement.date:{_DAY}})")
         if isinstance(statement, Latest):
             return
-        wanted = {SUBJECT: self.artifact.sha256}
-        wanted |= {name: file.sha256 for name, file in self.artifact.files.items()}
+        wanted = {name: file.sha256 for name, file in self.artifact.files.items()}
+        wanted |= {SUBJECT: self.artifact.sha256}
         if statement.subjects != wanted:
             differing = sorted(
                 name for name in {*wanted, *statement.subjects} if wanted.get(name) != statement.subjects.get(name)
