@@ -255,3 +255,22 @@ def test_a_guest_that_floods_and_never_reads_is_not_read_either(bench: Bench, mo
     bench.session.link.shut_down()
     bench.session.serve(lambda: not bench.session.link.outgoing)
     thread.join()
+
+
+def test_who_was_let_go_in_a_round_of_events_is_not_called_in_it(bench: Bench) -> None:
+    """Two ends, each of which closes both when it is called, as a relay's do: the second is not called."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    called: list[int] = []
+
+    def close_both(number: int) -> None:
+        called.append(number)
+        for end, _ in pairs:
+            bench.session.watch(end.fileno(), None)
+        for end, _ in pairs:
+            end.close()
+
+    for number, (end, other) in enumerate(pairs):
+        bench.session.watch(end.fileno(), lambda number=number: close_both(number))  # type: ignore[misc]
+        other.close()
+    bench.session.serve(lambda: bool(called))
+    assert len(called) == 1

@@ -236,10 +236,15 @@ class Session:
             if events:
                 add(self._connection.fileno(), events, self._on_connection)
         for descriptor, handler in self._watched.items():
-            add(descriptor, select.POLLIN, handler)
+            add(descriptor, select.POLLIN, functools.partial(self._watched_event, descriptor, handler))
         for relay in self.relays.values():
             self._add_streams(relay, add)
         return table
+
+    def _watched_event(self, descriptor: int, handler: Handler) -> None:
+        # Another handler of the same round may have taken it away, closed it, or put another in its place.
+        if self._watched.get(descriptor) is handler:
+            handler()
 
     def _add_streams(self, relay: Relay, add: Callable[[int, int, Handler], None]) -> None:
         for stream, sink in relay.sinks.items():
