@@ -7,14 +7,12 @@ from decimal import Decimal
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, Ui, write_json, write_stdout
 from tools.launcher.base.values import Values
-from tools.launcher.bundle.sources import Wanted
 from tools.launcher.config import sums
 from tools.launcher.config.runtime_config import RuntimeConfig, load_config
 from tools.launcher.guest.binding import Binding, compose
 from tools.launcher.kata import pod
 from tools.launcher.measure.cpu_signature import parse_signature, signature_of
 from tools.launcher.measure.digest_file import unbound_cmdline
-from tools.launcher.oci.from_image import translated
 from tools.launcher.oci.settings import Settings
 from tools.launcher.options import kata_options, launch_digests
 from tools.launcher.options.arguments import (
@@ -207,6 +205,10 @@ def _of_image(given: Values, ui: Ui) -> int:
         host_reports="host-reports" in given.open,
         writable=tuple(volume.source for volume in options.volumes if volume.write),
     )
+    # Only an image needs what starts mkfs.erofs.
+    from tools.launcher.bundle.sources import Wanted  # noqa: PLC0415
+    from tools.launcher.oci.from_image import translated  # noqa: PLC0415
+
     mkfs = given.mkfs or sums.checked(plain.parent / MKFS_NAME, hint=OWN_MKFS)
     with progress(ui) as begin:
         done = translated(
