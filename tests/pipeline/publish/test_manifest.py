@@ -77,17 +77,19 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
         "recipes/firmware/judged.sh",
         "tools/pipeline/publish/render.py",
         "tools/pipeline/publish/pack_launcher.py",
+        "recipes/qemu/devices.txt",
     } <= inputs["files"].keys()
     pins = {source.pin.name: source.pin for source in project.sources}
     assert {source["name"] for source in inputs["sources"]} == {
         *(profile.kernel.source, profile.firmware.source, profile.firmware.debian_source),
-        *("sev-snp-measure", "erofs-utils"),
+        *("sev-snp-measure", "erofs-utils", "qemu"),
     }
     assert all(source["sha256"] == pins[source["name"]].sha256 for source in inputs["sources"])
-    assert inputs["tools"].keys() == {"build", "python"}
+    assert inputs["tools"].keys() == {"build", "python", "qemu"}
     assert {name: tools["suite"] for name, tools in inputs["tools"].items()} == {
         "build": "trixie",
         "python": "trixie, bookworm",
+        "qemu": "trixie",
     }
     for name, tools in inputs["tools"].items():
         packages = project.toolchain_lock.of_tree(name)
