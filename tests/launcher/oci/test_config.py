@@ -106,11 +106,11 @@ def test_a_file_that_is_none_or_too_large(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json: No such file"):
         config.read(tmp_path)
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(UserError, match=r"config\.json: (Is a directory|is no file)"):
+    with pytest.raises(UserError, match=r"config\.json: Is a directory"):
         config.read(tmp_path)
     (tmp_path / "config.json").rmdir()
     (tmp_path / "config.json").write_bytes(b" " * (config.SIZE_MAX + 1))
-    with pytest.raises(UserError, match=r"more than"):
+    with pytest.raises(UserError, match=r"larger than"):
         config.read(tmp_path)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.launcher.oci.oci_kit import captured, translated
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.regular import read_regular
 from tools.launcher.oci.settings import Settings
 
 ROOT_ONLY = 0o711
@@ -69,13 +69,13 @@ def test_a_supplied_file_is_a_file(tmp_path: Path) -> None:
     """Neither is a fifo waited for, nor a device read without end."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").write_bytes(bytes(10))
-    assert len(read_regular(tmp_path / "file", 5)) == 6
+    assert len(files.beginning(tmp_path / "file", 6, regular=True)) == 6
     for source in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
-        with pytest.raises(UserError, match="is no file"):
-            read_regular(source, 5)
+        with pytest.raises(UserError, match=r"no regular file|Is a directory"):
+            files.beginning(source, 6, regular=True)
         value = captured("docker-26.1")
         for mount in value["mounts"]:
             if mount["destination"] in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname"):
                 mount["source"] = str(source)
-        with pytest.raises(UserError, match="is no file"):
+        with pytest.raises(UserError, match=r"no regular file|Is a directory"):
             translated(value).files()

@@ -85,7 +85,7 @@ def test_what_an_engine_invents_is_the_hosts(tmp_path: Path) -> None:
     assert targets == ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]
     assert done.files() == {0: b"of hostname", 1: b"of hosts", 2: b"of resolv.conf"}
     (tmp_path / "hosts").write_bytes(b"#" * (done.document.files[1].length + 1))
-    with pytest.raises(UserError, match=r"hosts: has more than"):
+    with pytest.raises(UserError, match=r"hosts: larger than"):
         done.files()
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.sev.formats import DIGESTS_SCHEMA
 from tools.sev.modes import Mode
@@ -83,14 +84,7 @@ def _list(names: list[str]) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     where = str(path)
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(_FILE_MAX + 1)
-    except OSError as error:
-        hint = "give --digests or --digest, or make it with ./doit build"
-        raise UserError(error.strerror or "cannot be read", where=where, hint=hint) from None
-    if len(raw) > _FILE_MAX:
-        raise UserError("larger than 16 MiB, so no file of launch digests", where=where)
+    raw = files.read(path, _FILE_MAX, hint="give --digests or --digest, or make it with ./doit build")
     try:
         document = json.loads(raw.decode(), object_pairs_hook=_no_duplicates)
     except UnicodeDecodeError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tools.launcher.attest.checks import Check, Result, passed, unchecked
 from tools.launcher.attest.expected import Entry, read_expected, select
-from tools.launcher.base import encodings
+from tools.launcher.base import encodings, files
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import Ui
 from tools.launcher.base.values import Values
@@ -110,15 +110,7 @@ def _given(options: Values, mode: Mode) -> tuple[Entry, ...]:
 
 def read_file(path: Path) -> bytes:
     """A small file that the user named."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_FILE_MAX + 1)
-    except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
-        raise UserError(what, where=str(path)) from None
-    if len(data) > _FILE_MAX:
-        raise UserError("larger than 1 MiB", where=str(path))
-    return data
+    return files.read(path, _FILE_MAX)
 
 
 def sized_file(path: Path, size: int, *, where: str) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.launcher.bundle import blobs, image_config, images
 from tools.launcher.bundle.blobs import Blobs
@@ -108,10 +109,7 @@ def _given_config(wanted: Wanted, *, layers: int) -> Config:
     if wanted.config is None:
         return Config()
     where = str(wanted.config)
-    with wanted.config.open("rb") as stream:
-        data = stream.read(blobs.JSON_MAX + 1)
-    if len(data) > blobs.JSON_MAX:
-        raise UserError(f"has more than {blobs.JSON_MAX} bytes", where=where)
+    data = files.read(wanted.config, blobs.JSON_MAX)
     config = image_config.read(blobs.parse(data, where=where), where=where)
     if config.diff_ids and len(config.diff_ids) != layers:
         raise UserError(f"is of an image with {len(config.diff_ids)} layers, given are {layers}", where=where)

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.launcher.base.ui import NAME, UNPROTECTED, Ui
 from tools.launcher.base.values import Values
@@ -165,23 +166,17 @@ def _from_the_host(values: Values, document: Document) -> tuple[str, dict[int, b
     """Host name and files that the host gives to a document that opens them."""
     if values.workload is not None and values.hostname and not document.host_names_it:
         raise UserError("--hostname: the workload document does not let the host choose it")
-    files: dict[int, bytes] = {}
+    given: dict[int, bytes] = {}
     for text in values.file:
         target, _, name = text.partition("=")
         number = next((n for n, file in enumerate(document.files) if file.target == target), None)
-        if number is None or number in files:
+        if number is None or number in given:
             what = "is no file that the workload document lets the host supply" if number is None else "stands twice"
             raise UserError(f"{target[:200]!r} {what}", where="--file")
-        try:
-            with Path(name).open("rb") as stream:
-                files[number] = stream.read(document.files[number].length + 1)
-        except (OSError, ValueError) as error:
-            what = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
-            raise UserError(what, where=f"--file {text[:200]}") from None
-        if len(files[number]) > document.files[number].length:
-            most = document.files[number].length
-            raise UserError(f"larger than the {most} bytes of the workload document", where=f"--file {text[:200]}")
-    return (values.hostname if values.workload is not None else ""), files
+        length = document.files[number].length
+        most = f"the {length} bytes of the workload document"
+        given[number] = files.read(Path(name), length, where=f"--file {text[:200]}", most=most)
+    return (values.hostname if values.workload is not None else ""), given
 
 
 def _refuse(asked: Wanted, config: RuntimeConfig, facts: host.HostFacts, qemu: QemuProgram) -> None:

@@ -9,13 +9,11 @@ checks the signatures and refuses the launch; here is checked what can be withou
 
 import base64
 import binascii
-import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.launcher.base import encodings
+from tools.launcher.base import encodings, files
 from tools.launcher.base.errors import UserError
 from tools.launcher.config.runtime_config import RuntimeConfig
 from tools.sev import id_block
@@ -179,7 +177,7 @@ def _host_data(text: str) -> bytes:
 
 def _sized(path: Path, where: str, size: int) -> bytes:
     """A file of `size` bytes, plain, in hexadecimal or in base64."""
-    data = _read(path, where)
+    data = files.read(path, _FILE_MAX, where=where, regular=True)
     found = encodings.decode(data, size=size)
     if found is None:
         raise UserError(f"has {len(data)} bytes{encodings.resemblance(data)}, not {size}", where=where)
@@ -188,7 +186,7 @@ def _sized(path: Path, where: str, size: int) -> bytes:
 
 def _base64_file(path: Path, option: str, size: int) -> bytes:
     where = f"{option} {path}"
-    data = _read(path, where)
+    data = files.read(path, _FILE_MAX, where=where, regular=True)
     decoded = _decode(data)
     if decoded is None:
         raise UserError("is not base64, which is what QEMU reads", where=where, hint="base64 -w0 FILE makes it")
@@ -204,18 +202,3 @@ def _decode(data: bytes) -> bytes | None:
         return base64.b64decode(b"".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _read(path: Path, where: str) -> bytes:
-    try:
-        # O_NONBLOCK: a fifo must not make the launcher wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as stream:  # noqa: PTH123  a descriptor, not a path
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UserError("no regular file", where=where)
-            data = stream.read(_FILE_MAX + 1)
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=where) from None
-    if len(data) > _FILE_MAX:
-        raise UserError(f"larger than {_FILE_MAX} bytes", where=where)
-    return data

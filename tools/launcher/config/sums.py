@@ -9,6 +9,7 @@ Whoever can write to the folder can write both, and the launcher too.
 import hashlib
 from pathlib import Path
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.sev.formats import SUMS_NAME
 
@@ -20,23 +21,12 @@ _REBUILD = "rebuild with ./doit build, or restore the file"
 def checked(path: Path, *, hint: str) -> Path:
     """The path, once its file is what SHA256SUMS says; UserError when not, or with `hint` when it says nothing."""
     sums = path.parent / SUMS_NAME
-    lines = _read(sums, _SUMS_MAX, hint=hint).decode("utf-8", "replace").splitlines()
+    lines = files.read(sums, _SUMS_MAX, hint=hint).decode("utf-8", "replace").splitlines()
     # sha256sum's form: digest, blank, blank or asterisk, name.
     said = next((line[:64] for line in lines if line[64:65] == " " and line[66:] == path.name), None)
     if said is None:
         raise UserError(f"does not name {path.name}", where=str(sums), hint=hint)
-    found = hashlib.sha256(_read(path, _FILE_MAX, hint=hint)).hexdigest()
+    found = hashlib.sha256(files.read(path, _FILE_MAX, hint=hint)).hexdigest()
     if found != said:
         raise UserError(f"SHA-256 is {found}, {SUMS_NAME} says {said}", where=str(path), hint=_REBUILD)
     return path
-
-
-def _read(path: Path, limit: int, *, hint: str) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limit + 1)
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=str(path), hint=hint) from None
-    if len(data) > limit:
-        raise UserError(f"larger than {limit >> 20} MiB", where=str(path), hint=hint)
-    return data

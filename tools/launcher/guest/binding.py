@@ -5,6 +5,7 @@
 import hashlib
 from pathlib import Path
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.launcher.channel.protocol import RootKind
 from tools.launcher.config.runtime_config import RuntimeConfig
@@ -33,15 +34,11 @@ Binding = Document | Unbound
 def read_document(path: Path, *, canonical: bool = True) -> Document:
     """A workload document from a file, in its one form or (`canonical` False) in any; UserError says what is wrong."""
     where = str(path)
+    data = files.read(path, DOCUMENT_MAX)
     try:
-        with path.open("rb") as stream:
-            data = stream.read(DOCUMENT_MAX + 1)
         return reader.from_value(decode(data, where=where, canonical=canonical), where=where)
     except FormatError as error:
         raise UserError.of(error) from None
-    except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
-        raise UserError(what, where=where) from None
 
 
 def word(binding: Binding) -> str:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.launcher.config import artifacts
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
@@ -86,16 +87,13 @@ def configured(config: RuntimeConfig, own: LaunchDigests) -> dict[Mode, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    raw = files.read(path, _MAX, hint=_HINT)
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX + 1)
-        found = json.loads(raw.decode()) if len(raw) <= _MAX else None
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=str(path), hint=_HINT) from None
+        found = json.loads(raw.decode())
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UserError("is no JSON object of up to 1 MiB", where=str(path), hint=_HINT)
+        raise UserError("is no JSON object", where=str(path), hint=_HINT)
     return found
 
 

@@ -5,8 +5,8 @@
 import re
 from pathlib import Path
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.regular import read_regular
 from tools.launcher.oci import fields, processes
 from tools.launcher.oci.container import Container, ContainerProcess, Hook, Hooks, Mount, Resources
 from tools.launcher.oci.filters import seccomp
@@ -36,10 +36,7 @@ def read(folder: Path) -> Container:
 
 def contents(path: Path) -> bytes:
     """The bytes of a file that an engine wrote, if it is a regular one and not too large."""
-    data = read_regular(path, SIZE_MAX)
-    if len(data) > SIZE_MAX:
-        raise UserError(f"has more than {SIZE_MAX} bytes", where=str(path))
-    return data
+    return files.read(path, SIZE_MAX, regular=True)
 
 
 def parse(data: bytes, *, where: str = NAME, folder: Path = Path()) -> Container:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.regular import read_regular
 from tools.launcher.oci import mounts
 from tools.launcher.oci.container import Container, ContainerProcess
 from tools.launcher.oci.home import home_of
@@ -74,7 +74,7 @@ class Translated:
     def files(self) -> dict[int, bytes]:
         """The supplied files' contents as they are now; UserError for one that cannot be read or is too large."""
         return {
-            number: b"" if path is None else _content(path, self.document.files[number].length)
+            number: b"" if path is None else _supplied(path, self.document.files[number].length)
             for number, path in self.supplied.items()
         }
 
@@ -258,8 +258,5 @@ def _memory(container: Container, settings: Settings) -> int:
     return min(mib, MEMORY_MAX_MIB)
 
 
-def _content(path: Path, limit: int) -> bytes:
-    data = read_regular(path, limit)
-    if len(data) > limit:
-        raise UserError(f"has more than the {limit} bytes that the host may supply", where=str(path))
-    return data
+def _supplied(path: Path, limit: int) -> bytes:
+    return files.read(path, limit, most=f"the {limit} bytes that the host may supply", regular=True)

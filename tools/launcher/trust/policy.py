@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from tools.launcher.base import files
 from tools.launcher.base.errors import UserError
 from tools.launcher.trust.crypto import Key, load_key
 from tools.sev import toml
@@ -100,19 +101,10 @@ def _keys(table: _Table, folder: Path) -> dict[str, Key]:
             pem = text.encode()
         else:
             where = f"{where} ({text})"
-            pem = _read(folder / text, where)
+            pem = files.read(folder / text, _PEM_MAX, where=where)
         key = load_key(pem, where=where)
         if key.fingerprint in found:
             raise table.error("keys", f"has the key number {number + 1} twice")
         found[key.fingerprint] = key
     table.close()
     return found
-
-
-def _read(path: Path, where: str) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_PEM_MAX)
-    except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
-        raise UserError(what, where=where) from None

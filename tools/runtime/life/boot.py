@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.launcher.base.errors import UserError
-from tools.launcher.base.regular import read_regular
+from tools.launcher.base.files import beginning
 from tools.launcher.channel import requests
 from tools.launcher.channel.protocol import RootKind
 from tools.launcher.channel.streams import STANDARD
@@ -115,7 +115,7 @@ def _resolver(container: Container) -> tuple[bytes, str | None]:
     source = next((mount.source for mount in container.mounts if mount.target == _RESOLV), None)
     if source is None:
         return b"", None
-    return rewritten(read_regular(Path(source), _RESOLV_MAX)[:_RESOLV_MAX])
+    return rewritten(beginning(Path(source), _RESOLV_MAX, regular=True))
 
 
 def _folder(ordered: Ordered, private: Path, number: int, folder: HostFolder) -> Path:
