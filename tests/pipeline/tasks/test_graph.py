@@ -105,12 +105,16 @@ def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
             {f"{step}-{name}" for step in ("digests", "runtime") for name in ("production", "production-network")},
         ),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
+        ("recipes/qemu/build.sh", "SPDX", "SPDY", {"qemu-lite"} | _RUNTIME),
         ("recipes/erofs/config.h", "HAVE_SYSCONF 1", "HAVE_SYSCONF 2", {"mkfs-erofs"}),
         (
             "recipes/apply-patches.sh",
             "set -eu",
             "set -ue",
-            {"source-linux-6.12", "source-edk2", "firmware-ovmf", "initramfs"} | _CONFIGS | _KERNELS | _MEASURED,
+            {"source-linux-6.12", "source-edk2", "source-qemu", "firmware-ovmf", "initramfs", "qemu-lite"}
+            | _CONFIGS
+            | _KERNELS
+            | _MEASURED,
         ),
         ("recipes/firmware/patches/debian.toml", "exactly our", "exactly 0ur", set()),
         ("recipes/expected.sha256", "out/vmlinuz", "out/vmlinux", set()),
