@@ -89,7 +89,7 @@ def test_refused_with_a_reason(
     assert "Traceback" not in done.complaint
     assert dockerd("ps", "--all", "--quiet") == ""
     control = dockerd.using(runtimes["runc"]).run("--rm", *options, argv=["true"])
-    # Debian 12's runc gives all capabilities or none; where this machine's root has not all, that is runc's own refusal.
+    # Debian 12's runc gives all capabilities or none: where this machine's root has not all, it refuses by itself.
     assert control.status == 0 or "unable to apply caps" in control.complaint, control
 
 
