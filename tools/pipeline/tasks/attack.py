@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.pipeline.base import children, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 
 NEEDS = ("build", "fetch:sources", "toolchain:boot", "toolchain:bench", "toolchain:build")
@@ -24,26 +24,18 @@ _GRACE = 20.0  # seconds for guests to be ended after an interrupt
 _ANSWERS = ("list", "help")
 
 
-def _word(name: str, says: str) -> dict[str, Any]:
-    return {"name": name, "long": name, "type": str, "default": "", "help": says}
-
-
-def _switch(name: str, says: str) -> dict[str, Any]:
-    return {"name": name.replace("help", "teach"), "long": name, "type": bool, "default": False, "help": says}
-
-
 # tools/attack/front/command.py reads and explains them.
 _PARAMS = [
-    _switch("help", "what a row means, and examples"),
-    _switch("list", "only name the attacks"),
-    _switch("short", "the short form, at most four minutes"),
-    _switch("json", "the table as JSON on standard output"),
-    _word("topic", "only these topics, with commas: boot, acpi, devices, storage, channel, life"),
-    _word("only", "only these attacks, with commas: TOPIC/KIND, or TOPIC/KIND/NAME with *"),
-    _word("out", "judge the artifacts in this folder, not those in out/"),
-    _word("kernel", "with --out: which of its files is the kernel"),
-    _word("initramfs", "with --out: which of its files is the initramfs"),
-    _word("firmware", "with --out: which of its files is the firmware"),
+    switch("teach", "what a row means, and examples", long="help"),
+    switch("list", "only name the attacks"),
+    switch("short", "the short form, at most four minutes"),
+    switch("json", "the table as JSON on standard output"),
+    option("topic", "only these topics, with commas: boot, acpi, devices, storage, channel, life"),
+    option("only", "only these attacks, with commas: TOPIC/KIND, or TOPIC/KIND/NAME with *"),
+    option("out", "judge the artifacts in this folder, not those in out/"),
+    option("kernel", "with --out: which of its files is the kernel"),
+    option("initramfs", "with --out: which of its files is the initramfs"),
+    option("firmware", "with --out: which of its files is the firmware"),
 ]
 
 

@@ -12,7 +12,7 @@ from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine import inventory
 from tools.pipeline.engine.inventory import DAY, Item, Kind
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.pipeline.toolchain import tool_tree
 
@@ -28,25 +28,9 @@ def cache(project: Project) -> Task:
         "doc": "show what lies in the cache, by kind and age; --prune removes what is old and not needed",
         "actions": [action(partial(_cache, project))],
         "params": [
-            {
-                "name": "prune",
-                "long": "prune",
-                "type": bool,
-                "default": False,
-                "help": "remove what no lock and no result of this checkout names, and nobody used lately",
-            },
-            {
-                "name": "days",
-                "long": "days",
-                "default": "",
-                "help": f"with --prune: how long unused, {_DAYS} when left out; 0 takes all that is not needed",
-            },
-            {
-                "name": "size",
-                "long": "size",
-                "default": "",
-                "help": "with --prune: no more than brings the cache down to this size, such as 500M or 3G",
-            },
+            switch("prune", "remove what no lock and no result of this checkout names, and nobody used lately"),
+            option("days", f"with --prune: how long unused, {_DAYS} when left out; 0 takes all that is not needed"),
+            option("size", "with --prune: no more than brings the cache down to this size, such as 500M or 3G"),
         ],
         "meta": {"answers": True},
         "verbosity": 2,

@@ -14,7 +14,7 @@ from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.sources.wanted import Kind
 from tools.pipeline.tasks import report
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.sev.errors import mask, printable
 
@@ -129,24 +129,15 @@ def relock(project: Project) -> Task:
         "doc": "resolve the pins anew with apt and pip, rewrite the locks, print what changed",
         "actions": [action(partial(_lock, project))],
         "params": [
-            {
-                "name": "only",
-                "long": "only",
-                "default": "",
-                "help": "names of sources, tool trees and `requirements`, with commas; all else keeps its pins",
-            },
-            _switch(
+            option("only", "names of sources, tool trees and `requirements`, with commas; all else keeps its pins"),
+            switch(
                 "upgrade", "also look for newer Python packages; otherwise only a changed requirements*.in is resolved"
             ),
-            _switch("yes", "pin bytes that nothing vouches for without asking"),
-            _switch("older", "pin versions older than the locked ones without asking"),
+            switch("yes", "pin bytes that nothing vouches for without asking"),
+            switch("older", "pin versions older than the locked ones without asking"),
         ],
         "io": {"capture": False},
     }
-
-
-def _switch(name: str, says: str) -> dict[str, object]:
-    return {"name": name, "long": name, "type": bool, "default": False, "help": says}
 
 
 def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool) -> None:

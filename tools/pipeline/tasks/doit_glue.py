@@ -23,6 +23,19 @@ Task = dict[str, Any]
 """A doit task: the keys that doit documents."""
 
 
+def option(name: str, text: str, default: str = "", *, long: str | None = None) -> dict[str, Any]:
+    """A parameter --NAME WORD of a task; `long` is what people type, where it is not the argument's name.
+
+    All are strings: doit's own conversions answer a mistake with a status and a usage of its own.
+    """
+    return {"name": name, "long": long or name.replace("_", "-"), "type": str, "default": default, "help": text}
+
+
+def switch(name: str, text: str, *, long: str | None = None) -> dict[str, Any]:
+    """A parameter --NAME of a task, which is set or not."""
+    return {**option(name, text, long=long), "type": bool, "default": False}
+
+
 def action(work: Callable[..., object]) -> Callable[..., bool | BaseFail]:
     """Wrap the work of a task: our errors become doit's, without a traceback.
 

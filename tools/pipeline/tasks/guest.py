@@ -15,12 +15,12 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import graph
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Blob, Step
-from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.doit_glue import Task, action, remove, switch
 from tools.pipeline.tasks.inputs import LOCKS
 from tools.pipeline.tasks.project import Project
 
-_JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "as one JSON document"}
-_DOT = {"name": "dot", "long": "dot", "type": bool, "default": False, "help": "as Graphviz text: | dot -Tsvg"}
+_JSON = switch("as_json", "as one JSON document", long="json")
+_DOT = switch("dot", "as Graphviz text: | dot -Tsvg")
 
 
 def all_steps(project: Project) -> Iterator[Task]:

@@ -16,7 +16,7 @@ from doit.tools import config_changed
 from tools.pipeline.base import ui
 from tools.pipeline.sandbox import sandbox
 from tools.pipeline.sources.pins import Pin
-from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.doit_glue import Task, action, option, remove, switch
 from tools.pipeline.tasks.project import Project
 
 LOCKS = "_locks"
@@ -32,21 +32,13 @@ def locks(project: Project) -> Task:
 
 
 _FROM = [
-    {
-        "name": "source",
-        "long": "from",
-        "type": str,
-        "default": "",
-        "help": "what a build needs, from a published artifact alone: HOST/NAME:TAG, a folder, or https://…",
-    },
-    {"name": "ca", "long": "ca", "type": str, "default": "", "help": "PEM file of the authorities to believe"},
-    {
-        "name": "plain_http",
-        "long": "plain-http",
-        "type": bool,
-        "default": False,
-        "help": "speak HTTP without TLS to a registry; what comes is compared with the pins all the same",
-    },
+    option(
+        "source",
+        "what a build needs, from a published artifact alone: HOST/NAME:TAG, a folder, or https://…",
+        long="from",
+    ),
+    option("ca", "PEM file of the authorities to believe"),
+    switch("plain_http", "speak HTTP without TLS to a registry; what comes is compared with the pins all the same"),
 ]
 
 

@@ -17,7 +17,7 @@ from tools.pipeline.guest import firmware, patches, qemu
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.sources.pins import Package, Source
 from tools.pipeline.tasks import report
-from tools.pipeline.tasks.doit_glue import Task, action
+from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.sev import id_block
 
@@ -26,27 +26,19 @@ if TYPE_CHECKING:
     from tools.pipeline.sbom import document
 
 
-def _option(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "long": name.replace("_", "-"), "type": str, "default": "", "help": text}
-
-
-def _switch(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "long": name.replace("_", "-"), "type": bool, "default": False, "help": text}
-
-
 # The fields of Wish.
 _PARAMS = [
-    _option(
+    option(
         "to", "HOST/NAME:TAG of a registry, a folder (./NAME, /NAME) for an image layout, or https://… for plain files"
     ),
-    _option("tag", "the tag, where --to has none; a folder's default is the project's version"),
-    _option("although", "why to publish what is not as expected, or from a checkout with changes"),
-    _option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs; none: not signed"),
-    _option("builder", "URI of who has built it, for the provenance"),
-    _option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
-    _switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
+    option("tag", "the tag, where --to has none; a folder's default is the project's version"),
+    option("although", "why to publish what is not as expected, or from a checkout with changes"),
+    option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs; none: not signed"),
+    option("builder", "URI of who has built it, for the provenance"),
+    option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
+    switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
     report.KERNEL_LIST,
-    _switch("without_tools", "leave out the packages that the build ran on"),
+    switch("without_tools", "leave out the packages that the build ran on"),
 ]
 
 
@@ -105,11 +97,11 @@ def _built(
 
 
 _SIGNED = [
-    _option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs"),
-    _option("to", "HOST/NAME:TAG of a registry, or a folder: where it is published, the statement is attached there"),
-    _option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
-    _switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
-    {**_option("profile", "the profile"), "default": DEFAULT_PROFILE},
+    option("key", "private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs"),
+    option("to", "HOST/NAME:TAG of a registry, or a folder: where it is published, the statement is attached there"),
+    option("ca", "PEM file of the certificate authorities to believe, instead of this machine's"),
+    switch("plain_http", "speak HTTP without TLS: whoever is on the way can read and change everything"),
+    option("profile", "the profile", DEFAULT_PROFILE),
 ]
 
 
@@ -120,8 +112,8 @@ def endorse(project: Project) -> Task:
         "actions": [action(partial(_endorse, project))],
         "params": [
             *_SIGNED,
-            _option("out", "a file to write the signed statement to"),
-            {**_option("days", "how long it holds"), "default": "365"},
+            option("out", "a file to write the signed statement to"),
+            option("days", "how long it holds", "365"),
         ],
         "io": {"capture": False},
     }
@@ -134,8 +126,8 @@ def latest(project: Project) -> Task:
         "actions": [action(partial(_latest, project))],
         "params": [
             *_SIGNED,
-            _option("svn", "the lowest security version that is good; default: that of recipes/guest.toml"),
-            {**_option("days", "how long it holds"), "default": "30"},
+            option("svn", "the lowest security version that is good; default: that of recipes/guest.toml"),
+            {**option("days", "how long it holds"), "default": "30"},
         ],
         "io": {"capture": False},
     }

@@ -6,6 +6,7 @@ fetch:sources, artifacts:PROFILE ── cve, cve:PROFILE ── a table, JSON, V
                                 └── report, report:PROFILE ── build/report/…/report.html
 """
 
+import contextlib
 import functools
 import operator
 import sys
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import SevArtifactsError
@@ -23,7 +24,7 @@ from tools.pipeline.guest import firmware, kconfig, kernel, source_tree
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
 from tools.pipeline.sources import mirrors, pins
 from tools.pipeline.sources.pins import Pin, Source
-from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.doit_glue import Task, action, option, remove, switch
 from tools.pipeline.tasks.project import Project
 from tools.sev.errors import mask, printable
 
@@ -34,22 +35,17 @@ if TYPE_CHECKING:
     from tools.pipeline.report.gather import Subject
     from tools.pipeline.report.states import Report
 
-KERNEL_LIST = {
-    "name": "kernel_list", "long": "kernel-list", "type": str, "default": "",
-    "help": "a copy of the kernel's CVE list (git clone of security/vulns): which files each fix changes",
-}  # fmt: skip
-
-
-def _switch(name: str, says: str) -> dict[str, Any]:
-    return {"name": f"want_{name}", "long": name, "type": bool, "default": False, "help": says}
+KERNEL_LIST = option(
+    "kernel_list", "a copy of the kernel's CVE list (git clone of security/vulns): which files each fix changes"
+)
 
 
 _CVE = [
     KERNEL_LIST,
-    _switch("newer", "first ask the mirrors for changelogs of newer versions"),
-    _switch("all", "list every CVE"),
-    _switch("json", "as JSON on standard output"),
-    {"name": "vex", "long": "vex", "type": str, "default": "", "help": "write CycloneDX VEX to this file"},
+    switch("want_newer", "first ask the mirrors for changelogs of newer versions", long="newer"),
+    switch("want_all", "list every CVE", long="all"),
+    switch("want_json", "as JSON on standard output", long="json"),
+    option("vex", "write CycloneDX VEX to this file"),
 ]
 
 
@@ -119,21 +115,19 @@ def _compiled(project: Project, profile: Profile) -> "Compiled":
     from tools.pipeline.report import compiled  # noqa: PLC0415 (start-up, as above)
 
     recipes = [recipe for recipe in profile.kernels if recipe.source == profile.kernel.source]
+    found = []
     with ui.working("looking at the objects"):
-        found = [
-            compiled.read(*paths)
-            for recipe in recipes
-            for paths in _copies(
-                project,
-                (project.plan.kernel(recipe, builtin=False), kernel.OBJECTS),
-                (project.plan.kernel_source(recipe), source_tree.ARCHIVE),
-            )
-        ]
+        for recipe in recipes:
+            objects = project.plan.kernel(recipe, builtin=False), kernel.OBJECTS
+            source = project.plan.kernel_source(recipe), source_tree.ARCHIVE
+            with _copies(project, objects, source) as paths:
+                found.append(compiled.read(*paths))
     return functools.reduce(operator.or_, found)
 
 
+@contextlib.contextmanager
 def _copies(project: Project, *outputs: tuple[Step, str]) -> Iterator[list[Path]]:
-    """Once: private copies of outputs of steps, which are gone after it."""
+    """Private copies of outputs of steps, which are gone after it."""
     project.build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=project.build, prefix="report-") as folder:
         for step, name in outputs:
@@ -144,10 +138,9 @@ def _copies(project: Project, *outputs: tuple[Step, str]) -> Iterator[list[Path]
 
 _REPORT = [
     KERNEL_LIST,
-    {"name": "endorsements", "long": "endorsements", "type": str, "default": "",
-     "help": "a folder of signed statements about the artifact"},
-    {"name": "to", "long": "to", "type": str, "default": "", "help": "the file; default: build/report/PROFILE.html"},
-]  # fmt: skip
+    option("endorsements", "a folder of signed statements about the artifact"),
+    option("to", "the file; default: build/report/PROFILE.html"),
+]
 
 
 def report(project: Project) -> Iterator[Task]:
@@ -238,19 +231,14 @@ def _topics(project: Project, profile: Profile) -> "list[Topic]":
     shown: set[str] = set()
     builtin = profile.carry is Carry.BUILTIN
     for recipe in profile.kernels:
-        ((text,),) = _texts(project, (project.plan.config(recipe, builtin=builtin), "config"))
-        values = kconfig.parse_config(text, where=".config")
+        with _copies(project, (project.plan.config(recipe, builtin=builtin), "config")) as (path,):
+            values = kconfig.parse_config(path.read_text(encoding="utf-8"), where=".config")
         names = [*recipe.fragments, *([kernel.BUILTIN_FRAGMENT] if builtin else [])]
         texts = [(Path(name).stem, (project.root / name).read_text(encoding="utf-8"))
                  for name in names if name not in shown]  # fmt: skip
         shown.update(names)
         found += facts.topics(texts, values)
     return found
-
-
-def _texts(project: Project, *outputs: tuple[Step, str]) -> Iterator[list[str]]:
-    for paths in _copies(project, *outputs):
-        yield [path.read_text(encoding="utf-8") for path in paths]
 
 
 def ask_newer(project: Project, *, before: Sequence[Source] = (), update: bool = True) -> list[str]:

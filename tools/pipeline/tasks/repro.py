@@ -15,19 +15,13 @@ from tools.pipeline.engine.step import Step, closure
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.repro.target import Place, Target
 from tools.pipeline.tasks import outputs
-from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.doit_glue import Task, action, option, remove, switch
 from tools.pipeline.tasks.inputs import LOCKS
 from tools.pipeline.tasks.project import Project
 
 _TOOLS = "repro"
-_VARY = {
-    "name": "vary",
-    "long": "vary",
-    "type": str,
-    "default": "",
-    "help": "only these variations, separated by commas (default: all)",
-}
-_WITHOUT = {"name": "without", "long": "without", "type": str, "default": "", "help": "not these variations"}
+_VARY = option("vary", "only these variations, separated by commas (default: all)")
+_WITHOUT = option("without", "not these variations")
 
 
 def targets(project: Project) -> dict[str, Target]:
@@ -103,21 +97,9 @@ def _check(project: Project, target: Target, *, vary: str, without: str) -> None
     check.run(target, place(project, target), tree=tree, chosen=chosen)
 
 
-_MANIFEST = {"name": "manifest", "long": "manifest", "type": str, "default": "", "help": "the published file"}
-_JSON = {
-    "name": "as_json",
-    "long": "json",
-    "type": bool,
-    "default": False,
-    "help": "print the result as JSON on standard output, too",
-}
-_CACHED = {
-    "name": "cached",
-    "long": "cached",
-    "type": bool,
-    "default": False,
-    "help": "take what this user built before from the same inputs; the default builds from nothing",
-}
+_MANIFEST = option("manifest", "the published file")
+_JSON = switch("as_json", "print the result as JSON on standard output, too", long="json")
+_CACHED = switch("cached", "take what this user built before from the same inputs; the default builds from nothing")
 
 
 def rebuild(project: Project) -> Task:
