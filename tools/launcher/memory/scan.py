@@ -52,12 +52,12 @@ def scan(process: Process, mappings: Sequence[Mapping], texts: Sequence[bytes], 
     """
     seen = Seen(hits={text: [] for text in texts})
     overlap = max(map(len, texts), default=1) - 1
-    stretches = [(mapping, stretch) for mapping in mappings for stretch in process.touched(mapping)]
+    stretches = [stretch for mapping in mappings for stretch in process.touched(mapping)]
     seen.size = sum(mapping.size for mapping in mappings)
-    seen.touched = sum(end - start for _, (start, end) in stretches)
+    seen.touched = sum(end - start for start, end in stretches)
     step = max(1, seen.touched // PAGE // _SAMPLES) * PAGE if sample else 0
     buffer = bytearray(_PIECE)
-    for _, (start, end) in stretches:
+    for start, end in stretches:
         at = start
         while at < end:
             count = _read(process, buffer, at, end)

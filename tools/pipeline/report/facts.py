@@ -13,7 +13,7 @@ Nothing of these files is believed to be harmless text: the page escapes all of 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Endorsement:
 class Facts:
     """All of it. `verdict` says how the folder compares with what the commit is expected to give.
 
-    `measured` are launch digests: mode and digest. `boot` and `attacks` are lines: what, measured, beside.
+    `measured` are launch digests: mode and digest. `boot` are lines: what, measured, beside.
     """
 
     project: str
@@ -90,7 +90,7 @@ class Facts:
     boot_commit: str = ""
     rebuilt: Sequence[tuple[str, str]] = ()
     endorsements: Sequence[Endorsement] = ()
-    digest: str = field(default="")
+    digest: str = ""
 
 
 def load(path: Path) -> Any:

@@ -9,7 +9,6 @@ result of ./doit rebuild ── every step ran there, in the sandbox ── arti
 Neither says a launch digest: whoever verifies computes it from the files (docs/publishing.md).
 """
 
-import base64
 import datetime as dt
 import json
 import re
@@ -216,12 +215,6 @@ def _replace(where: Target, tag: str, payload: bytes, signer: Signer, svn: int) 
     after = where.resolve(tag)
     if after is None or after.descriptor.sha256 != whole.manifest.descriptor.sha256:
         raise BuildError(f"somebody else wrote {tag} at the same time", where=tag, hint="say it again")
-
-
-def said_by(bundle: bytes) -> dict[str, Any]:
-    """The statement in a bundle of ours."""
-    document: dict[str, Any] = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
-    return document
 
 
 def _signer(wish: Wish, root: Path) -> Signer:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools.launcher.base.errors import LauncherError, UserError
 
-MOUNTINFO = Path("/proc/self/mountinfo")
+_MOUNTINFO = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _COLON = re.compile(rb"(?:[^:\\]|\\.)*", re.DOTALL)
@@ -42,14 +42,13 @@ class _Mount:
         return [value for key, equals, value in (o.partition(b"=") for o in self.options) if equals and key == name]
 
 
-def overlay_at(root: Path, *, mountinfo: bytes | None = None) -> Overlay | None:
+def overlay_at(root: Path) -> Overlay | None:
     """The overlayfs that is mounted at `root`; None where something else is, or nothing.
 
-    UserError for one whose folders cannot be told. `mountinfo`: for tests, what Linux says.
+    UserError for one whose folders cannot be told.
     """
     top = os.fsencode(os.path.realpath(root))
-    data = MOUNTINFO.read_bytes() if mountinfo is None else mountinfo
-    mounts = list(_mounts(data))
+    mounts = list(_mounts(_MOUNTINFO.read_bytes()))
     # Of several at one place the last one is seen. A bind mount of a folder of one is a plain folder.
     mount = next((m for m in reversed(mounts) if m.point == top), None)
     if mount is None or mount.kind != b"overlay" or mount.inside != b"/":
@@ -75,7 +74,7 @@ def _mounts(data: bytes) -> Iterator[_Mount]:
         before, dash, after = line.partition(b" - ")
         fields, rest = before.split(b" "), after.split(b" ")
         if not dash or len(fields) < 6 or len(rest) < 3:
-            raise LauncherError("a line that is none", where=str(MOUNTINFO))
+            raise LauncherError("a line that is none", where=str(_MOUNTINFO))
         # Options are split before they are unescaped: Linux writes their own commas as \054.
         options = tuple(_plain(option) for option in b" ".join(rest[2:]).split(b","))
         yield _Mount(point=_plain(fields[4]), inside=_plain(fields[3]), kind=rest[0], options=options)

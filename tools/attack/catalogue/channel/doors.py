@@ -74,8 +74,8 @@ def _sh(script: str, **doors: object) -> Process:
     return Process(argv=("sh", "-c", script), environment=ENVIRONMENT, host=host)
 
 
-def _bound(root: Tar, *, script: str = _HIDES, **fields: object) -> Case:
-    return Case(document=Document(root=root, process=_sh(script), **fields))  # type: ignore[arg-type]  # several types
+def _bound(root: Tar, **fields: object) -> Case:
+    return Case(document=Document(root=root, process=_sh(_HIDES), **fields))  # type: ignore[arg-type]  # several types
 
 
 def _unbound(_: Tar) -> Case:
@@ -108,16 +108,15 @@ def _other(root: Tar, *, named: bool) -> Case:
 # ---- what the host does
 
 
-def _started(guest: Guest, case: Case, *, script: str = _HIDES, until: bytes = b"up\n", flags: int = 2) -> None:
-    """The workload runs, in a guest of either kind; `until` is what it says first."""
+def _started(guest: Guest, case: Case) -> None:
+    """The workload runs, in a guest of either kind, and has said its first line."""
     if case.document is None:
         guest.ready()
-        guest.send(agent.SPAWN, 1, agent.spawn(b"sh", b"-c", script.encode(), flags=flags))
+        guest.send(agent.SPAWN, 1, agent.spawn(b"sh", b"-c", _HIDES.encode(), flags=2))
     else:
         guest.bound(case.data).expect(agent.READY)
-        guest.send(agent.RUN, 1, agent.run_entry(flags=flags))
-    if until:
-        guest.hear(lambda heard: heard[1].out == until or heard[1].over)
+        guest.send(agent.RUN, 1, agent.run_entry())
+    guest.hear(lambda heard: heard[1].out == b"up\n" or heard[1].over)
 
 
 def _spawn(guest: Guest, case: Case, *, argv: tuple[bytes, ...], wants: bytes) -> Outcome:
