@@ -12,7 +12,7 @@ from tests.publish import kit
 from tests.publish.kit import Server
 from tests.publish.liar import Answer, Liar
 from tests.publish.people import NAME, World
-from tests.publish.test_pull_login import login
+from tests.publish.pull.test_pull_login import login
 from tools.launcher.pull import registry
 from tools.sev.formats import BUNDLE_TYPE
 
