@@ -167,6 +167,7 @@ def test_the_report_says_what_to_do_next(case: Case, capfd: pytest.CaptureFixtur
         "nothing is expected of out/ yet (recipes/expected.sha256); when it is right: ./doit accept:production" in said
     )
     assert "next: out/sev-launch doctor" in said
+    assert "out/sev-runtime install" in said
 
 
 def test_the_manifest_of_the_build_is_what_is_filled_in(project: Project, kata_artifacts: Path, case: Case) -> None:

@@ -105,6 +105,8 @@ class OutFolder:
             ui.line(f"   next: {name}/sev-launch doctor    what this host can do")
             ui.line(f"         {name}/sev-launch run --rootfs DIR -- COMMAND")
             ui.line("         (add --unprotected on a machine without SEV)")
+            ui.line(f"         {name}/sev-runtime doctor   the same for docker, podman and containerd")
+            ui.line(f"         {name}/sev-runtime install  tells one of them")
 
 
 def _put(engine: Engine, output: Output, target: Path, *, digest: str, mode: int) -> None:
