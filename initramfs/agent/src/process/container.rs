@@ -10,6 +10,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use crate::failure::{Code, Context, Failure};
 use crate::log::log;
@@ -135,12 +136,13 @@ fn set_up(request: &Request) -> Result<(), Failure> {
     mounts::enter_working_directory().context(Code::Rootfs, "enter the root")?;
     mounts::container(request.reports)?;
     mounts::of_document(&request.mounts)?;
-    folders::place(opened)?;
-    mounts::supplied(&request.files)?;
-    if let Some(cwd) = request.cwd.to_str().ok().filter(|cwd| !cwd.is_empty()) {
+    let placed = folders::place(opened)?;
+    mounts::supplied(&request.files, &placed)?;
+    if let Some(cwd) = request.cwd.to_str().ok().filter(|cwd| !cwd.is_empty() && !Path::new(cwd).is_dir()) {
         mounts::ensure_folders(cwd).context(Code::Rootfs, "working directory")?;
+        placed.check(cwd)?;
     }
-    protect::apply(&request.protected)
+    protect::apply(&request.protected, &placed)
 }
 
 /// Moves the calling process into the container's cgroup. A kernel without cgroups has nothing to move in.

@@ -54,16 +54,46 @@ fn serial(number: usize) -> String {
     format!("folder{number}")
 }
 
+/// What has been put in place so far. The host wrote what is in there, links too, and in a shared one it still does.
+#[derive(Default)]
+pub struct Placed(Vec<Folder>);
+
+impl Placed {
+    /// What is mounted or masked below a folder of the host's lies where the document says, and not where a link of the
+    /// host's leads. For what is there already.
+    pub fn check(&self, path: &str) -> Result<(), Failure> {
+        for Folder { target, copied } in &self.0 {
+            let Some(rest) = path.strip_prefix(target.as_str()).and_then(|rest| rest.strip_prefix('/'))
+            else {
+                continue;
+            };
+            let lies = |what| Failure::new(Code::Rootfs, format!("{path}: lies in {target}, {what}"));
+            if copied.is_none() {
+                return Err(lies("which is shared with the host"));
+            }
+            let real = |path| fs::canonicalize(path).context(Code::Rootfs, path);
+            if real(path)? != real(target.as_str())?.join(rest) {
+                return Err(lies("where a link of the host's leads elsewhere"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Puts them onto their targets. Runs inside the root.
-pub fn place(folders: Vec<Opened>) -> Result<(), Failure> {
-    for Opened { number, folder: Folder { target, copied }, disk } in folders {
-        match (disk, copied) {
-            (Some((disk, length)), Some(limit)) => copy(disk, length, limit, &target),
-            _ => share(&serial(number), &target),
+pub fn place(folders: Vec<Opened>) -> Result<Placed, Failure> {
+    let mut placed = Placed::default();
+    for Opened { number, folder, disk } in folders {
+        let target = &folder.target;
+        match (disk, folder.copied) {
+            (Some((disk, length)), Some(limit)) => copy(disk, length, limit, target),
+            _ => share(&serial(number), target),
         }
         .map_err(|failure| Failure::new(failure.code, format!("{target}: {}", failure.message)))?;
+        placed.check(target)?;
+        placed.0.push(folder);
     }
-    Ok(())
+    Ok(placed)
 }
 
 fn copy(disk: File, length: u64, limit: u64, target: &str) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{symlink, DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use crate::failure::{Code, Context, Failure};
+use crate::root::folders::Placed;
 use crate::root::protect;
 use crate::sys;
 use crate::workload::document::Mount as Wanted;
@@ -207,13 +208,14 @@ pub fn of_document(mounts: &[Wanted]) -> Result<(), Failure> {
 }
 
 /// Puts files onto their targets, which are regular files afterwards, read-only for everybody.
-pub fn supplied(files: &[(String, Vec<u8>)]) -> Result<(), Failure> {
+pub fn supplied(files: &[(String, Vec<u8>)], placed: &Placed) -> Result<(), Failure> {
     if files.is_empty() {
         return Ok(());
     }
     sys::mount("tmpfs", SHELF, Some("tmpfs"), SAFE, Some("mode=0755")).context(Code::Rootfs, "files")?;
     for (number, (target, content)) in files.iter().enumerate() {
         place(&format!("{SHELF}/{number}"), target, content).context(Code::Rootfs, target)?;
+        placed.check(target)?;
     }
     // The files stay where they are bound to.
     sys::detach(SHELF).context(Code::Rootfs, "files")

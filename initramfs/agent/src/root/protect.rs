@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::failure::{Code, Context, Failure};
+use crate::root::folders::Placed;
 use crate::root::mounts::READ_ONLY;
 use crate::sys;
 
@@ -30,7 +31,10 @@ pub fn kernel() -> Result<(), Failure> {
 }
 
 /// What the document says.
-pub fn apply(protected: &Protected) -> Result<(), Failure> {
+pub fn apply(protected: &Protected, placed: &Placed) -> Result<(), Failure> {
+    for path in protected.read_only.iter().chain(&protected.masked).filter(|path| Path::new(path).exists()) {
+        placed.check(path)?;
+    }
     paths(protected.read_only.iter().map(String::as_str), protected.masked.iter().map(String::as_str))?;
     if protected.root {
         remount_read_only("/").context(Code::Rootfs, "read-only root")?;
