@@ -14,7 +14,7 @@ from tests.launcher.bundle.image_kit import CONFIG, LOWER, UPPER, Bundler, confi
 from tests.launcher.conftest import Answer
 from tests.launcher.launcher_kit import Out
 from tests.launcher.layers.layer_kit import OWNER, ROOT, Node, folder, lay_out, tar_of
-from tools.launcher.cli import bundle as cli
+from tools.launcher.options import progress
 from tools.sev.workload import reader
 from tools.sev.workload.document import Document, Doors, Process, Verity
 
@@ -120,9 +120,9 @@ def test_who_waits_is_told_what_for(
 ) -> None:
     """After some silence, which is shorter here than anybody's patience; not where nobody has to wait, nor --quiet."""
     words = ("bundle", image, "--mkfs", bundler.mkfs)
-    monkeypatch.setattr(cli, "_SILENCE", 1e6)
+    monkeypatch.setattr(progress, "_SILENCE", 1e6)
     assert "layer" not in call(*words, "-o", tmp_path / "at-once").err
-    monkeypatch.setattr(cli, "_SILENCE", 1e-4)
+    monkeypatch.setattr(progress, "_SILENCE", 1e-4)
     assert re.search(r"(?m)^sev-launch: layer 2 of 2 … \d+ s$", call(*words, "-o", tmp_path / "slow").err)
     assert "layer" not in call(*words, "-o", tmp_path / "quiet", "--quiet").err
 

@@ -74,6 +74,8 @@ class _Control:
         except OSError:
             return
         client.setblocking(False)
+        # The other's question may have come in the same round of events: then nobody dawdles.
+        self._on_request()
         if self._client is not None and self._session.link.attesting:
             _send(client, {"error": "another report is being asked for: try again"})
             client.close()
