@@ -21,6 +21,7 @@ from tools.pipeline.tasks.project import Project
 
 _STEP = "tools/pipeline/publish/launcher.py"
 _IMPORT = "from tools.pipeline.engine.step import CheckoutFile, Step\n"
+_PACKS = '"python3", "/inputs/pack.py"'
 _MEMBER = "tools/launcher/planted.py"
 
 
@@ -73,7 +74,7 @@ def plant(copy: Path, name: str) -> Plant:
         replace(path, "        inputs={\n", f"        inputs={{\n            {planted}\n")
     else:
         planted = f"""'"$@" && {chosen.sandbox} >>/out/sev-launch'"""
-        replace(path, "        argv=(", f'        argv=("/bin/sh", "-euc", {planted}, "sh", ')
+        replace(path, f"argv=({_PACKS}", f'argv=("/bin/sh", "-euc", {planted}, "sh", {_PACKS}')
     return chosen
 
 
@@ -110,7 +111,7 @@ def test_other_variations_do_not_show_it(copy: Path) -> None:
 def test_the_sandbox_hides_the_machine(copy: Path) -> None:
     """What shows while the graph is made does not show in a step."""
     planted = """'"$@" && (uname -nm; id -u; umask; pwd; env) >>/out/sev-launch'"""
-    replace(copy / _STEP, "        argv=(", f'        argv=("/bin/sh", "-euc", {planted}, "sh", ')
+    replace(copy / _STEP, f"argv=({_PACKS}", f'argv=("/bin/sh", "-euc", {planted}, "sh", {_PACKS}')
     run(copy, *(name for name in Name if name is not Name.CLOCK))
 
 
