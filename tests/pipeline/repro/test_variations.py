@@ -96,7 +96,7 @@ def test_a_program_of_the_host_is_noticed(repository: Path, tmp_path: Path) -> N
     """Code that makes the graph and calls `date` from PATH meets a decoy, and the check says so."""
     copy = copy_all(repository, tmp_path / "checkout")
     path = copy / "tools/pipeline/publish/launcher.py"
-    line = "    return Step(\n"
+    line = "    return Step(\n        name=title,\n"
     assert path.read_text().count(line) == 1
     planted = f"    import subprocess\n    subprocess.run(['date'], check=False)\n{line}"
     path.write_text(path.read_text().replace(line, planted))

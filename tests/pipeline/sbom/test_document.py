@@ -188,7 +188,8 @@ def test_the_agents_crates(project: Project, parts: dict[str, contents.Part]) ->
 
 
 def test_packages_that_are_linked_are_pinned(project: Project, parts: dict[str, contents.Part]) -> None:
-    pinned = {package.pin.name: package.pin.version for package in project.toolchain_lock.of_tree("build")}
+    trees = (project.toolchain_lock.of_tree(name) for name in ("build", "qemu"))
+    pinned = {package.pin.name: package.pin.version for tree in trees for package in tree}
     for part in parts.values():
         if part.package:
             assert part.package in pinned
