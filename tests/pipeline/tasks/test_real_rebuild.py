@@ -96,7 +96,7 @@ def cache(project: Project) -> Iterator[Path]:
     real = project.cas.root
     with tempfile.TemporaryDirectory(dir=real.parent, prefix=f".{real.name}-test-") as name:
         (Path(name) / "trees").mkdir()
-        trees = [str(project.trees.ensure(tree).path.parent) for tree in ("build", "python")]
+        trees = [str(project.trees.ensure(tree).path.parent) for tree in ("build", "python", "qemu")]
         subprocess.run(["cp", "--archive", "--link", *trees, f"{name}/trees"], check=True)
         yield Path(name)
 
@@ -155,7 +155,8 @@ def test_a_change_of_the_agent_changes_what_is_made_of_it(checkout: Checkout) ->
     changed = text.replace("agent: {reason}", "Agent: {reason}")
     assert changed != text
     main.write_text(changed)
-    made_of_it = {"agent", "initramfs", "digests-production", "runtime-production", "artifacts:production"}
+    configs = {f"{step}-production{kernel}" for step in ("digests", "runtime") for kernel in ("", "-network")}
+    made_of_it = {"agent", "initramfs", "artifacts:production"} | configs
     assert checkout.build() == made_of_it
     after = checkout.sums()
     assert {name for name in before if before[name] != after[name]} == {
@@ -163,7 +164,9 @@ def test_a_change_of_the_agent_changes_what_is_made_of_it(checkout: Checkout) ->
         "manifest.json",
         "initramfs.cpio.zst",
         "launch-digests.json",
+        "launch-digests-network.json",
         "runtime.toml",
+        "runtime-network.toml",
     }
     # A comment gives the same bytes: the agent is compiled and only listed anew.
     main.write_text(changed + "// the end\n")
