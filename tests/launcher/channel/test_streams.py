@@ -270,7 +270,7 @@ def test_who_was_let_go_in_a_round_of_events_is_not_called_in_it(bench: Bench) -
             end.close()
 
     for number, (end, other) in enumerate(pairs):
-        bench.session.watch(end.fileno(), lambda number=number: close_both(number))  # type: ignore[misc]
+        bench.session.watch(end.fileno(), lambda number=number: close_both(number))  # type: ignore[misc]  # bound for each
         other.close()
     bench.session.serve(lambda: bool(called))
     assert len(called) == 1

@@ -92,7 +92,7 @@ def test_what_is_not_known_is_refused() -> None:
         ({"vmm": RUST, "release": "2026", "image": "ext4", "verity": "x"}, "is not known here"),
     ):
         with pytest.raises(UserError, match=r"\w") as caught:
-            cmdline.compose(replace(plain, **wrong))  # type: ignore[arg-type]
+            cmdline.compose(replace(plain, **wrong))  # type: ignore[arg-type]  # fields of several types
         assert says in str(caught.value)
     good = f"root_hash={ROOT_HASH},salt={SALT},data_blocks=1,data_block_size=4096,hash_block_size=4096"
     for old, new in (("=1,", "=x,"), (ROOT_HASH, 'a" b'), (SALT, "")):

@@ -91,12 +91,12 @@ def test_accounts_of_podmans(here: Here) -> None:
 def test_what_the_caller_knows_of(here: Here) -> None:
     """Working directory and mounts' targets, as far as they are empty."""
     with here.roots(("top", "base")) as root:
-        (root / "srv/work").mkdir(parents=True)
-        os.chown(root / "srv/work", 5, 5)
+        (root / "srv/data").mkdir(parents=True)
+        os.chown(root / "srv/data", 5, 5)
         (root / "run.sock").touch()
         with pytest.raises(UserError, match=r"'run.sock' .*'srv'"):
             here.disk(root)
-        here.disk(root, made=("/srv/work", "/run.sock", "/")).close()
-        (root / "srv/work/f").touch()
-        with pytest.raises(UserError, match="'srv/work/f'"):
-            here.disk(root, made=("/srv/work", "/run.sock"))
+        here.disk(root, made=("/srv/data", "/run.sock", "/")).close()
+        (root / "srv/data/f").touch()
+        with pytest.raises(UserError, match="'srv/data/f'"):
+            here.disk(root, made=("/srv/data", "/run.sock"))
