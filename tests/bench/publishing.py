@@ -25,8 +25,8 @@ from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.oci import Content, Descriptor
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.sources.pins import Pin, Urls
+from tools.sev.registry.reference import Reference
 
 if TYPE_CHECKING:
     from tools.pipeline.tasks.project import Project

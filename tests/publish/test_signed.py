@@ -23,8 +23,8 @@ from tools.pipeline.publish.publishing import Built
 from tools.pipeline.registry import oci
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Options
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.sign import keys, statements
+from tools.sev.registry.reference import Reference
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Options
-from tools.pipeline.registry.login import NOBODY, Login
-from tools.pipeline.registry.reference import Reference
+from tools.sev.registry.login import NOBODY, Login
+from tools.sev.registry.reference import Reference
 
 QUICK = Options(plain_http=True, connect=5.0, stall=2.0, rounds=3, first_pause=0.01)
 NAME = "team/thing"

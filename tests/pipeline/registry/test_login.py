@@ -12,7 +12,7 @@ import pytest
 from tests.pipeline.registry.liar import NAME, Answer, Asked, Liar
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.registry import login, oci, reference
-from tools.pipeline.registry.login import NOBODY, Login
+from tools.sev.registry.login import NOBODY, Login
 
 BLOB = oci.of_bytes(b"content", "text/plain")
 ME = Login(user="me", password="pass:word")

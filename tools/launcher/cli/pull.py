@@ -17,10 +17,11 @@ from tools.launcher.pull.pull import Pulled, Wish, pull
 from tools.launcher.trust import memory
 from tools.launcher.trust.files import read_bundles
 from tools.launcher.trust.policy import load_policy
+from tools.sev.registry.reference import HOST
 
 
 def _host(text: str) -> str:
-    if reference.HOST.fullmatch(text) is None:
+    if HOST.fullmatch(text) is None:
         raise ValueError(f"{text[:80]!r} is no HOST or HOST:PORT")
     return text
 

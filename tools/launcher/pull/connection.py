@@ -23,9 +23,10 @@ from typing import TypeVar
 
 from tools.launcher.base.errors import CheckError, UserError
 from tools.launcher.base.ui import NAME
-from tools.launcher.pull.login import NOBODY, Login, find
-from tools.launcher.pull.reference import Reference
+from tools.launcher.pull.login import find
 from tools.sev.errors import printable
+from tools.sev.registry.login import NOBODY, Login
+from tools.sev.registry.reference import Reference
 
 _REDIRECTS = 5
 _ANSWER_MAX = 64 << 10  # bytes of an error or a token that are read

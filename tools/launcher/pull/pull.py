@@ -15,7 +15,6 @@ from tools.launcher.config.runtime_config import load_config
 from tools.launcher.measure import digest_file
 from tools.launcher.pull import folder as folders
 from tools.launcher.pull.connection import Connection, Options
-from tools.launcher.pull.reference import Reference
 from tools.launcher.pull.registry import Registry
 from tools.launcher.trust import artifact as manifests
 from tools.launcher.trust import memory
@@ -33,6 +32,7 @@ from tools.sev.formats import (
     SUMS_NAME,
     with_addition,
 )
+from tools.sev.registry.reference import Reference
 
 _CONFIGS = {RUNTIME_NAME, with_addition(RUNTIME_NAME, NETWORK)}
 

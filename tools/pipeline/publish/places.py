@@ -13,9 +13,9 @@ from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.layout import Layout
 from tools.pipeline.registry.oci import Content
 from tools.pipeline.registry.plain import Plain
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.registry.target import Tally, Target, Whole
 from tools.sev.formats import SUMS_NAME
+from tools.sev.registry.reference import TAG, Reference
 
 
 class Url(str):
@@ -34,7 +34,7 @@ def parse(to: str, *, tag: str, root: Path, digest: bool = False) -> Place:
     """
     if not to:
         raise UserError("no place to publish to", hint="./doit publish --to HOST/NAME:TAG, or --to ./FOLDER")
-    if tag and reference.TAG.fullmatch(tag) is None:
+    if tag and TAG.fullmatch(tag) is None:
         raise UserError(f"{tag[:200]!r} is no tag", where="--tag", hint="letters, digits and . _ - only")
     if to.startswith(("/", "./", "../")) or to in {".", ".."}:
         return root / to

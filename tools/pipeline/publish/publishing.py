@@ -23,12 +23,12 @@ from tools.pipeline.publish.places import Url
 from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.oci import Content, Descriptor
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.registry.target import Attachment, Target, Whole
 from tools.pipeline.sign import keys, statements
 from tools.pipeline.sign.keys import Signer
 from tools.pipeline.sources.pins import Package, Source
 from tools.sev.formats import SUMS_NAME
+from tools.sev.registry.reference import Reference
 
 OWN_LICENCE = "Apache-2.0"
 _SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._+/-]*)")

@@ -13,9 +13,9 @@ from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.registry import login, oci, upload
 from tools.pipeline.registry.connection import Connection, Lost, Options
-from tools.pipeline.registry.login import Login
 from tools.pipeline.registry.oci import MANIFEST_MAX, Content, Descriptor
-from tools.pipeline.registry.reference import Reference
+from tools.sev.registry.login import Login
+from tools.sev.registry.reference import Reference
 
 _ACCEPT = {"Accept": f"{oci.MANIFEST}, {oci.INDEX}"}
 _LIES = "it is damaged, or lies: use another"

@@ -8,7 +8,6 @@
 What we are known by is sent to the registry and to the realm that it names, over TLS, and never along a redirect.
 """
 
-import base64
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +24,10 @@ import urllib3
 from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.registry import oci
-from tools.pipeline.registry.login import Login
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.sources import transport
 from tools.pipeline.sources.bounded import Adapter
+from tools.sev.registry.login import Login
+from tools.sev.registry.reference import Reference
 
 _REDIRECTS = 5
 _ANSWER_MAX = 64 << 10  # bytes of an error or a token that are read
@@ -204,7 +203,7 @@ class Connection:
         if scheme.lower() == "basic":
             if not login.user:
                 raise self.error("wants to know who you are", hint=hint)
-            return _basic(login)
+            return login.basic
         if scheme.lower() == "bearer" and parameters.get("realm"):
             return f"Bearer {self._token(parameters, login, hint)}"
         raise self.error(f"asks for a login of a kind that is not known ({scheme[:40]!r})")
@@ -224,7 +223,7 @@ class Connection:
             form = {**fields, "grant_type": "refresh_token", "refresh_token": login.token, "client_id": _CLIENT}
             response = self._session.post(realm, data=form, auth=_Auth(), **common)
         else:
-            auth = _Auth(_basic(login) if login.user else "")
+            auth = _Auth(login.basic)
             response = self._session.get(realm, params=fields, auth=auth, **common)
         with response:
             if response.status_code in _AGAIN:
@@ -259,7 +258,3 @@ class Connection:
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             return self.error("sends us to an invalid URL")
         return Lost(transport.describe(error))
-
-
-def _basic(login: Login) -> str:
-    return "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.registry.reference import DIGEST
+from tools.sev.registry.reference import DIGEST
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

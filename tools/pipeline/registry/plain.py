@@ -15,8 +15,8 @@ from tools.pipeline.base.errors import UserError
 from tools.pipeline.registry import login, upload
 from tools.pipeline.registry.connection import Connection, Options
 from tools.pipeline.registry.oci import Content
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.registry.target import Tally
+from tools.sev.registry.reference import Reference
 
 _GOOD = (200, 201, 204)
 _OCTETS = {"Content-Type": "application/octet-stream"}

@@ -24,12 +24,12 @@ from tools.pipeline.publish.publishing import Built
 from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.oci import Content, Descriptor
-from tools.pipeline.registry.reference import Reference
 from tools.pipeline.registry.target import Attachment, Tally, Target, Whole
 from tools.pipeline.repro.rebuild import SCHEMA
 from tools.pipeline.sign import keys, statements
 from tools.pipeline.sign.keys import Signer
 from tools.sev.formats import ENDORSEMENT, LATEST, LATEST_TYPE, SUBJECT, latest_tag
+from tools.sev.registry.reference import Reference
 
 KEY, _SVN = "sev-artifacts.key", "sev-artifacts.svn"
 """Annotations of a statement "latest", for whoever writes the next one: its key's fingerprint, and what it says."""
