@@ -20,8 +20,7 @@ def shell(engine: Engine, folder: Path, *options: str) -> None:
     desk = Desk(engine.box.argv(*engine.words("--rm", *options, argv=["sh"]), env=["TERM=vt100"]), cwd=folder)
     try:
         desk.until(b"# ")
-        desk.resize(17, 63)
-        desk.type(b"sleep 1; stty size\n", b"17 63")
+        desk.resize_the_shell(17, 63)
         desk.type(b"id -u\n", b"0\r\n")
         desk.type(b"exit 5\n", b"")
         assert desk.process.wait(180) == 5

@@ -51,6 +51,21 @@ class Desk:
         """The window is another size now."""
         fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
+    def resize_the_shell(self, rows: int, columns: int) -> None:
+        """The window is another size, and the shell at the other end of an engine's client knows.
+
+        A client listens for changes only some time after its first look at the window, and never hears of one
+        between (seen with docker and runc): so the window moves until the shell has it.
+        """
+        for _ in range(20):
+            self.resize(rows, columns - 1)
+            self.resize(rows, columns)
+            at = len(self.seen)
+            self.type(b"sleep 1; stty size; echo aft''er\n", b"after")
+            if f"{rows} {columns}\r\n".encode() in self.seen[at:]:
+                return
+        raise AssertionError(self.seen)
+
     def until(self, text: bytes, at: int = 0) -> None:
         """Waits until the text is seen."""
         while text not in self.seen[at:]:

@@ -38,8 +38,7 @@ def test_podman_terminal(podman: Podman, tmp_path: Path) -> None:
     desk = Desk(podman.box.argv(*podman.words("--rm", "-ti", argv=["sh"])), cwd=tmp_path)
     try:
         desk.until(b"# ")
-        desk.resize(17, 63)
-        desk.type(b"sleep 1; stty size\n", b"17 63")
+        desk.resize_the_shell(17, 63)
         desk.type(b"exit 5\n", b"")
         assert desk.end() == 5
     finally:

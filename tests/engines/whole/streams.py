@@ -83,8 +83,7 @@ def test_a_terminal(docker: Docker, tmp_path: Path) -> None:
         desk.until(b"# ")
         desk.type(b"test -t 0 && test -t 1 && test -t 2 && echo on $((40+2))\n", b"on 42")
         desk.type(b"stty size\n", b"31 97")
-        desk.resize(17, 63)
-        desk.type(b"sleep 1; stty size\n", b"17 63")
+        desk.resize_the_shell(17, 63)
         desk.type(b"tty; ls -l $(tty) | cut -c1\n", b"c\r\n")
         desk.type(b"echo now$((40+2)); sleep 1000\n", b"now42")
         desk.type(b"\x03", b"# ")
@@ -121,8 +120,7 @@ def test_exec_at_a_terminal(docker: Docker, tmp_path: Path) -> None:
     try:
         desk.until(b"# ")
         desk.type(b"test -t 0 && stty size\n", b"31 97")
-        desk.resize(20, 80)
-        desk.type(b"sleep 1; stty size\n", b"20 80")
+        desk.resize_the_shell(20, 80)
         desk.type(b"exit 3\n", b"")
         assert desk.end() == 3
     finally:
