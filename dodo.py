@@ -15,20 +15,8 @@
 from collections.abc import Iterator
 
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
-from tools.pipeline.tasks import (
-    attack,
-    bench,
-    cache,
-    checks,
-    doit_glue,
-    guest,
-    identity,
-    inputs,
-    outputs,
-    publishing,
-    report,
-    repro,
-)
+from tools.pipeline.tasks import doit_glue, guest, identity, inputs, outputs
+from tools.pipeline.tasks.commands import attack, bench, cache, checks, publishing, report, repro
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 

@@ -17,7 +17,7 @@ import pytest
 from tests.pipeline.report import kit
 from tests.pipeline.report.test_page import EVIL, whole
 from tools.pipeline.report import page
-from tools.pipeline.tasks import report
+from tools.pipeline.tasks.commands import report
 from tools.pipeline.tasks.project import Project
 
 BROWSER = Path(__file__).parent / "browser"

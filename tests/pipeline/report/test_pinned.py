@@ -23,7 +23,7 @@ from tools.pipeline.sources import mirrors, resolve
 from tools.pipeline.sources.apt import Found
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile, Source
 from tools.pipeline.sources.wanted import Kind, WantedSource
-from tools.pipeline.tasks import checks, report
+from tools.pipeline.tasks.commands import checks, report
 from tools.pipeline.tasks.project import Project
 
 

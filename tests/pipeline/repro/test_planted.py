@@ -16,7 +16,7 @@ from tests.checkout import copy_all
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.repro import check
 from tools.pipeline.repro.variations import Name
-from tools.pipeline.tasks import repro
+from tools.pipeline.tasks.commands import repro
 from tools.pipeline.tasks.project import Project
 
 _STEP = "tools/pipeline/publish/launcher.py"

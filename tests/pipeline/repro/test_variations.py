@@ -13,7 +13,7 @@ from tests.checkout import copy_all
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.repro import check, environments
 from tools.pipeline.repro.variations import VARIATIONS, Name, choose, without_effect
-from tools.pipeline.tasks import repro
+from tools.pipeline.tasks.commands import repro
 from tools.pipeline.tasks.project import Project
 
 

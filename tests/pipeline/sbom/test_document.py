@@ -24,7 +24,7 @@ from tools.pipeline.sbom import contents, document
 from tools.pipeline.sbom.contents import Kind
 from tools.pipeline.sbom.document import Material
 from tools.pipeline.sources.pins import Source
-from tools.pipeline.tasks import publishing
+from tools.pipeline.tasks.commands import publishing
 from tools.pipeline.tasks.project import Project
 
 PROFILES = ("production", "debug", "builtin")

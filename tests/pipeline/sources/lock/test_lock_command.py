@@ -12,7 +12,7 @@ import pytest
 from tools.pipeline.base import checkout_copy
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.sources import resolve
-from tools.pipeline.tasks import checks
+from tools.pipeline.tasks.commands import checks
 
 ROOT = Path(__file__).resolve().parents[4]
 LOCKS = ("recipes/sources.lock", "recipes/toolchain.lock", "requirements.lock", "requirements-dev.lock")

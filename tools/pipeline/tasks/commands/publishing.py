@@ -16,7 +16,7 @@ from tools.pipeline.engine.step import Blob
 from tools.pipeline.guest import firmware, patches, qemu
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.sources.pins import Package, Source
-from tools.pipeline.tasks import report
+from tools.pipeline.tasks.commands import report
 from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.sev import id_block

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.tasks import checks
+from tools.pipeline.tasks.commands import checks
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 

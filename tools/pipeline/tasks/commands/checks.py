@@ -13,7 +13,7 @@ from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.sources.wanted import Kind
-from tools.pipeline.tasks import report
+from tools.pipeline.tasks.commands import report
 from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.sev.errors import mask, printable
