@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tests.bench import report
 from tests.bench.report import Part, Row, seconds, spread
 from tools.pipeline.base import ambient, files
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish import bundle
 from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.client import Registry

@@ -53,7 +53,7 @@ PLANTED = {
     "tools/launcher/base/ui.py": "from tools.pipeline.base import errors",
     "tools/pipeline/base/ui.py": "from tools.launcher.base.ui import Ui",
     "tools/pipeline/base/files.py": "from tools.pipeline.tasks.commands import checks",
-    "tools/pipeline/engine/merkle.py": "def f():\n    import tools.pipeline.sources.pins",
+    "tools/pipeline/engine/store/merkle.py": "def f():\n    import tools.pipeline.sources.pins",
     "tools/launcher/config/runtime.py": "from tools.launcher.cli.main import main",
     "tools/launcher/guest/qemu.py": "import tools.attack.base.model",
     "tools/launcher/guest/start.py": "import tools.runtime.image.disk",

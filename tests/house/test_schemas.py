@@ -20,8 +20,8 @@ from tools.launcher.config.runtime_config import load_config
 from tools.launcher.measure import digest_file
 from tools.launcher.trust import policy
 from tools.pipeline.engine.executor import Engine
-from tools.pipeline.engine.merkle import Digest, File
 from tools.pipeline.engine.step import Literal, Step
+from tools.pipeline.engine.store.merkle import Digest, File
 from tools.pipeline.publish import manifest
 from tools.pipeline.repro import published
 from tools.pipeline.sources import pins

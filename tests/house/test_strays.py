@@ -17,12 +17,12 @@ ORDERLESS = frozenset({"sorted", "set", "frozenset", "len", "any", "all", "sum"}
 
 # (file, what) → why the order does not matter there.
 ALLOWED = {
-    ("pipeline/engine/merkle.py", "scandir"): "sorted when the folder is encoded",
+    ("pipeline/engine/store/merkle.py", "scandir"): "sorted when the folder is encoded",
     ("pipeline/guest/agent.py", "rglob"): "sorted two lines below",
     ("pipeline/publish/launcher.py", "rglob"): "sorted in the next line",
     ("pipeline/recipes/kernels.py", "glob"): "names for a hint, which looks for the closest",
     ("pipeline/repro/probe.py", "iterdir"): "the order itself is what it reports",
-    ("pipeline/engine/inventory.py", "walk"): "adds sizes up",
+    ("pipeline/engine/store/inventory.py", "walk"): "adds sizes up",
     ("pipeline/engine/jobs.py", "glob"): "deletes all that nobody holds",
     ("pipeline/engine/scratch.py", "scandir"): "deletes all that is found",
     ("pipeline/toolchain/tool_tree.py", "glob"): "deletes all that is found",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
-from tools.pipeline.engine.results import Results
 from tools.pipeline.engine.step import Blob, Output, Reference, Step
+from tools.pipeline.engine.store.results import Results
 from tools.pipeline.tasks.project import Project
 
 

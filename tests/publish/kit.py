@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish.publishing import Built, Wish
 from tools.pipeline.registry import oci
 from tools.pipeline.sources.pins import Archive, Package, Pin, PoolFile, Source

@@ -10,7 +10,7 @@ import pytest
 from tests.publish import kit
 from tests.publish.kit import Server, wish
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish import bundle, publishing
 from tools.pipeline.publish.bundle import Wish
 from tools.pipeline.publish.publishing import Built

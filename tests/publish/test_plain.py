@@ -16,7 +16,7 @@ from tests.publish import kit
 from tests.publish.kit import wish
 from tests.publish.test_signed import MAKERS, write_key
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish import bundle, publishing
 from tools.pipeline.publish.publishing import Built
 from tools.pipeline.registry import connection

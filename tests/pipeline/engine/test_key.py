@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tools.pipeline.engine import key, merkle
+from tools.pipeline.engine import key
 from tools.pipeline.engine.step import Literal, Step
+from tools.pipeline.engine.store import merkle
 
 STEP = Step(
     name="name",

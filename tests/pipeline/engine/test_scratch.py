@@ -16,7 +16,7 @@ import pytest
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import scratch
-from tools.pipeline.engine.merkle import Digest, File
+from tools.pipeline.engine.store.merkle import Digest, File
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sandbox import sandbox
 from tools.pipeline.sandbox.sandbox import Command, Mount

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.pipeline.engine import seal
-from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
-from tools.pipeline.engine.results import Results
 from tools.pipeline.engine.step import Check, Reference, Step
+from tools.pipeline.engine.store import seal
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.results import Results
 from tools.pipeline.engine.tree import Tree
 
 TREE = "python"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tools.pipeline.base import files
-from tools.pipeline.engine import key, merkle
+from tools.pipeline.engine import key
+from tools.pipeline.engine.store import merkle
 from tools.pipeline.publish import manifest
 from tools.pipeline.recipes.profiles import Profile
 from tools.pipeline.tasks.project import Project

@@ -16,7 +16,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from tests.pipeline.report import kit
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.report import compiled, gather, newer, updates, vex
 from tools.pipeline.report.states import State
 from tools.pipeline.sources import mirrors, resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.sources.loopback import Site
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive
 

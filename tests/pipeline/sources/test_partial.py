@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources import partial
 from tools.pipeline.sources.pins import LocalFile, Pin
 

@@ -13,7 +13,7 @@ import pytest
 from tests.pipeline.sources.fetching.test_fetch import ROOT, in_cache, names, run
 from tests.pipeline.sources.loopback import Reply, Site
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources import pypi
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Pin, Wheel

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.pipeline.engine import merkle
+from tools.pipeline.engine.store import merkle
 from tools.pipeline.sources.pins import ToolchainLock
 from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree
 from tools.pipeline.tasks.project import Project

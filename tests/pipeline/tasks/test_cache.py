@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import copy_all
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.tasks.project import Project
 
 

@@ -28,12 +28,12 @@ import sys
 sys.path.insert(0, {repository!r})
 from pathlib import Path
 from types import SimpleNamespace
-from tools.pipeline.engine import seal
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store import seal
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.memory import Memory
-from tools.pipeline.engine.results import Results
+from tools.pipeline.engine.store.results import Results
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks import doit_glue, guest

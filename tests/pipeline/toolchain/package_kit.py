@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.seal import Seal
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import Archive, Package, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree

@@ -17,8 +17,8 @@ import pytest
 
 from tests.pipeline.toolchain.package_kit import LAYOUT, Workshop, big, folder, hard, link, member, package_file
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import merkle
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store import merkle
+from tools.pipeline.engine.store.seal import Seal
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.wanted import Layout, WantedTree
 from tools.pipeline.toolchain import deb, tool_tree

@@ -24,13 +24,14 @@ from typing import Any
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError, SevArtifactsError
-from tools.pipeline.engine import key, locks, merkle, scratch
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine import key, scratch
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.memory import Memory
-from tools.pipeline.engine.results import Result, Results
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
+from tools.pipeline.engine.store import locks, merkle
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.results import Result, Results
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sandbox import failure, sandbox
 

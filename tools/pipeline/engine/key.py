@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tools.pipeline.base import files
-from tools.pipeline.engine import merkle
 from tools.pipeline.engine.step import Step
+from tools.pipeline.engine.store import merkle
 from tools.pipeline.sandbox import sandbox
 
 ENGINE_VERSION = 1

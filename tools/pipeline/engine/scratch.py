@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.merkle import Digest, File
+from tools.pipeline.engine.store.merkle import Digest, File
 
 _LOCK = ".lock"
 _PATIENCE = 2.0  # seconds that deleting may take without a word

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import files
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.oci import Content, Descriptor
 from tools.pipeline.registry.target import Whole

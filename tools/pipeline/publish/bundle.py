@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.registry import layout, reference
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Options

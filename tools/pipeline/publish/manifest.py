@@ -16,8 +16,8 @@ from typing import Any
 
 from tools.pipeline.engine import key
 from tools.pipeline.engine.executor import Engine
-from tools.pipeline.engine.merkle import File
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
+from tools.pipeline.engine.store.merkle import File
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source, ToolchainLock

@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.pipeline.base import files, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish import artifact, checkout, documents, expected, places, provenance
 from tools.pipeline.publish.artifact import Labels
 from tools.pipeline.publish.checkout import Checkout

@@ -14,7 +14,7 @@ from typing import Any
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import disk_error
+from tools.pipeline.engine.store.cas import disk_error
 from tools.pipeline.registry import oci
 from tools.pipeline.registry.oci import MANIFEST_MAX, Content, Descriptor
 

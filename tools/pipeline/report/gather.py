@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.guest.firmware import DebianPatch
 from tools.pipeline.report import kernel_list, newer, states
 from tools.pipeline.report.changelog import Changelog

@@ -15,7 +15,7 @@ from typing import Any
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.report import changelog
 from tools.pipeline.report.changelog import Changelog
 from tools.pipeline.sources import fetch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.report import newer, states
 from tools.pipeline.report.changelog import Changelog
 from tools.pipeline.sources.apt import Apt

@@ -15,7 +15,7 @@ import urllib3
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources import partial, pypi, transport
 from tools.pipeline.sources.bounded import SLOWEST
 from tools.pipeline.sources.partial import Partial

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources import transport
 from tools.pipeline.sources.download import Download, Failure, Meter
 from tools.pipeline.sources.mirrors import SETTING, Mirrors

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""A download on its way into the store (engine/cas.py): one file, continued by whoever comes next, one at a time."""
+"""A download on its way into the store (store/cas.py): one file, continued by whoever comes next, one at a time."""
 
 import errno
 import fcntl
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from tools.pipeline.base import ambient, files
-from tools.pipeline.engine.cas import MAKE, Cas, disk_error
+from tools.pipeline.engine.store.cas import MAKE, Cas, disk_error
 from tools.pipeline.sources.pins import Pin
 
 _CHUNK = 1 << 20

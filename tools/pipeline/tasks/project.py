@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.pipeline.base import ambient, toml_reader
-from tools.pipeline.engine import seal
-from tools.pipeline.engine.cas import Cas
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
-from tools.pipeline.engine.results import Results
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store import seal
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.results import Results
+from tools.pipeline.engine.store.seal import Seal
 from tools.pipeline.recipes import load as recipes
 from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile

@@ -20,7 +20,7 @@ from libarchive import ffi
 from libarchive.exception import ArchiveError
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.merkle import Digest, File, Link
+from tools.pipeline.engine.store.merkle import Digest, File, Link
 
 MTIME = 1735689600
 """Seconds; the same instant as SOURCE_DATE_EPOCH in sandbox.py."""

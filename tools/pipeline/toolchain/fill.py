@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.merkle import Folder, Link
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.merkle import Folder, Link
 from tools.pipeline.sources.pins import Package
 from tools.pipeline.sources.wanted import Layout, WantedTree
 from tools.pipeline.toolchain import deb

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import merkle
-from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store import merkle
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.seal import Seal
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import Package, ToolchainLock
 from tools.pipeline.sources.wanted import Layout, Toolchain, WantedTree

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.pipeline.base import ambient, ui
-from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.seal import Seal
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import ToolchainLock
 from tools.pipeline.sources.wanted import Toolchain

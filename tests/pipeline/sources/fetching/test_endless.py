@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipeline.sources.fetching.test_fetch import DATA, PIN, in_cache, run
 from tests.pipeline.sources.loopback import Reply, Site
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive
 

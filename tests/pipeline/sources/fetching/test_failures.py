@@ -10,7 +10,7 @@ import pytest
 from tests.pipeline.sources.fetching.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, run
 from tests.pipeline.sources.loopback import Reply, Site, pin_for
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources import fetch, mirrors
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive, PoolFile, Urls

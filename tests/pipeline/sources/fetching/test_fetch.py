@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipeline.sources.loopback import QUICK, Reply, Site, content, pin_for
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources import fetch
 from tools.pipeline.sources.mirrors import Mirror, Mirrors
 from tools.pipeline.sources.pins import Archive, LocalFile, Pin, Urls

@@ -17,7 +17,7 @@ import pytest
 from tests.pipeline.sources.fetching.test_fetch import DATA, PIN, ROOT, MakeMirrors, in_cache, names, run
 from tests.pipeline.sources.loopback import Reply, Site, content, pin_for
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources.pins import Pin, PoolFile
 
 # What only shows between processes: a small program that fetches one pin.
@@ -26,7 +26,7 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from tools.pipeline.sources import fetch
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.sources.transport import Limits
 from tools.pipeline.base.errors import SevArtifactsError
 from tools.pipeline.sources.pins import Archive, Pin, PoolFile

@@ -10,8 +10,8 @@ from functools import partial
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine import inventory
-from tools.pipeline.engine.inventory import DAY, Item, Kind
+from tools.pipeline.engine.store import inventory
+from tools.pipeline.engine.store.inventory import DAY, Item, Kind
 from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.pipeline.toolchain import tool_tree

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine import merkle
-from tools.pipeline.engine.merkle import Digest, File, Folder, Link
+from tools.pipeline.engine.store import merkle
+from tools.pipeline.engine.store.merkle import Digest, File, Folder, Link
 
 HELLO = Digest.of(b"hello\n")
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.pipeline.engine.workshop import Workshop, shell
 from tools.pipeline.base.errors import SevArtifactsError
-from tools.pipeline.engine import inventory
 from tools.pipeline.engine.executor import Engine
-from tools.pipeline.engine.inventory import Item, Kind
 from tools.pipeline.engine.step import Step
+from tools.pipeline.engine.store import inventory
+from tools.pipeline.engine.store.inventory import Item, Kind
 
 OLD = shell("echo old >/out/out", name="old")
 NEW = shell("echo new >/out/out", name="new")

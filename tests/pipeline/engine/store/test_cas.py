@@ -14,7 +14,7 @@ import pytest
 from tests.pipeline.sources.test_partial import DATA, PIN, download
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import SevArtifactsError, UserError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 
 
 def fill(cache: Cas) -> Path:
@@ -181,7 +181,7 @@ def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
 PUTTING = """
 import sys
 from pathlib import Path
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 def chunks():
     yield b"x" * 1000
     print("writing", flush=True)
@@ -207,7 +207,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.cas import Cas
+from tools.pipeline.engine.store.cas import Cas
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 cache = Cas(root=Path(sys.argv[1]))

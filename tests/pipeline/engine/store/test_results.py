@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
-from tools.pipeline.engine.results import Result, Results
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store.results import Result, Results
+from tools.pipeline.engine.store.seal import Seal
 
 KEY = "ab" + "0" * 62
 RESULT = Result(key=KEY, outputs={}, seconds=1.0)

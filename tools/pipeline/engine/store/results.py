@@ -18,8 +18,8 @@ from typing import Any
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine import merkle
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store import merkle
+from tools.pipeline.engine.store.seal import Seal
 
 _KIND = "result"
 _NAME = re.compile(r"([0-9a-f]{64})\.json")

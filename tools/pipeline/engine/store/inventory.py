@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from tools.pipeline.base import files
-from tools.pipeline.engine.cas import Cas
-from tools.pipeline.engine.results import Results
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.results import Results
 
 DAY = 86_400.0  # seconds
 

@@ -10,8 +10,8 @@ import pytest
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.engine import seal
-from tools.pipeline.engine.seal import Seal
+from tools.pipeline.engine.store import seal
+from tools.pipeline.engine.store.seal import Seal
 
 SEAL = Seal(key=b"k" * 32)
 RECORD = {"digest": "d", "count": 3}

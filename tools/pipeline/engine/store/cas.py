@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from tools.pipeline.base import ambient, files
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.merkle import Digest
+from tools.pipeline.engine.store.merkle import Digest
 
 _CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
