@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""Gives the results of steps: from the cache by their keys, else by running them in the sandbox.
+"""Gives the results of steps: from the cache by their keys, from others, else by running them in the sandbox.
 
     inputs ── digests ── key ─┬─ results.py has it, cas.py has the outputs ────────────────── result
+                              ├─ a remote has it (remote.py): its bytes come when somebody needs them ── checks
                               └─ private copies in a scratch folder ── sandbox ── checks ─┬─ cas.py
                                                                                           └─ results.py
     build/results/NAME.json    what this checkout has last taken for the step NAME: key and outputs
@@ -18,15 +19,18 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError, SevArtifactsError
-from tools.pipeline.engine import key, scratch
+from tools.pipeline.engine import key, others, scratch
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.memory import Memory
+from tools.pipeline.engine.others import Others
+from tools.pipeline.engine.remote import Wanted, Work
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
 from tools.pipeline.engine.store import locks, merkle
@@ -44,7 +48,8 @@ class Engine:
     """Runs the steps of one checkout at `root`, whose intermediate files lie in `build`.
 
     `find_tools` gives a tool tree if it is set up; `check_tools` makes sure, before a step runs on it, that it is
-    what its digest says, or raises.
+    what its digest says, or raises. `fetch` brings a pinned file into the cache, before a step that takes it
+    runs: a build that takes results of others may need no pinned file and no tree.
     """
 
     root: Path
@@ -55,6 +60,8 @@ class Engine:
     find_tools: Callable[[str], Tree | None]
     check_tools: Callable[[str], Tree]
     memory: Memory = field(default_factory=Memory)
+    others: Others = field(default_factory=Others)
+    fetch: Callable[[Blob], None] = lambda _: None
     _known: dict[str, Result] = field(default_factory=dict, repr=False)
     _files: dict[str, merkle.File] = field(default_factory=dict, repr=False)
     _prepared: bool = field(default=False, repr=False)
@@ -62,27 +69,44 @@ class Engine:
 
     def key(self, step: Step) -> str | None:
         """The step's key, or None while a tool tree or an input from another step is not there yet."""
-        tools = self.find_tools(step.tools)
+        tools = self.tools_digest(step.tools)
         inputs = self._inputs(step)
-        if tools is None or inputs is None:
+        if not tools or inputs is None:
             return None
-        return key.of(key.describe(step, tools=tools.digest, inputs=inputs))
+        return key.of(key.describe(step, tools=tools, inputs=inputs))
 
-    def find(self, step: Step) -> Result | None:
-        """The step's result if it is there; nothing runs."""
+    def tools_digest(self, name: str) -> str:
+        """The digest of a tool tree that is set up, or that others have set up; empty when nobody has said it."""
+        tree = self.find_tools(name)
+        return self.others.tools(name, self.results) if tree is None else tree.digest
+
+    def find(self, step: Step, *, whole: bool = False) -> Result | None:
+        """The step's result if it is there; nothing runs, and nobody else is asked.
+
+        What a remote has, and is believed, counts as there before its bytes have come, unless it is to be `whole`.
+        """
         with self._lock:
             known = self._known.get(step.name)
-            if known is not None:
+            if known is not None and not whole:
                 return known
             found = self.key(step)
             result = None if found is None else self.results.read(found)
-            if result is None or sorted(result.outputs) != sorted(step.outputs):
+            if result is None or sorted(result.outputs) != sorted(step.outputs) or not self.others.believes(result):
                 return None
-            if not all(self.cas.has(node.digest.sha256, node.digest.size) for node in result.outputs.values()):
+            if (whole or result.origin.ours) and not all(
+                self.cas.has(node.digest.sha256, node.digest.size) for node in result.outputs.values()
+            ):
                 return None
             self.results.used(result.key)
             self._known[step.name] = result
             return result
+
+    def has_run(self, step: Step, result: Result) -> bool:
+        """Whether this checkout itself has run the step for that result."""
+        try:
+            return bool(json.loads(self.made(step.name).read_bytes()) == {"key": result.key, "by": HERE})
+        except (OSError, ValueError):
+            return False
 
     def is_current(self, step: Step) -> bool:
         """Whether this checkout has taken the step's result before, checks passed, and it is still there."""
@@ -97,31 +121,40 @@ class Engine:
         for needed in step.needs:
             self.ensure(needed)
         result = self.find(step)
-        if result is None:
-            result = self._make(step)
-        elif self._has_taken(step, result):
+        if result is not None and self._has_taken(step, result):
             return result
-        elif step.checks:
+        checked = False
+        if result is None:
+            result, checked = self._obtain(step)
+        if step.checks and not checked:
             self._check_again(step, result)
         self._take(step, result)
+        self.others.offer(self._wanted(step, result.key), result)
         return result
 
     def copy(self, step: Step, name: str, target: Path) -> None:
         """A private, verified copy of an output of a step that has been made.
 
-        What the cache has lost, or holds with other bytes, is made again; BuildError when that gives something else.
+        What a remote has is brought. What the cache has lost, or holds with other bytes, is made again; BuildError when
+        that gives something else.
         """
         result = self.find(step)
         assert result is not None
         node = result.outputs[name]
         if self.cas.copy_to(node.digest.sha256, node.digest.size, target):
             return
-        ui.line(f"   note: the cache has lost {name} of {step.name}; making it again")
+        if result.origin.ours:
+            ui.line(f"   note: the cache has lost {name} of {step.name}; making it again")
+        elif self.others.bring(result, name) and self.cas.copy_to(node.digest.sha256, node.digest.size, target):
+            return
+        else:
+            ui.line(f"   note: {result.origin} does not give {name} of {step.name}; making it here")
         with self._lock:
             self._known.pop(step.name, None)
-        again = self._make(step)
+        again = self._run_unless(step, lambda: self.find(step, whole=True))
         if again.outputs[name] != node or not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
-            raise BuildError(f"made another {name} from the same inputs", where=step.title)
+            whose = "" if result.origin.ours else f" than {result.origin} has, by {result.origin.builder}"
+            raise BuildError(f"made another {name} from the same inputs{whose}", where=step.title)
 
     def log(self, step: Step) -> Path:
         """Where the step's output was written when it last ran here."""
@@ -166,27 +199,83 @@ class Engine:
     def _stage(self, step: Step, room: Scratch) -> None:
         """Private copies of the inputs, each compared with the digest that is in the key."""
         for inside, reference in step.inputs.items():
-            node = self._node(reference)
-            assert node is not None
             target = room.inputs / inside.removeprefix("/")
             _make_folders(room.inputs, target.parent)
-            match reference:
-                case Literal(data=data):
-                    target.write_bytes(data)
-                case CheckoutFile(path=path):
-                    if merkle.copy(self.root / path, target) != node.digest:
-                        raise BuildError("was changed while the build ran", where=path, hint="build again")
-                case Blob(where=where):
-                    if not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
-                        raise BuildError("is not in the cache", where=where, hint="./doit fetch")
-                case Output(step=needed, name=name):
-                    self.copy(needed, name, target)
-            target.chmod(0o755 if node.executable else 0o644)
+            self._copy_input(reference, target)
+
+    def _copy_input(self, reference: Reference, target: Path) -> None:
+        """A private copy with the mode that every step sees; BuildError when it is not what the key says any more."""
+        node = self._node(reference)
+        assert node is not None
+        match reference:
+            case Literal(data=data):
+                target.write_bytes(data)
+            case CheckoutFile(path=path):
+                if merkle.copy(self.root / path, target) != node.digest:
+                    raise BuildError("was changed while the build ran", where=path, hint="build again")
+            case Blob(where=where):
+                self.fetch(reference)
+                if not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
+                    raise BuildError("is not in the cache", where=where, hint="./doit fetch")
+            case Output(step=needed, name=name):
+                self.copy(needed, name, target)
+        target.chmod(0o755 if node.executable else 0o644)
 
     # ---- running
 
-    def _make(self, step: Step) -> Result:
-        """Run the step, unless another process that holds its lock has done so meanwhile."""
+    def _obtain(self, step: Step) -> tuple[Result, bool]:
+        """From others, or by running the step; and whether its checks have run."""
+        if not self.tools_digest(step.tools):
+            self.others.ask_for_tools(step.tools, self.results)
+        found = self.key(step) if self.others.remote is not None else None
+        if found is not None:
+            # Whoever of this user wants the same waits for the one who asks.
+            with self._locked(step, found):
+                result = self.find(step) or self._from_others(step, found)
+            if result is not None:
+                return result, False
+        result = self._run_unless(step, lambda: self.find(step))
+        return result, self.has_run(step, result)
+
+    def _from_others(self, step: Step, found: str) -> Result | None:
+        wanted = self._wanted(step, found)
+        result = self.others.look(wanted, lambda: self._work(step, wanted), self.results)
+        if result is not None:
+            with self._lock:
+                self._known[step.name] = result
+        return result
+
+    def _wanted(self, step: Step, found: str) -> Wanted:
+        return others.wanted(step, found, seconds=self._last(step))
+
+    def _last(self, step: Step) -> float | None:
+        """How long the step took when this checkout last took a result of it, in seconds."""
+        try:
+            last = self.results.read(str(json.loads(self._record(step).read_bytes())["key"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return None if last is None else last.seconds
+
+    def _work(self, step: Step, wanted: Wanted) -> Work:
+        def copy(inside: str, target: Path) -> None:
+            self._copy_input(step.inputs[inside], target)
+
+        return Work(
+            wanted=wanted,
+            step=step,
+            tools=self.tools_digest(step.tools),
+            inputs=self.inputs(step),
+            tree=lambda: self.check_tools(step.tools).path,
+            copy=copy,
+        )
+
+    def _locked(self, step: Step, found: str) -> AbstractContextManager[None]:
+        # Of this cache: who builds into another cannot help.
+        folder = (ambient.state_dir() or self.build) / "locks" / files.of_bytes(os.fsencode(self.cas.root))[:16]
+        return locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}")
+
+    def _run_unless(self, step: Step, find: Callable[[], Result | None]) -> Result:
+        """Run the step, unless `find` then finds that another process, which held its lock, has done so meanwhile."""
         with self._lock:
             if not self._prepared:
                 # Before the first step, not at every start: a build with nothing to do runs none.
@@ -195,12 +284,11 @@ class Engine:
                 self.cas.sweep()
                 self._prepared = True
         tools = self.check_tools(step.tools)
+        self.others.compare_tools(step.tools, tools, self.results)
         found = self.key(step)
         assert found is not None
-        # Of this cache: who builds into another cannot help.
-        folder = (ambient.state_dir() or self.build) / "locks" / files.of_bytes(os.fsencode(self.cas.root))[:16]
-        with locks.locked(folder, found, waiting=f"waiting for another build of: {step.title}"):
-            return self.find(step) or self._run(step, found, tools)
+        with self._locked(step, found):
+            return find() or self._run(step, found, tools)
 
     def _run(self, step: Step, found: str, tools: Tree) -> Result:
         started = ambient.monotonic()

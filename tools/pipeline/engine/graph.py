@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole graph of steps as text, JSON or Graphviz: keys, what is there, how long each took."""
+"""The whole graph of steps as text, JSON or Graphviz: keys, what is there and where from, how long each took."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ _KEY = 12  # hex digits of a key that people are shown
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A step as it stands. `key` None: not known before what it needs is made; `seconds` None: never made."""
+    """A step as it stands. `key` None: not known before what it needs is made; `seconds` None: never made.
+
+    `origin` says in a few words where the result comes from, and is empty when there is none.
+    """
 
     name: str
     title: str
@@ -24,6 +27,15 @@ class Row:
     key: str | None
     there: bool
     seconds: float | None
+    origin: str = ""
+
+
+def origin(engine: Engine, step: Step) -> str:
+    """Where the step's result comes from: run here, the local cache, a shared one, or an execution service."""
+    result = engine.find(step)
+    if result is None or not result.origin.ours:
+        return "" if result is None else str(result.origin)
+    return str(result.origin) if engine.has_run(step, result) else "local cache"
 
 
 def rows(engine: Engine, steps: Sequence[Step]) -> list[Row]:
@@ -39,6 +51,7 @@ def rows(engine: Engine, steps: Sequence[Step]) -> list[Row]:
                 key=engine.key(step) if result is None else result.key,
                 there=result is not None,
                 seconds=None if result is None else result.seconds,
+                origin=origin(engine, step),
             )
         )
     return found
@@ -50,13 +63,14 @@ def as_text(found: Sequence[Row]) -> str:
     for row in found:
         depth[row.name] = max((depth[name] + 1 for name in row.needs), default=0)
     width = max((2 * depth[row.name] + len(row.name) for row in found), default=4) + 2
-    lines = [f"{'step':<{width}}{'key':<{_KEY + 2}}{'result':<9}{'took':<14}needs"]
+    wide = max(len("result"), len("to make"), *(len(row.origin) for row in found)) + 2 if found else 9
+    lines = [f"{'step':<{width}}{'key':<{_KEY + 2}}{'result':<{wide}}{'took':<14}needs"]
     for row in found:
         name = "  " * depth[row.name] + row.name
         took = "" if row.seconds is None else ui.duration(row.seconds)
-        there = "there" if row.there else "to make"
+        there = (row.origin or "there") if row.there else "to make"
         key = (row.key or "?")[:_KEY]
-        lines.append(f"{name:<{width}}{key:<{_KEY + 2}}{there:<9}{took:<14}{', '.join(row.needs)}".rstrip())
+        lines.append(f"{name:<{width}}{key:<{_KEY + 2}}{there:<{wide}}{took:<14}{', '.join(row.needs)}".rstrip())
     return "\n".join([*lines, "", _legend(found)]) + "\n"
 
 
@@ -77,6 +91,7 @@ def as_json(found: Sequence[Row]) -> str:
             "key": row.key,
             "there": row.there,
             "seconds": row.seconds,
+            "origin": row.origin or None,
         }
         for row in found
     ]

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store believes no name and follows no link; only verified bytes get a final name."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.pipeline.sources.test_partial import DATA, PIN, download
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import SevArtifactsError, UserError
 from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.merkle import Digest
 
 
 def fill(cache: Cas) -> Path:
@@ -42,6 +44,40 @@ def test_absent(tmp_path: Path) -> None:
     cache.remove(PIN.sha256)
     # Looking makes nothing.
     assert not cache.root.exists()
+
+
+@pytest.mark.parametrize("change", ["none", "bit", "short", "long", "endless"])
+def test_what_somebody_sends_is_kept_only_if_it_is_what_was_wanted(tmp_path: Path, change: str) -> None:
+    cache, wanted = Cas(root=tmp_path), Digest.of(DATA)
+    pieces = [DATA[:3], DATA[3:]]
+    sent: dict[str, Iterable[bytes]] = {
+        "none": pieces,
+        "bit": [DATA[:-1], b"\0"],
+        "short": pieces[:1],
+        "long": [*pieces, b"\0"],
+        "endless": itertools.cycle(pieces),
+    }
+    assert cache.put_expected(sent[change], wanted) == (change == "none")
+    assert cache.verified(wanted.sha256, wanted.size) == (change == "none")
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_a_file_is_opened_where_it_lies(tmp_path: Path) -> None:
+    """Never what a link names, and never a file of another size."""
+    cache = Cas(root=tmp_path / "cache")
+    assert cache.open(PIN.sha256, PIN.size) is None
+    path = fill(cache)
+    file = cache.open(PIN.sha256, PIN.size)
+    assert file is not None
+    with file:
+        assert file.read() == DATA
+    assert cache.open(PIN.sha256, PIN.size + 1) is None
+    path.rename(tmp_path / "secret")
+    path.symlink_to(tmp_path / "secret")
+    assert cache.open(PIN.sha256, PIN.size) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert cache.open(PIN.sha256, PIN.size) is None
 
 
 @pytest.mark.parametrize("change", ["bit", "short", "long", "empty"])

@@ -5,11 +5,13 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.engine.store.origin import How, Origin
 from tools.pipeline.engine.store.results import Result, Results
 from tools.pipeline.engine.store.seal import Seal
 
@@ -94,3 +96,23 @@ def test_a_new_record_that_is_replaced_by_a_link(results: Results, tmp_path: Pat
         ended.set()
         thread.join()
     assert oct(secret.stat().st_mode) == "0o100600"
+
+
+def test_whose_word_a_record_is(results: Results) -> None:
+    """It stays in the record; one without is our own, and one that cannot be read is none."""
+    theirs = replace(RESULT, origin=Origin(how=How.CACHE, place="somewhere", builder="somebody"))
+    results.write(theirs)
+    assert results.read(KEY) == theirs
+    record = {"outputs": {}, "seconds": 1.0}
+    for origin, kept in (
+        ({}, False),
+        (theirs.origin.document(), True),
+        ({"how": "new", "place": "", "builder": ""}, False),
+    ):
+        sealed = {**record, "origin": origin}
+        results.seal.write(results.root / KEY[:2] / f"{KEY}.json", sealed, kind="result", key=KEY)
+        assert (results.read(KEY) is not None) == kept
+    results.write(RESULT)
+    found = results.read(KEY)
+    assert found is not None
+    assert found.origin.ours

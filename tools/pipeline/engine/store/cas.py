@@ -100,6 +100,31 @@ class Cas:
         """Take in bytes."""
         return self._put([data])
 
+    def put_expected(self, chunks: Iterable[bytes], wanted: Digest) -> bool:
+        """Take in what somebody else sends as the file `wanted`; False, and nothing is kept, when it is not that.
+
+        No more is read than its size. Whatever `chunks` raises passes through, and nothing is kept then either.
+        """
+        try:
+            return self._put(_bounded(chunks, wanted.size), wanted) == wanted
+        except _Other:
+            return False
+
+    def open(self, sha256: str, size: int) -> BinaryIO | None:
+        """The file for reading, its size compared but not its bytes; None if absent, or nothing but a regular file."""
+        try:
+            with self._folder("sha256", sha256[:2]) as folder:
+                file = os.fdopen(os.open(sha256, _READ, dir_fd=folder), "rb", buffering=0)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
+                return None
+            raise disk_error(error, self.path(sha256)) from None
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size == size:
+            return file
+        file.close()
+        return None
+
     def entries(self) -> Iterator[Entry]:
         """Every file of the store, in the order of their names. Nothing is hashed."""
         for folder in sorted(self.root.glob("sha256/*")):
@@ -173,7 +198,7 @@ class Cas:
         finally:
             os.close(folder)
 
-    def _put(self, chunks: Iterable[bytes]) -> Digest:
+    def _put(self, chunks: Iterable[bytes], wanted: Digest | None = None) -> Digest:
         name = f"{_NEW}{ambient.random_bytes(16).hex()}"
         content, size = hashlib.sha256(), 0
         try:
@@ -183,10 +208,13 @@ class Cas:
                     content.update(chunk)
                     size += len(chunk)
                     _write(file, chunk, self.root / "partial" / name)
-                self.enter(file, name, folder, content.hexdigest())
+                found = Digest(sha256=content.hexdigest(), size=size)
+                if wanted not in {None, found}:
+                    raise _Other
+                self.enter(file, name, folder, found.sha256)
         except OSError as error:
             raise disk_error(error, self.root) from None
-        return Digest(sha256=content.hexdigest(), size=size)
+        return found
 
     def enter(self, file: BinaryIO, name: str, folder: int, sha256: str) -> None:
         """Give a complete file its final name: on disk first, then renamed, then the name on disk."""
@@ -196,6 +224,18 @@ class Cas:
         with self._folder("sha256", sha256[:2], make=True) as final:
             os.replace(name, sha256, src_dir_fd=folder, dst_dir_fd=final)
             os.fsync(final)
+
+
+class _Other(Exception):  # noqa: N818 (what came, not what failed)
+    """Other bytes than those that were wanted."""
+
+
+def _bounded(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        most -= len(chunk)
+        if most < 0:
+            raise _Other
+        yield chunk
 
 
 @contextmanager

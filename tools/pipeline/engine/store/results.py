@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What steps gave, by their keys: sealed records beside the content-addressed store.
 
-    CACHE/results/ab/abcdef….json   key of a step → digest, size and executable bit of each output, and seconds
+    CACHE/results/ab/abcdef….json   key of a step → digest, size and executable bit of each output, and seconds;
+                                    for what others have made: who (origin.py)
     CACHE/sha256/…                  the outputs themselves (cas.py)
 
 A record is this user's word (seal.py) for one key: under another name it is no record.
@@ -18,7 +19,8 @@ from typing import Any
 
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError
-from tools.pipeline.engine.store import merkle
+from tools.pipeline.engine.store import merkle, origin
+from tools.pipeline.engine.store.origin import OURS, Origin
 from tools.pipeline.engine.store.seal import Seal
 
 _KIND = "result"
@@ -27,11 +29,12 @@ _NAME = re.compile(r"([0-9a-f]{64})\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished step: its key, its outputs by name, and how long it ran, in seconds."""
+    """A finished step: its key, its outputs by name, how long it ran, in seconds, and whose word that is."""
 
     key: str
     outputs: Mapping[str, merkle.File]
     seconds: float
+    origin: Origin = OURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,9 @@ class Results:
             name: {"sha256": node.digest.sha256, "size": node.digest.size, "executable": node.executable}
             for name, node in result.outputs.items()
         }
-        record = {"outputs": outputs, "seconds": round(result.seconds, 1)}
+        record: dict[str, object] = {"outputs": outputs, "seconds": round(result.seconds, 1)}
+        if not result.origin.ours:
+            record["origin"] = result.origin.document()
         path = self._path(result.key)
         try:
             self.seal.write(path, record, kind=_KIND, key=result.key, root=self.root.parent)
@@ -90,6 +95,7 @@ def _parse(key: str, record: Mapping[str, Any]) -> Result | None:
             )
             for name, entry in record["outputs"].items()
         }
-        return Result(key=key, outputs=outputs, seconds=float(record["seconds"]))
+        whose = origin.parse(record["origin"]) if "origin" in record else OURS
+        return Result(key=key, outputs=outputs, seconds=float(record["seconds"]), origin=whose)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
