@@ -55,7 +55,7 @@ def test_kernels_and_firmware(shipped: Recipes) -> None:
     shared = ["base", "sev", "secrets", "virtio", "filesystems", "storage", "container", "hardening", "absent"]
     own = {
         "linux-6.12": ["isolated", "offline", "production"],
-        "linux-6.12-debug": ["isolated", "offline", "debug"],
+        "linux-6.12-debug": ["isolated", "network", "debug"],
         "linux-6.12-network": ["isolated", "network", "production"],
         "linux-6.12-kata": ["network", "vsock", "sharing", "encryption", "production"],
     }
