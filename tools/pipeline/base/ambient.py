@@ -58,6 +58,29 @@ def state_dir() -> Path | None:
     return Path(base) / "sev-artifacts"
 
 
+def remote() -> str:
+    """The shared cache or service in SEV_ARTIFACTS_REMOTE; empty when unset."""
+    return os.environ.get("SEV_ARTIFACTS_REMOTE", "").strip()
+
+
+def remote_config() -> Path:
+    """Whose results are taken: SEV_ARTIFACTS_REMOTE_CONFIG, else remote.toml in the XDG configuration folder."""
+    chosen = os.environ.get("SEV_ARTIFACTS_REMOTE_CONFIG", "")
+    if chosen:
+        if not Path(chosen).is_absolute():
+            what = f"{chosen!r} is not an absolute path"
+            raise UserError(what, where="SEV_ARTIFACTS_REMOTE_CONFIG", hint="set it to an absolute path, or unset it")
+        return Path(chosen)
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if not Path(base).is_absolute():
+        home = os.environ.get("HOME", "")
+        if not Path(home).is_absolute():
+            hint = "set SEV_ARTIFACTS_REMOTE_CONFIG to a file"
+            raise UserError("no HOME and no XDG_CONFIG_HOME, so there is no remote.toml", hint=hint)
+        base = str(Path(home) / ".config")
+    return Path(base) / "sev-artifacts/remote.toml"
+
+
 def docker_config() -> Path | None:
     """Where docker, oras, cosign and others keep who the user is to registries; None without a home."""
     chosen = os.environ.get("DOCKER_CONFIG") or ""

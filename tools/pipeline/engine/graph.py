@@ -38,6 +38,12 @@ def origin(engine: Engine, step: Step) -> str:
     return str(result.origin) if engine.has_run(step, result) else "local cache"
 
 
+def taken(engine: Engine, steps: Sequence[Step]) -> list[str]:
+    """The steps whose results are others' work, and whose."""
+    results = [(step, engine.find(step)) for step in steps]
+    return [f"{step.name} ({found.origin})" for step, found in results if found is not None and not found.origin.ours]
+
+
 def rows(engine: Engine, steps: Sequence[Step]) -> list[Row]:
     """Look at every step, needed ones first; nothing runs."""
     found = []

@@ -16,6 +16,7 @@ from doit.task import Stream
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import UserError
+from tools.pipeline.front import endings
 from tools.pipeline.front.reporter import Reporter
 from tools.pipeline.front.runner import Runner
 from tools.pipeline.front.state import State
@@ -81,6 +82,7 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
             max(1, num_process),
         )
         status: int = runner.run_all(control.task_dispatcher())
+        endings.run()
         return status
 
 

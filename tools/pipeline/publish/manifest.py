@@ -18,7 +18,6 @@ from tools.pipeline.engine import key
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
 from tools.pipeline.engine.store.merkle import File
-from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources import pins
 from tools.pipeline.sources.pins import Source, ToolchainLock
 
@@ -29,7 +28,7 @@ SCHEMA = 2
 def render(engine: Engine, known: dict[str, Any], *, steps: Sequence[Step], outputs: Mapping[str, Output]) -> bytes:
     """The manifest's bytes. Every step must have been made; `known` is what declared() said of them."""
     for name, tools in known["inputs"]["tools"].items():
-        tools["digest"] = _tree(engine, name).digest
+        tools["digest"] = engine.tools_digest(name)
     document = {
         **known,
         "steps": [_step(engine, step) for step in sorted(steps, key=lambda step: step.name)],
@@ -83,25 +82,18 @@ def _tools(name: str, toolchain: ToolchainLock) -> dict[str, Any]:
     }
 
 
-def _tree(engine: Engine, name: str) -> Tree:
-    tree = engine.find_tools(name)
-    assert tree is not None
-    return tree
-
-
 def _step(engine: Engine, step: Step) -> dict[str, Any]:
     """A step as an independent rebuilder wants it: how it is called, on what, and what it gives.
 
     Enough to compute the key again: tests/pipeline/publish/test_manifest.py does.
     """
     result, inputs = engine.find(step), engine.inputs(step)
-    tree = _tree(engine, step.tools)
     assert result is not None
     return {
         "name": step.name,
         "key": result.key,
         "tools": step.tools,
-        **key.describe(step, tools=tree.digest, inputs=inputs),
+        **key.describe(step, tools=engine.tools_digest(step.tools), inputs=inputs),
         "inputs": {
             path: {**_measured(inputs[path]), "executable": inputs[path].executable, "from": _origin(reference)}
             for path, reference in sorted(step.inputs.items())

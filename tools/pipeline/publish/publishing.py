@@ -58,7 +58,7 @@ class Built:
     """What is published: an output folder, and the pins that its steps take. All of them are in the cache.
 
     `sbom` makes the document for the folder's files: name → SHA-256. `documents` makes what has a date or a judgement,
-    and is attached to the artifact, of which it is given the digest.
+    and is attached to the artifact, of which it is given the digest. `taken` names the steps whose results are others'.
     """
 
     root: Path
@@ -70,6 +70,7 @@ class Built:
     cas: Cas
     sbom: Callable[[Mapping[str, str]], bytes]
     documents: Callable[[str], Sequence[Document]] = _no_documents
+    taken: Sequence[str] = ()
 
 
 def run(built: Built, wish: Wish) -> Descriptor:
@@ -201,4 +202,9 @@ def object_to(built: Built, ours: Checkout) -> list[str]:
         shown = ", ".join(change[3:] for change in ours.changes[:_SHOWN])
         more = len(ours.changes) - _SHOWN
         found.append(f"the checkout differs from its commit: {shown}{f' and {more} more' if more > 0 else ''}")
+    if built.taken:
+        # A provenance says who built: that must be who signs it.
+        shown, more = ", ".join(built.taken[:_SHOWN]), len(built.taken) - _SHOWN
+        what = f"{len(built.taken)} steps were not run here: {shown}{f' and {more} more' if more > 0 else ''}"
+        found.append(f"{what} (without SEV_ARTIFACTS_REMOTE they are)")
     return found

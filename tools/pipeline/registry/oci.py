@@ -4,7 +4,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,14 +50,17 @@ class Descriptor:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Bytes to be pushed: a file, or bytes in memory."""
+    """Bytes to be pushed: a file, bytes in memory, or what `opens` opens anew each time."""
 
     descriptor: Descriptor
     path: Path | None = None
     data: bytes = b""
+    opens: Callable[[], BinaryIO] | None = None
 
     def open(self) -> BinaryIO:
         """From the beginning."""
+        if self.opens is not None:
+            return self.opens()
         return self.path.open("rb") if self.path else io.BytesIO(self.data)
 
 

@@ -28,6 +28,7 @@ _MAKE = "make one with openssl genpkey -algorithm ed25519 -out FILE"
 _URI = "pkcs11:token=NAME;object=NAME?module-path=FILE&pin-source=FILE"
 _PIN = "SEV_ARTIFACTS_PKCS11_PIN"
 _TOOL = "pkcs11-tool"
+_PUBLIC_MAX = 64 << 10  # bytes of a file with a public key that are read
 
 Public = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 Private = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -59,6 +60,23 @@ def load(words: str, *, root: Path) -> Signer:
         isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
     ):
         return _InMemory(key)
+    raise UserError("is neither Ed25519 nor P-256", where=where, hint=_MAKE)
+
+
+def load_public(path: Path) -> Public:
+    """A public key in PEM, of a kind that signs here; UserError for anything else."""
+    where, hint = str(path), "make it with openssl pkey -in KEY -pubout -out FILE"
+    try:
+        with path.open("rb") as file:
+            public = serialization.load_pem_public_key(file.read(_PUBLIC_MAX))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=where, hint=hint) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UserError("holds no public key in PEM", where=where, hint=hint) from None
+    if isinstance(public, ed25519.Ed25519PublicKey) or (
+        isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1)
+    ):
+        return public
     raise UserError("is neither Ed25519 nor P-256", where=where, hint=_MAKE)
 
 

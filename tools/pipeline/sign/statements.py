@@ -15,7 +15,7 @@ from tools.pipeline.registry import oci, target
 from tools.pipeline.registry.oci import Content, Descriptor
 from tools.pipeline.registry.target import Attachment, Target, Whole
 from tools.pipeline.sign import keys
-from tools.pipeline.sign.keys import Signer
+from tools.pipeline.sign.keys import Public, Signer
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 STATEMENT = "application/vnd.in-toto+json"
@@ -57,6 +57,25 @@ def bundle(payload: bytes, signer: Signer) -> bytes:
             },
         }
     )
+
+
+def unbundle(data: bytes, publics: Mapping[str, Public]) -> tuple[bytes, str]:
+    """The statement that somebody has signed, and the fingerprint of his key, one of `publics`.
+
+    ValueError, with what is wrong in a few words, for what is no bundle or that none of them has signed.
+    """
+    try:
+        envelope = oci.parse(data)["dsseEnvelope"]
+        (entry,) = envelope["signatures"]
+        payload, signature = (base64.b64decode(text, validate=True) for text in (envelope["payload"], entry["sig"]))
+        kind = envelope["payloadType"]
+    except (ValueError, LookupError, TypeError):
+        raise ValueError("is no signed statement") from None
+    if kind == STATEMENT:
+        for fingerprint, public in publics.items():
+            if keys.verifies(public, signature, pre_authentication(payload, STATEMENT)):
+                return payload, fingerprint
+    raise ValueError("is not signed by who should have signed it")
 
 
 def attached(payload: bytes, signer: Signer | None, *, subject: Descriptor, says: str, created: str) -> Attachment:

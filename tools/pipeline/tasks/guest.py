@@ -31,7 +31,9 @@ def all_steps(project: Project) -> Iterator[Task]:
 
 def task(engine: Engine, step: Step, *, first: str, work: Callable[[], object] | None = None) -> Task:
     """The step's task; `work` in place of making the step, where something is to be done with it besides."""
-    fetched = any(isinstance(reference, Blob) for reference in step.inputs.values())
+    # With a remote nothing is fetched and set up before it has been asked: it may have all that is wanted.
+    alone = engine.others.remote is None
+    fetched = alone and any(isinstance(reference, Blob) for reference in step.inputs.values())
     return {
         "basename": step.name,
         "doc": step.title,
@@ -39,7 +41,7 @@ def task(engine: Engine, step: Step, *, first: str, work: Callable[[], object] |
         "task_dep": [
             first,
             *(["fetch:sources"] if fetched else []),
-            f"toolchain:{step.tools}",
+            *([f"toolchain:{step.tools}"] if alone else []),
             *(needed.name for needed in step.needs),
         ],
         "uptodate": [partial(engine.is_current, step)],

@@ -9,10 +9,14 @@ from pathlib import Path
 from tools.pipeline.base import ambient, toml_reader
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
+from tools.pipeline.engine.others import Others
+from tools.pipeline.engine.remote import Remote
+from tools.pipeline.engine.step import Blob
 from tools.pipeline.engine.store import seal
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.engine.store.results import Results
 from tools.pipeline.engine.store.seal import Seal
+from tools.pipeline.front import endings
 from tools.pipeline.recipes import load as recipes
 from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
@@ -104,13 +108,34 @@ class Project:
             jobs=Jobs(ambient.cpu_count()),
             find_tools=self.trees.find,
             check_tools=self.trees.checked,
+            others=Others(remote=self.remote, tools_key=self.trees.key),
+            fetch=self._fetch_blob,
         )
+
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The shared cache that SEV_ARTIFACTS_REMOTE names; None without. UserError for what cannot be used."""
+        named = ambient.remote()
+        if not named:
+            return None
+        # Importing requests takes longer than a build with nothing to do.
+        from tools.pipeline.remote import choose  # noqa: PLC0415 (start-up: only builds with a remote need it)
+
+        found = choose.remote(named, cas=self.cas)
+        endings.add(found.end)
+        return found
+
+    def _fetch_blob(self, blob: Blob) -> None:
+        """A pin that a step takes, where no task before the step's has fetched it."""
+        if self.remote is not None and not self.cas.has(blob.sha256, blob.size):
+            wanted_pins = [source.pin for source in self.sources if source.pin.sha256 == blob.sha256]
+            self.fetch(wanted_pins, title="fetching pinned sources")
 
     def check(self) -> None:
         """Raise UserError for whatever would stop a task creator: recipes, patches, settings."""
         ambient.cache_dir()
         ambient.scratch_on_disk()
-        _ = self.plan.steps
+        _ = self.plan.steps, self.remote
 
     def fetch(self, wanted_pins: list[Pin], *, title: str) -> None:
         """Bring the pins into the cache; touches the network only for what is missing."""
@@ -134,4 +159,10 @@ class Project:
             cas=self.cas,
             seal=self.seal,
             path=ambient.cache_dir() / "trees",
+            bring=self._fetch_packages,
         )
+
+    def _fetch_packages(self, tree: str) -> None:
+        if self.remote is not None:
+            packages = [package.pin for package in self.toolchain_lock.of_tree(tree)]
+            self.fetch(packages, title=f"fetching packages of the {tree} tree")

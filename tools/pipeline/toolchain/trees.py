@@ -3,6 +3,7 @@
 """The tool trees of a checkout's locks: found, made and checked, each once a process."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from tools.pipeline.toolchain import tool_tree
 
 @dataclass(kw_only=True)
 class Trees:
-    """The trees below `path`."""
+    """The trees below `path`. `bring` fetches the packages of a tree that a step turns out to need."""
 
     toolchain: Toolchain
     lock: ToolchainLock
     cas: Cas
     seal: Seal
     path: Path
+    bring: Callable[[str], None] = lambda _: None
     _found: dict[str, Tree] = field(default_factory=dict, repr=False)
     _intact: set[str] = field(default_factory=set, repr=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -36,6 +38,10 @@ class Trees:
                 return None
             self._found[name] = tree
         return self._found[name]
+
+    def key(self, name: str) -> str:
+        """SHA-256 over all that decides a tree's bytes, whether it is set up or not."""
+        return tool_tree.key(self.toolchain.tree(name), self.toolchain.layout, self.lock.of_tree(name))
 
     def folders(self) -> list[tuple[Path, float]]:
         """Where trees lie that are set up, of this lock or another, and when each was last used."""
@@ -64,6 +70,8 @@ class Trees:
     def checked(self, name: str) -> Tree:
         """The tree after hashing all of it, once a process; one that was changed is set up again."""
         with self._guard:
+            if self.find(name) is None:
+                self.bring(name)
             tools = self.ensure(name)
             if name not in self._intact:
                 with ui.working(f"checking the {name} tree"):

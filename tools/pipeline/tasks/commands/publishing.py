@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.pipeline.base.errors import UserError
+from tools.pipeline.engine import graph
 from tools.pipeline.engine.step import Blob
 from tools.pipeline.guest import firmware, patches, qemu
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
@@ -93,6 +94,7 @@ def _built(
         cas=project.cas,
         sbom=partial(document.render, material(project, profile, sources, packages)),
         documents=partial(report.documents, project, profile, kernel_list=kernel_list),
+        taken=graph.taken(project.engine, project.plan.deliverable(profile).steps),
     )
 
 

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""One registry for all tests, a repository of it for each."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.engine.workshop import TREE
+from tests.pipeline.remote.kit import Machine, make_keys
+from tests.publish.kit import Server
+from tools.pipeline.engine.tree import Tree
+from tools.pipeline.tasks.project import Project
+
+Machines = Callable[..., Machine]
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def python_tree(project: Project) -> Tree:
+    """Python, a shell, coreutils."""
+    return project.trees.ensure(TREE)
+
+
+@pytest.fixture(scope="session")
+def server(
+    project: Project, host_tool: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Debian's docker-registry, without login and TLS."""
+    program = host_tool("docker-registry", project.trees.ensure("publish"))
+    made = Server(program=program, folder=tmp_path_factory.mktemp("registry")).start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def repository_name() -> str:
+    """Of this test alone."""
+    return f"team/cache{next(_NUMBERS)}"
+
+
+@pytest.fixture
+def place(server: Server, repository_name: str) -> str:
+    """HOST/NAME of a shared cache that is empty."""
+    return f"{server.host}/{repository_name}"
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys of ci, alice and mallory."""
+    return make_keys(tmp_path_factory.mktemp("people") / "keys")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, python_tree: Tree, people: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> Machines:
+    """machine("name", lists=…, pushes=…): a machine that has built nothing yet."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user-state"))
+    monkeypatch.setenv("DOCKER_CONFIG", "/nonexistent")
+
+    def make(name: str, *, lists: Sequence[str] = ("ci",), pushes: str = "", at: str = "") -> Machine:
+        return Machine(
+            folder=tmp_path / name, place=at or place, tools=python_tree, keys=people, lists=lists, pushes=pushes
+        )
+
+    return make

@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""remote.toml and SEV_ARTIFACTS_REMOTE: what is read, and one clear line for each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from tools.pipeline.base import ambient
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.engine.store.origin import How, Origin
+from tools.pipeline.remote import choose, config
+from tools.pipeline.sign import keys
+
+GOOD = '[builders.ci]\nkey = "ci.pub"\n'
+
+
+@pytest.fixture
+def folder(people: Path, tmp_path: Path) -> Path:
+    for path in people.iterdir():
+        (tmp_path / path.name).touch(0o600)
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def written(folder: Path, text: str, mode: int = 0o644) -> Path:
+    path = folder / "remote.toml"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_what_is_read(folder: Path) -> None:
+    text = f'{GOOD}[builders.alice]\nkey = "alice.pub"\n[push]\nkey = "alice.key"\n[registry]\nca = "ca.pem"\n'
+    found = config.load(written(folder, text))
+    assert {one.name for one in found.builders.values()} == {"ci", "alice"}
+    assert (found.push, found.ca) == ("alice.key", folder / "ca.pem")
+    fingerprint = keys.fingerprint(keys.load_public(folder / "ci.pub"))
+    assert found.name(fingerprint) == "ci"
+    assert found.believes(Origin(how=How.CACHE, place="anywhere", builder=fingerprint))
+    assert not found.believes(Origin(how=How.CACHE, place="anywhere", builder="somebody"))
+    assert not found.believes(Origin(how=How.CACHE, place="anywhere", builder=""))
+
+
+BAD = {
+    "": "lists no builder and no key",
+    "x": "is not TOML",
+    "[builders]\n": "lists no builder and no key",
+    '[builders.ci]\nkey = "none.pub"\n': "none.pub: cannot be read: No such file",
+    '[builders.ci]\nkey = "ci.key"\n': "ci.key: holds no public key in PEM",
+    '[builders.ci]\nkey = "remote.toml"\n': "holds no public key in PEM",
+    "[builders.ci]\n": "builders.ci.key: missing",
+    '[builders.ci]\nkey = "ci.pub"\nkeys = 1\n': "builders.ci.keys: unknown key",
+    '[builders."a b"]\nkey = "ci.pub"\n': "is no name of a builder",
+    'builders = "ci"\n': "builders: must be a table",
+    f"{GOOD}[pull]\n": "pull: unknown key",
+    f"{GOOD}[push]\n": "push.key: missing",
+    f"{GOOD}[registry]\nca = 1\n": "registry.ca: must be a string",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_mistakes(folder: Path, text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.load(written(folder, text))
+    assert BAD[text] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_others_can_write_to(folder: Path) -> None:
+    for mode in (0o664, 0o646):
+        with pytest.raises(UserError, match="others can write to it"):
+            config.load(written(folder, GOOD, mode))
+    assert config.load(written(folder, GOOD)).builders
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        config.load(folder / "none.toml")
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEV_ARTIFACTS_REMOTE_CONFIG", "/here/r.toml")
+    assert ambient.remote_config() == Path("/here/r.toml")
+    monkeypatch.setenv("SEV_ARTIFACTS_REMOTE_CONFIG", "r.toml")
+    with pytest.raises(UserError, match="is not an absolute path"):
+        ambient.remote_config()
+    monkeypatch.delenv("SEV_ARTIFACTS_REMOTE_CONFIG")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert ambient.remote_config() == Path("/home/me/.config/sev-artifacts/remote.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    assert ambient.remote_config() == Path("/config/sev-artifacts/remote.toml")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("HOME")
+    with pytest.raises(UserError, match=r"there is no remote\.toml"):
+        ambient.remote_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nowhere", "names no registry's host"),
+        ("ftp://registry.example/team/cache", "ftp:// is not known"),
+        ("registry.example/team/cache:v1", "has a tag or a digest"),
+        ("http://registry.example/TEAM", "is no name of a repository"),
+        ("http://", "names no registry's host"),
+    ],
+)
+def test_places(folder: Path, text: str, says: str) -> None:
+    path = written(folder, GOOD)
+    with pytest.raises(UserError, match=says):
+        choose.remote(text, cas=Cas(root=folder / "cache"), path=path)
+    for good in ("registry.example/team/cache", "https://registry.example/team/cache"):
+        choose.remote(good, cas=Cas(root=folder / "cache"), path=path)
+
+
+def test_a_key_file_that_cannot_sign_is_found_out_at_once(folder: Path) -> None:
+    path = written(folder, f'{GOOD}[push]\nkey = "ci.pub"\n')
+    with pytest.raises(UserError, match="holds no private key"):
+        choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), path=path)
+    (folder / "ci.key").chmod(0o644)
+    text = '[push]\nkey = "ci.key"\n'
+    with pytest.raises(UserError, match="others can read or write it"):
+        choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), path=written(folder, text))

@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""From SEV_ARTIFACTS_REMOTE to a remote: HOST[:PORT]/NAME of a registry, with http:// before it for one without TLS."""
+
+import functools
+import threading
+from pathlib import Path
+
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.engine.remote import Remote
+from tools.pipeline.engine.store.cas import Cas
+from tools.pipeline.registry import reference
+from tools.pipeline.remote import config
+from tools.pipeline.remote.config import Config
+from tools.pipeline.remote.shared import Shared
+from tools.pipeline.sign import keys
+from tools.pipeline.sign.keys import Signer
+
+WHERE = "SEV_ARTIFACTS_REMOTE"
+_PLAIN = "http://"
+
+
+def remote(text: str, *, cas: Cas, path: Path | None = None) -> Remote:
+    """What `text` names, with the user's remote.toml, or the one at `path`. UserError for what is wrong in either."""
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme not in {"http", "https"}:
+        raise UserError(f"{scheme[:20]}:// is not known", where=WHERE, hint="HOST/NAME of a registry")
+    place = reference.parse(rest if separator else text, where=WHERE)
+    if place.tag or place.digest:
+        raise UserError("has a tag or a digest", where=WHERE, hint="name the repository alone: HOST/NAME")
+    chosen = config.load(path)
+    return Shared(place=place, config=chosen, cas=cas, signer=signer(chosen), plain_http=text.startswith(_PLAIN))
+
+
+class _Lazy:
+    """A key that is looked for once: a token is asked, and for its PIN, only when something is to be signed."""
+
+    def __init__(self, chosen: Config) -> None:
+        self._lock = threading.Lock()
+        self._load = functools.cache(lambda: keys.load(chosen.push, root=chosen.path.parent))
+
+    def __call__(self) -> Signer:
+        with self._lock:
+            return self._load()
+
+
+def signer(chosen: Config) -> _Lazy | None:
+    """What signs results that are sent; UserError for a key file that cannot be used."""
+    if not chosen.push:
+        return None
+    found = _Lazy(chosen)
+    if not chosen.push.startswith("pkcs11:"):
+        found()
+    return found

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whose results are taken, and with which key ours are signed: remote.toml in the user's configuration folder.
+
+    [builders.ci]
+    key = "ci.pub"                 # PEM; relative to this file. What this key has signed is taken
+
+    [push]
+    key = "me.pem"                 # a private key as `publish --key` takes it; without it nothing is sent
+
+    [registry]
+    ca = "ca.pem"                  # authorities that are believed instead of this machine's
+
+Where the shared cache is, SEV_ARTIFACTS_REMOTE says; this file alone changes nothing.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.pipeline.base import ambient, toml_reader
+from tools.pipeline.base.errors import UserError
+from tools.pipeline.engine.store.origin import Origin
+from tools.pipeline.sign import keys
+from tools.pipeline.sign.keys import Public
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_HINT = "docs/scale.md shows one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """Somebody whose results are taken: what the user calls him, and his key."""
+
+    name: str
+    public: Public
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The file. `builders` are by their keys' fingerprints; `push` and `ca` are empty where nothing is said."""
+
+    path: Path
+    builders: Mapping[str, Builder]
+    push: str = ""
+    ca: Path | None = None
+
+    def believes(self, origin: Origin) -> bool:
+        """Whether whoever vouches for a result is listed."""
+        return origin.builder in self.builders
+
+    def name(self, fingerprint: str) -> str:
+        """What the user calls a builder."""
+        known = self.builders.get(fingerprint)
+        return known.name if known else fingerprint
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the file; UserError for one that is missing, wrong, or that somebody else can write to."""
+    path = path or ambient.remote_config()
+    _check_ours(path)
+    table = toml_reader.load(path, shown_as=str(path))
+    builders: dict[str, Builder] = {}
+    if table.has("builders"):
+        listed = table.table("builders")
+        for name in listed.keys():  # noqa: SIM118 (a table of ours, no dict)
+            entry = listed.table(name)
+            if re.fullmatch(_NAME, name) is None:
+                raise entry.error("", "is no name of a builder", "letters, digits and . _ - only")
+            where = path.parent / entry.string("key")
+            public = keys.load_public(where)
+            entry.close()
+            fingerprint = keys.fingerprint(public)
+            builders[fingerprint] = Builder(name=name, public=public, fingerprint=fingerprint)
+        listed.close()
+    push, ca = "", None
+    if table.has("push"):
+        entry = table.table("push")
+        push = entry.string("key")
+        entry.close()
+    if table.has("registry"):
+        entry = table.table("registry")
+        ca = path.parent / entry.string("ca")
+        entry.close()
+    table.close()
+    if not builders and not push:
+        raise UserError("lists no builder and no key to push with, so it shares nothing", where=str(path), hint=_HINT)
+    return Config(path=path, builders=builders, push=push, ca=ca)
+
+
+def _check_ours(path: Path) -> None:
+    """Whoever can write the list decides whose results are built in."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        hint = f"SEV_ARTIFACTS_REMOTE needs it: {_HINT}"
+        raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
+    if status.st_uid not in {0, ambient.effective_uid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(status.st_mode)
+        what = f"others can write to it (uid {status.st_uid}, mode {mode:o})"
+        raise UserError(what, where=str(path), hint=f"chmod go-w {os.fspath(path)}, as its owner")
