@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tests.bench import boot, digests, launcher_start, publishing, qemu, report, sizes
 from tests.bench.builds import noop, overhead, profiles, repro
+from tests.bench.power_on import profile, scale
 from tests.bench.report import Part
 from tests.engines import bench as engines
 from tools.launcher.base.errors import LauncherError
@@ -29,6 +30,7 @@ def main() -> int:
         "launcher_start": lambda project: launcher_start.measure(project, runs=options.runs),
         "publishing": lambda project: publishing.measure(project, runs=options.runs),
         "boot": lambda project: boot.measure(project, runs=options.runs),
+        "scale": lambda project: scale.measure(project, runs=options.runs),
         "qemu": lambda project: qemu.measure(project, runs=options.runs),
         "engines": lambda project: engines.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
@@ -42,6 +44,10 @@ def main() -> int:
     name = ""
     try:
         project = Project.load()
+        if options.profile:
+            name = "boot"
+            profile.show(project, runs=options.runs, as_json=options.json)
+            return 0
         for name in options.names or report.ORDER:
             if name == "docs":
                 report.write_docs(project)
@@ -59,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="*", help=f"{', '.join(report.ORDER)}, or docs (all but docs)")
     parser.add_argument("--runs", type=_count, default=5, help="how often noop, digests and boot measure (5)")
+    parser.add_argument("--profile", action="store_true", help="a profile of the start, in place of benchmarks")
+    parser.add_argument("--json", action="store_true", help="the profile as JSON")
     parser.add_argument("--pairs", type=_count, default=3, help="pairs of builds that overhead compares (3)")
     return parser
 

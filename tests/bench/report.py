@@ -24,6 +24,7 @@ ORDER = (
     "launcher_start",
     "publishing",
     "boot",
+    "scale",
     "qemu",
     "engines",
     "overhead",

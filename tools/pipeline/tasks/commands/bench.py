@@ -14,11 +14,13 @@ from typing import Any
 
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.tasks.commands import checks
-from tools.pipeline.tasks.doit_glue import Task, action, remove
+from tools.pipeline.tasks.doit_glue import Task, action, remove, switch
 from tools.pipeline.tasks.project import Project
 
 _RUNS = {"name": "runs", "long": "runs", "type": int, "default": 5, "help": "measurements of each side"}
 _PAIRS = {"name": "pairs", "long": "pairs", "type": int, "default": 3, "help": "pairs of whole builds"}
+_PROFILE = switch("profile", "where the time of a start goes, by phase and function, in place of the benchmark")
+_JSON = switch("as_json", "the profile as JSON", long="json")
 _BOOT = ("toolchain:boot", "toolchain:bench")
 _PUBLISH = ("toolchain:publish",)
 _ENGINES = ("toolchain:boot", "toolchain:engines")
@@ -36,7 +38,9 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("launcher_start", "a start of sev-launch, beside Python's own", params=(_RUNS,))
     yield one("publishing", "160 MB to a registry and back, beside oras", needs=_PUBLISH, params=(_RUNS,))
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
-              needs=_BOOT, params=(_RUNS,))  # fmt: skip
+              needs=_BOOT, params=(_RUNS, _PROFILE, _JSON))  # fmt: skip
+    yield one("scale", "power-on to agent ready with more processors and more memory",
+              needs=("toolchain:boot",), params=(_RUNS,))  # fmt: skip
     yield one("qemu", "qemu-lite's start and memory, beside Debian's QEMU", needs=_BOOT, params=(_RUNS,))
     yield one("engines", "docker run with sev-runtime, beside runc (as root)", needs=_ENGINES, params=(_RUNS,))
     yield one(
@@ -76,10 +80,14 @@ def _task(
     }
 
 
-def _bench(project: Project, names: Sequence[str], *, runs: int = 0, pairs: int = 0) -> None:
+def _bench(
+    project: Project, names: Sequence[str], *, runs: int = 0, pairs: int = 0, profile: bool = False,
+    as_json: bool = False,
+) -> None:  # fmt: skip
     """Run benchmarks; they print their own error line, and a goal that is missed is no error."""
     counts = {"--runs": runs, "--pairs": pairs}
     options = [word for option, count in counts.items() if count for word in (option, str(count))]
+    options += [option for option, wanted in (("--profile", profile), ("--json", as_json)) if wanted]
     argv = [sys.executable, "-m", "tests.bench", *names, *options]
     checks.development_requirements(project)
     done = subprocess.run(argv, cwd=project.root, stdin=subprocess.DEVNULL, check=False)
