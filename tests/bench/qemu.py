@@ -86,9 +86,10 @@ def _argv(program: list[str], firmware: Path) -> list[str]:
     virtio = "iommu_platform=on,disable-legacy=on"
     return [
         *program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-machine", "q35,vmport=off", "-accel", "tcg", "-cpu", "max", "-m", f"{_MEMORY}M",
+        "-machine", "q35,vmport=off,sata=off,smbus=off", "-accel", "tcg", "-cpu", "max", "-m", f"{_MEMORY}M",
         "-bios", str(firmware), "-device", f"isa-debug-exit,iobase={_DOOR:#x},iosize=1",
-        "-device", f"virtio-serial-pci,id=serial0,{virtio}", "-object", "rng-random,id=rng0,filename=/dev/urandom",
+        "-device", f"virtio-serial-pci,id=serial0,max_ports=2,{virtio}",
+        "-object", "rng-random,id=rng0,filename=/dev/urandom",
         "-device", f"virtio-rng-pci,rng=rng0,{virtio}",
     ]  # fmt: skip
 

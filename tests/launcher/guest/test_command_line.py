@@ -43,7 +43,7 @@ BOOT: list[Option] = [
     ("-append", CMDLINE),
 ]
 DEVICES: list[Option] = [
-    ("-device", f"virtio-serial-pci,id=serial0,{VIRTIO}"),
+    ("-device", f"virtio-serial-pci,id=serial0,max_ports=2,{VIRTIO}"),
     ("-chardev", "socket,id=agent,path=agent.sock"),
     ("-device", "virtserialport,bus=serial0.0,chardev=agent,name=org.sev-artifacts.agent.0"),
     ("-blockdev", "driver=raw,node-name=rootfs,read-only=on,file.driver=file,file.filename=rootfs.img"),
@@ -54,7 +54,7 @@ DEVICES: list[Option] = [
 SEV_OBJECT = "cbitpos=47,reduced-phys-bits=1"
 GOLDEN: dict[Mode, list[Option]] = {
     Mode.SNP: [
-        ("-machine", "q35,vmport=off,confidential-guest-support=snp0,memory-backend=ram1"),
+        ("-machine", "q35,vmport=off,sata=off,smbus=off,confidential-guest-support=snp0,memory-backend=ram1"),
         ("-accel", "kvm"),
         ("-cpu", "EPYC-v4"),
         ("-smp", "1"),
@@ -64,7 +64,7 @@ GOLDEN: dict[Mode, list[Option]] = {
         ("-bios", "OVMF.fd"),
     ],
     Mode.SEV_ES: [
-        ("-machine", "q35,vmport=off,confidential-guest-support=sev0"),
+        ("-machine", "q35,vmport=off,sata=off,smbus=off,confidential-guest-support=sev0"),
         ("-accel", "kvm"),
         ("-cpu", "EPYC-v4"),
         ("-smp", "1"),
@@ -73,7 +73,7 @@ GOLDEN: dict[Mode, list[Option]] = {
         ("-drive", "if=pflash,format=raw,unit=0,readonly=on,file=OVMF.fd"),
     ],
     Mode.SEV: [
-        ("-machine", "q35,vmport=off,confidential-guest-support=sev0"),
+        ("-machine", "q35,vmport=off,sata=off,smbus=off,confidential-guest-support=sev0"),
         ("-accel", "kvm"),
         ("-cpu", "EPYC-v4"),
         ("-smp", "1"),
@@ -113,7 +113,7 @@ def test_protected(out: Out, mode: Mode) -> None:
 @pytest.mark.parametrize(("accel", "cpu"), [(Accel.TCG, "max"), (Accel.KVM, "host")])
 def test_unprotected(out: Out, accel: Accel, cpu: str) -> None:
     machine: list[Option] = [
-        ("-machine", "q35,vmport=off"),
+        ("-machine", "q35,vmport=off,sata=off,smbus=off"),
         ("-accel", "kvm" if accel is Accel.KVM else "tcg,tb-size=256"),
         ("-cpu", cpu),
         ("-smp", "1"),

@@ -23,6 +23,8 @@ from tools.pipeline.base.errors import BuildError
 
 _PARTS = frozenset({Part.KERNEL, Part.AGENT})
 _PORTS = ("-device", "pcie-root-port,id=port0,chassis=1,slot=1", "-device", "pcie-root-port,id=port1,chassis=2,slot=2")
+# The launcher's device has room for the agent's port alone; a host who wants more room makes it.
+_ROOM = ("-set", "device.serial0.max_ports=31")
 _EMPTY = ("-blockdev", "driver=null-co,node-name=empty,size=1048576")
 _LIST = "ls /sys/bus/pci/devices /sys/bus/virtio/devices /sys/block"
 # Three seconds of the guest's own time, in which Debian's kernel has long set up what is plugged in.
@@ -146,7 +148,7 @@ def attacks() -> Iterator[Attack]:
     yield Attack(
         name="more-ports",
         host="plugs a port and a console into the agent's serial device",
-        attempt=partial(attempt, during=_plug_port),
+        attempt=partial(attempt, during=_plug_port, more=(*_PORTS, *_ROOM)),
         control=nothing,
         parts=_PARTS,
     )
