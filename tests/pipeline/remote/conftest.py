@@ -11,6 +11,7 @@ import pytest
 from tests.pipeline.engine.workshop import TREE
 from tests.pipeline.remote.kit import Machine, make_keys
 from tests.publish.kit import Server
+from tools.attack.base.host_tools import HostTools
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.tasks.project import Project
 
@@ -25,12 +26,11 @@ def python_tree(project: Project) -> Tree:
 
 
 @pytest.fixture(scope="session")
-def server(
-    project: Project, host_tool: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Debian's docker-registry, without login and TLS."""
-    program = host_tool("docker-registry", project.trees.ensure("publish"))
-    made = Server(program=program, folder=tmp_path_factory.mktemp("registry")).start()
+    folder = tmp_path_factory.mktemp("registry")
+    program = HostTools(folder=folder).wrapper("docker-registry", project.trees.ensure("publish"))
+    made = Server(program=program, folder=folder / "server").start()
     yield made
     made.kill()
 

@@ -7,13 +7,17 @@ A result is planted, signed by a builder whom the user lists. A build with that 
 
 import dataclasses
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.checkout import copy_all
-from tests.publish.kit import WISH, small_checkout
+from tests.publish.kit import WISH, Server, small_checkout
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import graph, others
 from tools.pipeline.engine.others import Others
@@ -74,6 +78,42 @@ def test_a_rebuild_takes_nothing_of_others(planted: Project, project: Project, t
     assert PLANTED not in {(built.files / name).read_bytes() for name in built.digests}
     made = rebuild._made(place, [step.name])
     assert made[step.name] == planted.engine.key(step), "it ran there"
+
+
+def doit(checkout: Path, *words: str) -> str:
+    """What `./doit` says; its own settings are those of the environment."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.pipeline.front", *words],
+        cwd=checkout, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_doit_takes_and_sends(
+    planted: Project, tmp_path: Path, people: Path, server: Server, repository_name: str
+) -> None:
+    """No task fetches a source or sets a tool tree up before the cache has been asked; what is sent is waited for."""
+    step = planted.plan.launcher
+    said = doit(planted.root, step.name)
+    assert f"{step.name}: cache 127.0.0.1" in said
+    assert "1 results found, 0 B came" in said
+    assert not re.search("fetch|toolchain", said), said
+    assert not (tmp_path / "cache/trees").exists()
+    row = next(line for line in doit(planted.root, "graph").splitlines() if line.startswith(f"{step.name} "))
+    assert f"cache {server.host}/{repository_name}" in row
+    # Alice has run the step herself, and has not sent it yet.
+    config = tmp_path / "remote.toml"
+    config.write_text(config.read_text().replace(f"{people}/ci.key", f"{people}/alice.key"))
+    key = planted.engine.key(step)
+    assert key is not None
+    node = File(digest=planted.cas.put_bytes(b"hers"), executable=True)
+    planted.engine.results.write(Result(key=key, outputs=dict.fromkeys(step.outputs, node), seconds=1.0))
+    before = set(server.tags(repository_name))
+    assert "1 sent, 4 B" in doit(planted.root, step.name)
+    assert len(set(server.tags(repository_name)) - before) == 1
+    assert " sent" not in doit(planted.root, step.name), "once a checkout"
 
 
 def test_environments_of_checks_know_no_remote(

@@ -51,7 +51,7 @@ def whole(root: Path, text: str) -> Facts:
     """Facts in which every text is `text`."""
     made = folder(root / "out", text)
     steps = [
-        Row(name=text, title=text, needs=(), key=None, there=True, seconds=10.0),
+        Row(name=text, title=text, needs=(), key=None, there=True, seconds=10.0, origin=f"cache {text}"),
         Row(name=f"{text}2", title=text, needs=(text,), key=None, there=True, seconds=30.0),
         Row(name="never made", title=text, needs=(text,), key=None, there=False, seconds=None),
     ]
@@ -136,6 +136,11 @@ def test_pictures() -> None:
     assert [(bar.kind, bar.x, bar.width) for bar in page.shares([("open", 1), ("fixed", 3)])] == [
         ("open", 0.0, 250.0), ("fixed", 250.0, 750.0)
     ]  # fmt: skip
+    whose = [
+        replace(row, origin=origin) for row, origin in zip(rows, ("cache x", "run here", "run here", ""), strict=True)
+    ]
+    assert page.origins(whose) == [("run here", ["b", "c"]), ("cache x", ["a"])]
+    assert page.origins(rows) == []
     assert page.sizes([]) == page.timeline([]) == page.shares([]) == []
 
 

@@ -50,6 +50,7 @@ def render(facts: Facts) -> bytes:
         state=State,
         sizes=sizes([(one.name, one.size) for one in facts.artifacts]),
         timeline=timeline(facts.steps),
+        origins=origins(facts.steps),
         states=shares([(state.value, len(facts.cves.of(state))) for state in MEANS]),
         style=style,
         script=script,
@@ -85,6 +86,15 @@ def timeline(steps: Sequence[Row]) -> list[Bar]:
             width=max(2.0, _part(step.seconds or 0.0, whole)))
         for begin, step in begun
     ]  # fmt: skip
+
+
+def origins(steps: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Where results came from, and the steps of each: what most of them have first."""
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        if step.origin:
+            found.setdefault(step.origin, []).append(step.name)
+    return sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
 def shares(rows: Sequence[tuple[str, int]]) -> list[Bar]:

@@ -48,7 +48,7 @@ def test_fast(project: Project) -> Task:
     return {
         "doc": "linters and unit tests only",
         "actions": [action(partial(_pytest, project, "tests/house", "tests/pipeline"))],
-        "task_dep": ["toolchain:build", "toolchain:lint"],
+        "task_dep": ["toolchain:build", "toolchain:lint", "toolchain:publish"],
         "io": {"capture": False},
     }
 
