@@ -6,8 +6,9 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
-    build · build_all · check · accept · graph · cache · idblock · publish · endorse · latest · cve · report · attack
-    test · test_fast · test_containers · test_engines · test_publish · test_pages · repro · rebuild · bench · lock
+    build · build_all · check · accept · graph · cache · gc · idblock · publish · endorse · latest · cve
+    report · attack · test · test_fast · test_containers · test_engines · test_publish · test_pages
+    repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
 """
@@ -85,8 +86,13 @@ def task_graph() -> Task:
 
 
 def task_cache() -> Task:
-    """Show what lies in the cache; remove what is old and not needed."""
+    """Show what lies in the cache."""
     return cache.cache(PROJECT)
+
+
+def task_gc() -> Task:
+    """Remove from the cache what is old and not needed."""
+    return cache.gc(PROJECT)
 
 
 def task_idblock() -> Task:

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""`./doit cache` on a copy of the checkout with a cache of its own: what it shows, what it removes, what it refuses."""
+"""`./doit cache` and `./doit gc` on a copy with a cache of its own: what they show, remove and refuse."""
 
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,9 @@ class Site:
     tree: Path
     old_tree: Path
 
-    def run(self, *options: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, command: str, *options: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "tools.pipeline.front", "cache", *options],
+            [sys.executable, "-m", "tools.pipeline.front", command, *options],
             cwd=self.root,
             env={**os.environ, "SEV_ARTIFACTS_CACHE": str(self.cache)},
             capture_output=True,
@@ -65,7 +66,7 @@ def site(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 def test_it_shows_kinds_sizes_and_ages_and_removes_nothing(site: Site) -> None:
     (site.cache / "steps").mkdir()
-    done = site.run()
+    done = site.run("cache")
     assert done.returncode == 0, done.stderr
     rows = {line[:18].strip(): line[18:].split() for line in done.stdout.splitlines()}
     assert rows["downloads"][:3] == ["1", "6", "B"]
@@ -75,32 +76,49 @@ def test_it_shows_kinds_sizes_and_ages_and_removes_nothing(site: Site) -> None:
     assert site.present() == [True] * 4
 
 
-def test_prune_removes_what_is_old_and_not_needed(site: Site) -> None:
+def test_what_is_old_and_not_needed_goes(site: Site) -> None:
     os.utime(site.stray)
-    done = site.run("--prune")
+    would = site.run("gc", "--dry-run")
+    assert (would.returncode, site.present()) == (0, [True] * 4), would.stderr
+    done = site.run("gc")
     assert done.returncode == 0, done.stderr
+    assert "would remove" in would.stderr
     assert "removed" in done.stderr
-    # The stray was used today: another checkout may need it.
+    # The stray was used now: another checkout may need it.
     assert site.present() == [True, True, True, False]
-    assert site.run("--prune", "--days", "0").returncode == 0
+    hours_ago(site.stray, 2)
+    assert site.run("gc", "--keep", "3h").returncode == 0
+    assert site.present() == [True, True, True, False]
+    assert site.run("gc", "--keep", "1h").returncode == 0
     assert site.present() == [True, False, True, False]
 
 
-def test_prune_stops_at_the_size(site: Site) -> None:
-    assert site.run("--prune", "--size", "1G").returncode == 0
+def test_beyond_the_size_goes_also_what_was_used_lately(site: Site) -> None:
+    for path in (site.stray, site.old_tree / "tree.json"):
+        hours_ago(path, 2)
+    assert site.run("gc", "--max", "1G").returncode == 0
     assert site.present() == [True] * 4
+    os.utime(site.stray)
+    done = site.run("gc", "--max", "0M")
+    assert done.returncode == 0
+    # Neither what this checkout needs, nor what was used within the hour.
+    assert site.present() == [True, True, True, False]
+    assert "note: this checkout needs what is left" in done.stderr
+
+
+def hours_ago(path: Path, hours: int) -> None:
+    os.utime(path, (time.time() - hours * 3600,) * 2)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--prune", "--days", "x"), "'x' is not a whole number of days"),
-        (("--prune", "--size", "3 gigabytes"), "'3 gigabytes' is not a size in MiB or GiB"),
-        (("--days", "3"), "--days and --size belong to --prune"),
+        (("--keep", "x"), "'x' is not a time in hours or days"),
+        (("--max", "3 gigabytes"), "'3 gigabytes' is not a size in MiB, GiB or TiB"),
     ],
 )
 def test_mistakes_are_one_line(site: Site, options: tuple[str, ...], says: str) -> None:
-    done = site.run(*options)
+    done = site.run("gc", *options)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -74,14 +74,16 @@ def test_an_output_that_two_results_share_goes_with_the_last(workshop: Workshop)
     assert workshop.engine().find(twin) is not None
 
 
-def test_no_more_goes_than_the_size_asks_for(workshop: Workshop) -> None:
+def test_beyond_the_size_the_oldest_goes(workshop: Workshop) -> None:
     cas = workshop.engine().cas
     for number, name in enumerate((b"a", b"b", b"c")):
         os.utime(cas.path(cas.put_bytes(name * 1000).sha256), (number, number))
     engine = workshop.engine()
-    assert prune(engine, listed(engine), before=2000, most=3000) == 0
-    assert prune(engine, listed(engine), before=2000, most=2000) == 1
+    assert prune(engine, listed(engine), before=0, most=3000) == 0
+    assert prune(engine, listed(engine), before=0, most=2000) == 1
     assert [entry.used for entry in sorted(cas.entries(), key=lambda e: e.used)] == [1, 2]
+    # What is old goes, however small the rest is.
+    assert prune(engine, listed(engine), before=2, most=3000) == 1
 
 
 def test_pins_and_downloads_on_their_way(workshop: Workshop) -> None:

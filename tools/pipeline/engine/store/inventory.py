@@ -87,15 +87,15 @@ def _unfinished(root: Path, *, needed: Collection[str]) -> Iterator[Item]:
 
 
 def choose(found: Iterable[Item], *, before: float, most: int | None = None) -> list[Item]:
-    """What may go: not needed, and not used since `before` (seconds since the epoch), the oldest first.
+    """What may go, the oldest first: not needed, and not used since `before` (seconds since the epoch).
 
-    With `most`, no more of it than brings the sum of all sizes down to that many bytes.
+    With `most`, also what was used since, as long as the sum of all sizes is above that many bytes.
     """
     everything = list(found)
     left = sum(item.size for item in everything)
     chosen = []
     for item in sorted(everything, key=lambda item: item.used):
-        if item.needed or item.used >= before or (most is not None and left <= most):
+        if item.needed or (item.used >= before and (most is None or left <= most)):
             continue
         chosen.append(item)
         left -= item.size

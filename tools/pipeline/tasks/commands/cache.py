@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""`./doit cache`: what lies in the cache and how old it is; with --prune, what nobody needs is removed."""
+"""`./doit cache`: what lies in the cache and how old it is. `./doit gc`: what nobody needs is removed."""
 
 import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from tools.pipeline.base import ambient, ui
@@ -16,32 +17,41 @@ from tools.pipeline.tasks.doit_glue import Task, action, option, switch
 from tools.pipeline.tasks.project import Project
 from tools.pipeline.toolchain import tool_tree
 
-_WHERE = "./doit cache"
 _FOLDERS = ("partial", "results", "sha256", "trees")
-_DAYS = 30  # other checkouts' locks are not known: what they need has been used lately
-_UNITS = {"M": 1 << 20, "G": 1 << 30}
+_RECENT = 3600.0  # seconds; a build of another checkout may be using it
+_KEEP = 30  # days; other checkouts' locks are not known: what they need has been used lately
+_UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def cache(project: Project) -> Task:
-    """The task."""
+    """The task that shows."""
     return {
-        "doc": "show what lies in the cache, by kind and age; --prune removes what is old and not needed",
+        "doc": "show what lies in the cache, by kind and age (./doit gc removes)",
         "actions": [action(partial(_cache, project))],
-        "params": [
-            switch("prune", "remove what no lock and no result of this checkout names, and nobody used lately"),
-            option("days", f"with --prune: how long unused, {_DAYS} when left out; 0 takes all that is not needed"),
-            option("size", "with --prune: no more than brings the cache down to this size, such as 500M or 3G"),
-        ],
         "meta": {"answers": True},
         "verbosity": 2,
         "io": {"capture": False},
     }
 
 
-def _cache(project: Project, *, prune: bool, days: str, size: str) -> None:
-    limit, most = _days(days), _size(size)
-    if not prune and (days or size):
-        raise UserError("--days and --size belong to --prune", where=_WHERE, hint="add --prune")
+def gc(project: Project) -> Task:
+    """The task that removes."""
+    return {
+        "doc": "remove from the cache what this checkout does not need and nobody used lately",
+        "actions": [action(partial(_gc, project))],
+        "params": [
+            option("keep", f"what was used within this time stays, such as 12h or 30d; {_KEEP}d when left out"),
+            option("max", "the cache is at most this large afterwards, such as 500M or 20G: beyond that also goes what "
+                          "was used lately, the oldest first, and never what this checkout needs"),
+            switch("dry_run", "say what would be removed, and remove nothing", long="dry-run"),
+        ],
+        "meta": {"answers": True},
+        "verbosity": 2,
+        "io": {"capture": False},
+    }  # fmt: skip
+
+
+def _cache(project: Project) -> None:
     now = ambient.now()
     with ui.working("looking through the cache"):
         found = items(project)
@@ -51,22 +61,30 @@ def _cache(project: Project, *, prune: bool, days: str, size: str) -> None:
             if folder.name not in _FOLDERS
         }
         besides["build/ of this checkout, which may be deleted"] = inventory.disk_usage(project.build)
-    if not prune:
-        idle = inventory.choose(found, before=now - limit * DAY)
-        ui.result(
-            "\n".join([str(project.cas.root), "", *table(found, now=now), "", *_legend(idle, besides)]) + "\n",
-            sys.stdout,
-        )
-        return
-    chosen = inventory.choose(found, before=now - limit * DAY, most=most)
-    with ui.working("removing what is not needed"):
-        for item in chosen:
-            item.remove()
-        project.cas.sweep()
+    idle = inventory.choose(found, before=now - _KEEP * DAY)
+    ui.result(
+        "\n".join([str(project.cas.root), "", *table(found, now=now), "", *_legend(idle, besides)]) + "\n",
+        sys.stdout,
+    )
+
+
+def _gc(project: Project, *, keep: str, max: str, dry_run: bool) -> None:  # noqa: A002  (the option's name)
+    age, most = _age(keep), _size(max)
+    with ui.working("looking through the cache"):
+        found = items(project)
+    now = ambient.now()
+    held = [item if item.used < now - _RECENT else replace(item, needed=True) for item in found]
+    chosen = inventory.choose(held, before=now - age, most=most)
     freed, left = _sum(chosen), _sum(found) - _sum(chosen)
-    ui.line(f"   removed {ui.size(freed)} in {len(chosen)} files and trees; {ui.size(left)} are left")
+    if not dry_run:
+        with ui.working("removing what is not needed"):
+            for item in chosen:
+                item.remove()
+            project.cas.sweep()
+    did = "would remove" if dry_run else "removed"
+    ui.line(f"   {did} {ui.size(freed)} in {len(chosen)} files and trees; {ui.size(left)} are left")
     if most is not None and left > most:
-        ui.line("   note: the rest is needed by this checkout, or was used lately (--days)")
+        ui.line("   note: this checkout needs what is left, or it was used within the last hour (./doit cache)")
 
 
 def items(project: Project) -> list[Item]:
@@ -119,7 +137,7 @@ def _legend(idle: Sequence[Item], besides: Mapping[str, int]) -> list[str]:
     return [
         "last day … before: when it was last used. not needed: no lock and no result of this checkout names it;",
         "other checkouts may. Everything can be downloaded and built again.",
-        f"--prune removes what is not needed and was not used for {_DAYS} days: {ui.size(_sum(idle))} now.",
+        f"./doit gc removes what is not needed and was not used for {_KEEP} days: {ui.size(_sum(idle))} now.",
         *(f"Besides: {ui.size(size)} in {place}" for place, size in besides.items()),
     ]
 
@@ -128,21 +146,23 @@ def _sum(found: Iterable[Item]) -> int:
     return sum(item.size for item in found)
 
 
-def _days(text: str) -> int:
-    if not text:
-        return _DAYS
-    if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise UserError(f"{text!r} is not a whole number of days", where=f"{_WHERE} --days", hint="--days 30")
-    return int(text)
+def _age(text: str) -> float:
+    """In seconds."""
+    match = re.fullmatch(r"([0-9]{1,5})([hd])", text or f"{_KEEP}d")
+    if match is None:
+        raise UserError(
+            f"{text!r} is not a time in hours or days", where="./doit gc --keep", hint="--keep 12h, --keep 30d"
+        )
+    return int(match[1]) * (DAY if match[2] == "d" else DAY / 24)
 
 
 def _size(text: str) -> int | None:
     """In bytes."""
     if not text:
         return None
-    match = re.fullmatch(r"([0-9]{1,6})([MG])", text)
+    match = re.fullmatch(r"([0-9]{1,6})([MGT])", text)
     if match is None:
         raise UserError(
-            f"{text!r} is not a size in MiB or GiB", where=f"{_WHERE} --size", hint="--size 500M, --size 3G"
+            f"{text!r} is not a size in MiB, GiB or TiB", where="./doit gc --max", hint="--max 500M, --max 20G"
         )
     return int(match[1]) * _UNITS[match[2]]
