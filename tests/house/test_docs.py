@@ -192,8 +192,8 @@ def test_tasks_and_options_that_are_named_are_there(
 
 
 def test_a_task_that_is_not_there_is_found(tasks: Mapping[str, Mapping[str, bool]]) -> None:
-    text = "```\n./doit kernel:production && ./doit accept:PROFILE    # ./doit no\n./doit lock --only a,b --all\n```\n"
-    assert unknown_words(code(text), tasks) == ["kernel:production", "lock --all"]
+    text = "```\n./doit kernel:production && ./doit accept:PROFILE    # ./doit no\n./doit lock --only a,b --each\n```\n"
+    assert unknown_words(code(text), tasks) == ["kernel:production", "lock --each"]
     assert unknown_words(code("`./doit info TASK`, or `./doit\nfirmware`; ./doit it"), tasks) == ["firmware"]
 
 

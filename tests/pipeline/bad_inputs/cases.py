@@ -9,6 +9,7 @@ from dataclasses import dataclass
 GUEST = "recipes/guest.toml"
 PRODUCTION = "recipes/profiles/production.toml"
 SOURCES = "recipes/sources.toml"
+OTHER_SERIES = "recipes/series/6.18.toml"
 SOURCES_LOCK = "recipes/sources.lock"
 TOOLCHAIN = "recipes/toolchain.toml"
 TOOLCHAIN_LOCK = "recipes/toolchain.lock"
@@ -62,6 +63,8 @@ _PROFILES = [
     _case(PRODUCTION, 'carry = "', 'carry = true#"', at=": carry: ", says="not a boolean"),
     _case(KERNEL, 'source = "', 'source = "lniux"#"', at=": source: ", says="no source 'lniux' in recipes/sources.toml; did you mean 'linux'? "),
     _case(KERNEL, 'series = "', 'series = "9.99"#"', at=": series: ", says="no kernel-patches/9.99/series; create"),
+    _case(OTHER_SERIES, 'source = "', 'source = "lniux"#"', at=": source: ", says="no source 'lniux' in recipes/sources.toml; did you mean 'linux'? "),
+    _case(OTHER_SERIES, 'fragments = ["', 'fragments = ["x', at=": fragments[0]: ", says="no recipes/kernel/fragments/xsince-6.18.config; did"),
     _case(LISTS, "guest = [", 'guest = ["bsae", ', at=": lists.guest[0]: ", says="did you mean 'base'? there are: "),
     _case(OVMF, 'size = "', 'size = "1M"#"', at=": size: ", says="is not one of: 1MB, 2MB, 4MB"),
 ]
@@ -95,8 +98,8 @@ _WANTED = [
     _case(SOURCES, "[source.linux]", "[source.Linux]", at=": source.Linux: ", says="is not a name"),
     _case(SOURCES, 'kind = "debian-source"\npackage = "linux"', 'kind = "git"', at=": source.linux.kind: ",
           says="'git' is not one of: debian-source, pypi, https, file"),
-    Case(id="stale-sources-lock", file=SOURCES, old='version = "6.12.107-1"', new=b'version = "6.12.108-1"',
-         where=f"{SOURCES_LOCK}: linux: ", says="its version is 6.12.107-1, sources.toml asks for 6.12.108-1; run ./doit lock --only linux",
+    Case(id="stale-sources-lock", file=SOURCES, old='series = "6.12"', new=b'series = "6.13"',
+         where=f"{SOURCES_LOCK}: linux: ", says="its series is 6.12, sources.toml asks for 6.13; run ./doit lock --only linux",
          command="_locks"),
     Case(id="stale-toolchain-lock", file=TOOLCHAIN, old='"bash", ', new=b"",
          where=f"{TOOLCHAIN_LOCK}: trees.build: ", says="was resolved for other packages", command="_locks"),

@@ -91,10 +91,27 @@ def test_a_series_keeps_its_order(folder: Path) -> None:
     assert load(folder) == ()
 
 
+def test_a_patch_of_another_series_is_named_not_copied(folder: Path) -> None:
+    newer = folder.parent / "1.1"
+    newer.mkdir()
+    (newer / "series").write_text(f"0002-b.patch\n../1.0/{NAME}\n")
+    (newer / "0002-b.patch").write_text(HEADER.replace("two", "2") + DIFF)
+    root, name = folder.parents[1], "kernel-patches/1.1"
+    found = patches.load_series(root, name, licence=LICENCE)
+    assert [patch.path for patch in found] == [f"{name}/0002-b.patch", PATH]
+    assert patches.listed(root, name) == (f"{name}/0002-b.patch", PATH)
+    (folder / NAME).unlink()
+    with pytest.raises(UserError, match=rf"^{name}/series:2: \.\./1\.0/{NAME} is missing or not a regular file"):
+        patches.load_series(root, name, licence=LICENCE)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("../0002-b.patch", "bad patch name"),
+        ("../../1.0/0002-b.patch", "bad patch name"),
+        ("../../0002-b.patch", "bad patch name"),
+        (f"../1.0/{NAME}", "named twice; first in line 2"),
         ("/0002-b.patch", "bad patch name"),
         ("sub/0002-b.patch", "bad patch name"),
         ("b.patch", "bad patch name"),

@@ -69,7 +69,7 @@ def test_every_input_is_listed(project: Project, profile: Profile, document: dic
     assert {
         *(fragment for kernel in profile.kernels for fragment in kernel.fragments),
         profile.file,
-        *(kernel.file for kernel in profile.kernels),
+        *(file for kernel in profile.kernels for file in kernel.files),
         profile.firmware.file,
         "initramfs/manifest.toml",
         "recipes/guest.toml",

@@ -75,12 +75,67 @@ def test_two_profiles_may_use_two_kernel_series() -> None:
     loaded = sample.recipes()
     fragments = tuple(f"recipes/kernel/fragments/{name}.config" for name in ("one", "two", "three"))
     assert loaded.kernels == (
-        KernelRecipe(name="a", source="linux-a", series="6.12", fragments=fragments),
-        KernelRecipe(name="b", source="linux-b", series="6.18", fragments=fragments),
+        KernelRecipe(name="a", source="linux-a", series="6.12", fragments=fragments, files=("recipes/kernel/a.toml",)),
+        KernelRecipe(name="b", source="linux-b", series="6.18", fragments=fragments, files=("recipes/kernel/b.toml",)),
     )
     assert [loaded.profile(name).kernel.patches for name in ("production", "debug")] == [
         "kernel-patches/6.12", "kernel-patches/6.18",
     ]  # fmt: skip
+
+
+def add_series(root: Path, name: str, text: str) -> str:
+    """Write a recipe of a series; its path."""
+    path = root / "recipes/series" / f"{name}.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return f"recipes/series/{name}.toml"
+
+
+def test_a_series_is_a_recipe_and_a_folder_of_patches(copied: Path, edit: Edit) -> None:
+    """Every profile whose kernels are of the default series comes once more; nothing of it is written again."""
+    (copied / "recipes/kernel/fragments/series-6.12.config").write_text("CONFIG_A=y\n")
+    (copied / "recipes/kernel/fragments/since.config").write_text("CONFIG_B=y\n")
+    edit(KERNEL, '["three"]', '["three", "series-6.12"]')
+    add_series(copied, "6.18", 'schema = 1\nsource = "linux-b"\nfragments = ["since"]\n')
+    loaded = sample.recipes(copied)
+    # The debug profile has a kernel of 6.18 already.
+    assert [profile.name for profile in loaded.profiles] == ["debug", "production"]
+    assert [profile.name for profile in loaded.others] == ["6.18"]
+    own, other = loaded.profile("production"), loaded.profile("6.18")
+    assert (other.file, other.cmdline, other.firmware) == (own.file, own.cmdline, own.firmware)
+    assert other.kernel == KernelRecipe(
+        name="a-6.18", source="linux-b", series="6.18",
+        fragments=tuple(f"recipes/kernel/fragments/{name}.config" for name in ("one", "two", "three", "since")),
+        files=(KERNEL, "recipes/series/6.18.toml"),
+    )  # fmt: skip
+    assert own.kernel.fragments[-1] == "recipes/kernel/fragments/series-6.12.config"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("6.18", 'schema = 1\nsource = "linux-c"\nfragments = []\n', ": source: no source 'linux-c' in recipes/so"),
+        ("6.18", 'schema = 1\nsource = "linux-b"\nfragments = ["ten"]\n', ": fragments[0]: no recipes/kernel/frag"),
+        ("6.18", 'schema = 1\nsource = "linux-b"\nfragments = []\nx = 1\n', ": x: unknown key"),
+        ("6.18", 'schema = 2\nsource = "linux-b"\nfragments = []\n', ": schema: "),
+        ("6.12", 'schema = 1\nsource = "linux-b"\nfragments = []\n', ": 6.12 is there already; it is the default"),
+        ("6.99", 'schema = 1\nsource = "linux-b"\nfragments = []\n', ": no kernel-patches/6.99/series; create it"),
+        ("new", 'schema = 1\nsource = "linux-b"\nfragments = []\n', ": 'new' is no kernel series; name the file as"),
+    ],
+)
+def test_a_broken_series_is_refused(copied: Path, name: str, text: str, says: str) -> None:
+    where = add_series(copied, name, text)
+    with pytest.raises(UserError) as caught:
+        sample.recipes(copied)
+    assert str(caught.value).startswith(f"{where}{says}")
+
+
+def test_a_profile_may_not_have_the_name_of_a_series(copied: Path) -> None:
+    add_series(copied, "6.18", 'schema = 1\nsource = "linux-b"\nfragments = []\n')
+    assert sample.recipes(copied).profile("6.18").name == "6.18"
+    shutil.copy(copied / PRODUCTION, copied / "recipes/profiles/6.18.toml")
+    with pytest.raises(UserError, match=r"^recipes/profiles/6\.18\.toml: is a name that a series takes"):
+        sample.recipes(copied)
 
 
 def test_one_source_may_be_patched_by_two_series(copied: Path, edit: Edit) -> None:

@@ -3,6 +3,7 @@
 """The shipped defaults, in one place: who changes a recipe on purpose changes this test with it, and no other."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,10 @@ def test_the_profiles(shipped: Recipes) -> None:
     assert cmdlines["debug"] == "panic=-1 console=ttyS0 sev_agent.profile=debug sev_agent.log=1"
 
 
+SERIES = {"6.18": ["since-6.18"]}
+"""Series beside the default one → their fragments in place of its own."""
+
+
 def test_kernels_and_firmware(shipped: Recipes) -> None:
     shared = ["base", "sev", "secrets", "virtio", "filesystems", "storage", "container", "hardening", "absent"]
     own = {
@@ -61,17 +66,37 @@ def test_kernels_and_firmware(shipped: Recipes) -> None:
     }
     assert {kernel.name for kernel in shipped.kernels} == set(own)
     for kernel in shipped.kernels:
-        names = [*shared, *own[kernel.name]]
+        names = [*shared, "series-6.12", *own[kernel.name]]
         assert kernel.fragments == tuple(f"recipes/kernel/fragments/{name}.config" for name in names)
         assert (kernel.source, kernel.series) == ("linux", "6.12")
+    for series, fragments in SERIES.items():
+        others = {kernel.name: kernel for profile in shipped.of_series(series) for kernel in profile.kernels}
+        assert set(others) == {name.replace("6.12", series) for name in own}
+        for name, kernel in others.items():
+            names = [*shared, *own[name.replace(series, "6.12")], *fragments]
+            assert kernel.fragments == tuple(f"recipes/kernel/fragments/{name}.config" for name in names)
+            assert (kernel.source, kernel.series) == (f"linux-{series}", series)
     (firmware,) = shipped.firmwares
     assert firmware.sources == ("edk2", "edk2-debian")
     assert (firmware.target, firmware.size) == (FirmwareTarget.RELEASE, FirmwareSize.MIB_1)
 
 
+def test_every_profile_is_there_in_every_series(shipped: Recipes) -> None:
+    """And differs in its kernels alone."""
+    assert [one.name for one in shipped.series] == list(SERIES)
+    names = [one.name for one in shipped.profiles]
+    assert shipped.of_series("6.12") == shipped.profiles
+    for series in SERIES:
+        expected = [series if name == "production" else f"{series}-{name}" for name in names]
+        assert [one.name for one in shipped.of_series(series)] == expected
+        for own, other in zip(shipped.profiles, shipped.of_series(series), strict=True):
+            assert replace(other, name=own.name, kernel=own.kernel, network=own.network) == own
+            assert (other.network is None) == (own.network is None)
+
+
 def test_a_production_profile_has_no_debug_interface(shipped: Recipes) -> None:
     """Whatever else is changed."""
-    for profile in shipped.profiles:
+    for profile in shipped.all_profiles:
         if profile.kind is ProfileKind.PRODUCTION:
             for kernel in profile.kernels:
                 assert "recipes/kernel/fragments/debug.config" not in kernel.fragments

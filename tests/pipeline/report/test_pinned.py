@@ -17,7 +17,7 @@ from tests.pipeline.report import kit
 from tools.pipeline.base import files
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine.store.cas import Cas
-from tools.pipeline.report import compiled, gather, newer, updates, vex
+from tools.pipeline.report import compiled, gather, kernel_list, newer, updates, vex
 from tools.pipeline.report.states import State
 from tools.pipeline.sources import mirrors, resolve
 from tools.pipeline.sources.apt import Found
@@ -151,8 +151,8 @@ def test_what_an_update_would_fix(place: updates.Place) -> None:
     assert updates.lines(place, ["linux", "edk2"], now=now) == [
         "linux 6.12.118-1: listed, but no mirror has its changelog",
         (
-            "linux 6.12.107-1 → 6.12.111-1 would fix 4 CVEs: CVE-2026-20003, CVE-2026-20002, CVE-2026-20001, "
-            "CVE-2025-38206 (./doit cve)"
+            "linux 6.12.107-1 → 6.12.111-1 would fix 4 CVEs, 1 of parts that a guest has by its name: CVE-2026-20001 "
+            "(--all lists them)"
         ),
     ]
     # From now on it is known without any mirror.
@@ -183,7 +183,7 @@ def test_a_lock_ends_with_it(
     monkeypatch.setattr(updates, "lines", lambda *_, **given: [f"update {sorted(given)} \x1b[31m"])
     checks._lock(project, only="linux", upgrade=False, yes=False, older=False)
     assert capfd.readouterr().err.splitlines() == [
-        "   updated  linux", "   update ['before', 'now'] \\x1b[31m"
+        "   updated  linux", "   update ['before', 'every', 'listed', 'now'] \\x1b[31m"
     ]  # fmt: skip
     # Nobody's mirror is an error.
     monkeypatch.setattr(updates, "lines", _fails)
@@ -201,7 +201,12 @@ def _fails(*_: object, **__: object) -> None:
 def test_what_an_update_has_fixed(place: updates.Place) -> None:
     before, now = sources(place), sources(place, "6.12.111-1")
     lines = updates.lines(place, ["linux"], now=now, before=before)
-    assert lines[0].startswith("linux 6.12.107-1 → 6.12.111-1 fixes 4 CVEs: CVE-2026-20003")
+    assert lines[0].startswith("linux 6.12.107-1 → 6.12.111-1 fixes 4 CVEs, 1 of parts")
+    whole = updates.lines(place, ["linux"], now=now, before=before, every=True)
+    assert [line.split()[0] for line in whole[1:5]] == [
+        "CVE-2026-20003", "CVE-2026-20002", "CVE-2026-20001", "CVE-2025-38206",
+    ]  # fmt: skip
+    assert whole[3] == "   CVE-2026-20001  mm: vmscan: an invented fault"
     assert lines[1:] == ["linux 6.12.118-1: listed, but no mirror has its changelog"]
     del place.apt.listed["6.12.118-1"]  # type: ignore[attr-defined]
     asked = place.apt.asked  # type: ignore[attr-defined]
@@ -209,3 +214,17 @@ def test_what_an_update_has_fixed(place: updates.Place) -> None:
     for _ in range(2):
         assert updates.lines(place, ["linux"], now=now) == ["linux 6.12.111-1: the mirrors have nothing newer"]
     assert place.apt.asked == asked + 1  # type: ignore[attr-defined]
+
+
+def test_a_kernel_whose_packaging_no_mirror_has(place: updates.Place, tmp_path: Path) -> None:
+    """Its own list says what a newer version fixes; without one, that nobody knows is said."""
+    before, now = ([s for s in sources(place, v) if s.pin.name == "linux"] for v in ("6.12.107-1", "6.12.111-1"))
+    (said,) = updates.lines(place, ["linux"], now=now, before=before)
+    assert (
+        said == "linux 6.12.107-1 → 6.12.111-1: no changelog of it is pinned; --kernel-list FOLDER says what it fixes"
+    )
+    listed = kernel_list.load(kit.write_list(tmp_path / "vulns"))
+    (said,) = updates.lines(place, ["linux"], now=now, before=before, listed=listed)
+    assert said.startswith("linux 6.12.107-1 → 6.12.111-1 fixes ")
+    assert "CVEs, " in said
+    assert updates.lines(place, ["linux"], now=now, before=now, listed=listed) == []

@@ -122,6 +122,16 @@ def test_update_is_private(stand_in: StandIn, tmp_path: Path) -> None:
     assert stand_in.environment() == ["APT_CONFIG", "LC_ALL", "PATH", "http_proxy"]
 
 
+def test_sources_of_another_suite(stand_in: StandIn, tmp_path: Path) -> None:
+    """Nothing but its source packages: no tree takes a package from there."""
+    replace(make(tmp_path), sources=("trixie-backports",)).update()
+    lines = (tmp_path / "apt/sources.list").read_text().splitlines()
+    keyring = tmp_path / "keyring.gpg"
+    assert [line for line in lines if "backports" in line] == [
+        f"deb-src [signed-by={keyring}] http://h/debian trixie-backports main"
+    ]
+
+
 def test_closure(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.answer(
         "install",

@@ -68,7 +68,8 @@ def source(root: Path, recipe: KernelRecipe, *, archive: Reference, version: str
     series = patches.load_series(root, recipe.patches, licence=_LICENCE)
     files = (patches.SCRIPT, *(patch.path for patch in series))
     return source_tree.step(
-        name=f"source-{recipe.source}-{recipe.series}",
+        # The name of a source may say its series already.
+        name=f"source-{recipe.source.removesuffix(f'-{recipe.series}')}-{recipe.series}",
         title=f"source: {recipe.source} {version}",
         archive=archive,
         extra={f"/inputs/{path}": CheckoutFile(path=path) for path in files},

@@ -22,7 +22,8 @@ SCRIPT = "recipes/apply-patches.sh"
 
 REQUIRED_FIELDS = ("Subject", "SPDX-FileCopyrightText", "SPDX-License-Identifier", "Upstream", "Tested")
 
-_FILE_NAME = re.compile(r"[0-9]{4}-[A-Za-z0-9][A-Za-z0-9._+-]*\.patch")
+# Of this series, or of another one beside it: what fits both is there once.
+_FILE_NAME = re.compile(r"(?:\.\./([0-9]+\.[0-9]+)/)?([0-9]{4}-[A-Za-z0-9][A-Za-z0-9._+-]*\.patch)")
 _FIELD = re.compile(r"([A-Z][A-Za-z-]*): (\S.*)")
 _HUNK = re.compile(r"@@ -[0-9]+(?:,([0-9]+))? \+[0-9]+(?:,([0-9]+))? @@(?: .*)?")
 _BETWEEN = re.compile(r"diff --git |index |--- |\+\+\+ |(?:new|deleted) file mode 100(?:644|755)$")
@@ -45,18 +46,18 @@ def load_series(root: Path, folder: str, *, licence: str) -> tuple[Patch, ...]:
     not say what it must, or that is not under the licence of what it changes.
     """
     series = f"{folder}/series"
-    listed = _parse_series(_read(root / series, where=series), where=series)
-    there = sorted(path.name for path in (root / folder).glob("*.patch"))
-    for name in there:
-        if name not in listed:
-            raise UserError("not named in series", where=f"{folder}/{name}", hint="add or delete it")
+    listed = _parse_series(_read(root / series, where=series), folder, where=series)
+    there = sorted(f"{folder}/{path.name}" for path in (root / folder).glob("*.patch"))
+    for where in there:
+        if where not in listed:
+            raise UserError("not named in series", where=where, hint="add or delete it")
     patches = []
-    for name, number in listed.items():
-        path = root / folder / name
+    for where, number in listed.items():
+        path = root / where
         if path.is_symlink() or not path.is_file():
-            where = f"{series}:{number}"
-            raise UserError(f"{name} is missing or not a regular file", where=where, hint=names.hint(name, there))
-        where = f"{folder}/{name}"
+            known = [other.rpartition("/")[2] for other in there]
+            what = f"{_named(where, folder)} is missing or not a regular file"
+            raise UserError(what, where=f"{series}:{number}", hint=names.hint(path.name, known))
         subject = _check(_read(path, where=where), where=where, licence=licence)
         patches.append(Patch(path=where, subject=subject))
     return tuple(patches)
@@ -65,7 +66,7 @@ def load_series(root: Path, folder: str, *, licence: str) -> tuple[Patch, ...]:
 def listed(root: Path, folder: str) -> tuple[str, ...]:
     """The paths of the patches that a series names, from the checkout's root, in order; the patches are not read."""
     series = f"{folder}/series"
-    return tuple(f"{folder}/{name}" for name in _parse_series(_read(root / series, where=series), where=series))
+    return tuple(_parse_series(_read(root / series, where=series), folder, where=series))
 
 
 def apply(paths: Iterable[str], *, crlf: bool = False) -> str:
@@ -82,8 +83,17 @@ def inside(patches: Iterable[Patch]) -> list[str]:
     return [f"/inputs/{patch.path}" for patch in patches]
 
 
-def _parse_series(text: str, *, where: str) -> dict[str, int]:
-    """The names in a `series` file in order, each with its line number; quilt's options are refused."""
+def _named(path: str, folder: str) -> str:
+    """What a patch is called in the series of a folder."""
+    of, _, name = path.rpartition("/")
+    return name if of == folder else f"../{of.rpartition('/')[2]}/{name}"
+
+
+def _parse_series(text: str, folder: str, *, where: str) -> dict[str, int]:
+    """The paths, from the checkout's root, that a `series` file names, in order, each with its line number.
+
+    `../6.12/NAME` is a patch of another series. quilt's options are refused.
+    """
     found: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
@@ -92,12 +102,14 @@ def _parse_series(text: str, *, where: str) -> dict[str, int]:
         words = line.split()
         if len(words) > 1:
             raise UserError(f"unexpected {words[1]!r} after the patch name", where=here, hint="give the name only")
-        if not _FILE_NAME.fullmatch(line):
-            hint = "expected four digits, '-', a name and '.patch', in the same folder"
+        match = _FILE_NAME.fullmatch(line)
+        if not match:
+            hint = "expected four digits, '-', a name and '.patch', in the same folder or in ../SERIES"
             raise UserError(f"bad patch name {line!r}", where=here, hint=hint)
-        if line in found:
-            raise UserError(f"{line} is named twice", where=here, hint=f"first in line {found[line]}")
-        found[line] = number
+        path = f"{folder.rpartition('/')[0]}/{match[1]}/{match[2]}" if match[1] else f"{folder}/{match[2]}"
+        if path in found:
+            raise UserError(f"{line} is named twice", where=here, hint=f"first in line {found[path]}")
+        found[path] = number
     return found
 
 

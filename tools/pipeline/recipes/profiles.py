@@ -32,10 +32,12 @@ class Carry(StrEnum):
 class Profile:
     """Which kernel and firmware, started how. `cmdline` is measured byte for byte; `kata`: drop-ins for Kata, too.
 
+    `recipe` is the file that says it, without ending: one of another series (6.18-debug) has that of the default's.
     `network`: a second kernel, for guests with a network; it has a runtime config and launch digests of its own.
     """
 
     name: str
+    recipe: str
     kind: ProfileKind
     kernel: KernelRecipe
     firmware: FirmwareRecipe
@@ -51,9 +53,14 @@ class Profile:
         return (self.kernel,) if self.network is None else (self.kernel, self.network)
 
     @property
+    def series(self) -> str:
+        """The series of its kernel."""
+        return self.kernel.series
+
+    @property
     def file(self) -> str:
         """The recipe itself, from the checkout's root."""
-        return f"{FOLDER}/{self.name}.toml"
+        return f"{FOLDER}/{self.recipe}.toml"
 
 
 def load(
@@ -74,6 +81,7 @@ def load(
             raise table.error("network", "a second kernel takes the initramfs from beside it", 'carry = "beside"')
         return Profile(
             name=name,
+            recipe=name,
             kind=kind,
             kernel=kernel,
             firmware=folder.named(table, "firmware", known_firmwares, firmwares.FOLDER),

@@ -40,15 +40,35 @@ class Subject:
 
 
 def packagings(subject: Subject) -> dict[str, Source]:
-    """Component → pin of its packaging. UserError for one that has none of its own version."""
+    """Component → pin of its packaging. UserError for one whose packaging is asked for and has another version.
+
+    A kernel whose packaging nobody asks for, because no mirror has it, is not among them.
+    """
     found = {}
     for name in (subject.kernel, subject.firmware):
         source = newer.packaging(subject.sources, name)
+        if source is None and name == subject.kernel and not _asked_for(subject, name):
+            continue
         if source is None:
             hint = "pin its *.debian.tar.xz in recipes/sources.toml, of the same version, and run ./doit lock"
             raise UserError(f"Debian's packaging of {name} is not pinned", where=SOURCES_LOCK, hint=hint)
         found[name] = source
     return found
+
+
+def _asked_for(subject: Subject, name: str) -> bool:
+    """Whether a packaging of the component is wanted in some version."""
+    of = next((source.wanted for source in subject.sources if source.pin.name == name), None)
+    wanted = (source.wanted for source in subject.sources if ".debian.tar." in source.wanted.file)
+    return of is None or any(want.group == of.group for want in wanted)
+
+
+def _nothing(subject: Subject, missing: list[str]) -> Changelog:
+    """In place of the changelog of a kernel that has none."""
+    source = next(source for source in subject.sources if source.pin.name == subject.kernel)
+    package, version = source.wanted.package, source.pin.version
+    missing.append(f"What {package} {version} has fixed: Debian's packaging of it, with the changelog, is not pinned.")
+    return Changelog(package=package, version=version, date="1970-01-01", mentions=())
 
 
 def report(subject: Subject, *, listed: Path | None) -> Report:
@@ -70,6 +90,8 @@ def report(subject: Subject, *, listed: Path | None) -> Report:
             data.append((f"the mirrors have no newer {source.wanted.package}", asked.asked))
         if asked is not None and asked.listed:
             missing.append(f"What {source.wanted.package} {asked.listed} fixes: listed, but no mirror has it.")
+    if subject.kernel not in logs:
+        logs[subject.kernel], later[subject.kernel] = _nothing(subject, missing), None
     cves = kernel_list.load(listed) if listed else None
     if cves is not None:
         # A list without a date is as old as the oldest that there is.
@@ -92,7 +114,7 @@ def report(subject: Subject, *, listed: Path | None) -> Report:
     )
     return Report(
         profile=subject.profile,
-        versions={name: source.pin.version for name, source in found.items()},
+        versions={name: log.version for name, log in logs.items()},
         findings=states.ordered([*kernel, *firmware]),
         data=tuple(data),
         unknown=(

@@ -18,7 +18,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.report import changelog
 from tools.pipeline.report.changelog import Changelog
-from tools.pipeline.sources import fetch
+from tools.pipeline.sources import fetch, wanted
 from tools.pipeline.sources.apt import Apt, Found
 from tools.pipeline.sources.mirrors import Mirrors
 from tools.pipeline.sources.pins import Pin, Source
@@ -83,7 +83,9 @@ def ask(apt: Apt, mirrors: Mirrors, source: Source, *, root: Path, build: Path, 
     listed_versions = apt.source_versions(package)
     if not listed_versions:
         raise BuildError(f"the index has no source package {package}", hint="./doit cve --newer asks for it anew")
-    later = [other for other in listed_versions if apt.precedes(version, other)]
+    series = source.wanted.series
+    same = [other for other in listed_versions if not series or wanted.in_series(other, series)]
+    later = [other for other in same if apt.precedes(version, other)]
     now = dt.datetime.fromtimestamp(int(ambient.now()), dt.UTC).date().isoformat()
     record: dict[str, Any] = {"than": version, "asked": now, "listed": "", "index": index}
     found = None

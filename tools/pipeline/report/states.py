@@ -11,7 +11,7 @@ decisions about patches ──┘
 Nothing here is a judgement of how bad a fault is, or whether a guest's host or its workload can reach it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -246,4 +246,9 @@ def firmware(
 
 def update(old: Changelog, new: Changelog) -> list[str]:
     """CVEs that a version fixes and an older one does not, the newest first."""
-    return sorted(set(new.cves) - set(old.cves), key=_negated)
+    return newest_first(set(new.cves) - set(old.cves))
+
+
+def newest_first(cves: Iterable[str]) -> list[str]:
+    """CVEs by their numbers, the newest first."""
+    return sorted(cves, key=_negated)

@@ -47,11 +47,15 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Apt:
-    """apt with its lists in `folder`; `update()` comes first."""
+    """apt with its lists in `folder`; `update()` comes first.
+
+    `sources` are suites whose source packages it knows, too.
+    """
 
     folder: Path
     suite: str
     older: Older = NO_OLDER
+    sources: tuple[str, ...] = ()
     architecture: Architecture
     mirrors: Mirrors
 
@@ -155,6 +159,7 @@ class Apt:
             for part in parts[archive]
             for kind in kinds[suite]
         ]
+        lines += [f"deb-src [signed-by={keyring}] {bases[Archive.DEBIAN]} {suite} main\n" for suite in self.sources]
         return "".join(lines)
 
     def _configuration(self) -> str:

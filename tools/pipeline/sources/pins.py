@@ -98,7 +98,7 @@ class Pin:
 class Source:
     """An entry of sources.lock: what was asked for, and the pin that answers it.
 
-    The pin has another version where no mirror had the one that was asked for.
+    The pin has another version where no mirror had the one that was asked for, or where a series was asked for.
     """
 
     wanted: WantedSource
@@ -155,7 +155,7 @@ def unlocked(asked: WantedSource) -> Source:
     """A source before `./doit lock`, for a plan that nobody can build yet."""
     pin = Pin(
         name=asked.name,
-        version=asked.version,
+        version=asked.version or asked.series,
         sha256="0" * 64,
         size=1,
         origin=Urls(urls=()),
@@ -187,7 +187,7 @@ def read_source(table: toml_reader.Table) -> Source:
         pool = _pool_file(table)
         if not pool.path.endswith(f"/{asked.file}"):
             raise table.error("path", f"does not end in {asked.file!r}")
-        if table.has("asked_version"):
+        if table.has("asked_version") or table.has("asked_series"):
             asked = wanted.read_instead(table, asked)
     origin = origin_of(asked, pool=pool)
     pin = _pin(table, name=name, version=version, origin=origin, lock=SOURCES_LOCK)
@@ -302,7 +302,7 @@ def check_fresh(root: Path, *, sources: Sequence[Source], toolchain: Toolchain, 
 
 def _check_answers(want: WantedSource, promise: wanted.Promise | None, have: Source) -> None:
     where, hint = f"{SOURCES_LOCK}: {want.name}", f"{_HINT} --only {want.name}"
-    for field in ("kind", "version", "licence", "package", "file", "urls", "path"):
+    for field in ("kind", "version", "series", "licence", "package", "file", "urls", "path", "suite"):
         asked, locked = getattr(want, field), getattr(have.wanted, field)
         if asked != locked:
             what = f"its {field} is {_shown(locked)}, sources.toml asks for {_shown(asked)}"
@@ -322,9 +322,11 @@ def source_fields(source: Source) -> Fields:
     """The table of a source."""
     asked = {key: getattr(source.wanted, key) for key in ("name", "version", "licence")}
     asked |= {"kind": source.wanted.kind.value}
-    asked |= {key: value for key in ("package", "file", "urls", "path") if (value := getattr(source.wanted, key))}
+    keys = ("package", "file", "urls", "path", "suite")
+    asked |= {key: value for key in keys if (value := getattr(source.wanted, key))}
     if source.fallen_back and isinstance(source.pin.origin, PoolFile):
-        asked |= {"asked_version": source.wanted.version, "asked_file": source.wanted.file}
+        key = "series" if source.wanted.series else "version"
+        asked |= {f"asked_{key}": getattr(source.wanted, key), "asked_file": source.wanted.file}
         asked |= {"version": source.pin.version, "file": source.pin.origin.path.rpartition("/")[2]}
     return {**asked, **_pin_fields(source.pin)}
 

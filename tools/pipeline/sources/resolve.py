@@ -58,6 +58,7 @@ def lock(
         folder=folder,
         suite=toolchain.suite,
         older=toolchain.older,
+        sources=wanted.source_suites(asked),
         architecture=toolchain.architecture,
         mirrors=mirrors,
     )
@@ -65,7 +66,8 @@ def lock(
     trees = [tree for tree in toolchain.trees if tree.name in names]
     # Trees of other suites: each suite has its own index, and nothing of the older packages.
     others = {
-        s: replace(apt, folder=folder / s, suite=s, older=NO_OLDER) for s in sorted({t.suite for t in trees} - {""})
+        s: replace(apt, folder=folder / s, suite=s, older=NO_OLDER, sources=())
+        for s in sorted({t.suite for t in trees} - {""})
     }
     job.others.update(others)
     resolved = [want for want in asked if want.name in names]
@@ -192,13 +194,14 @@ def _chosen(only: Sequence[str], asked: Iterable[WantedSource], toolchain: Toolc
     # Nor does another package that may come from there; but one that may not any more is to go.
     gone = set(old.toolchain.older.packages) - set(toolchain.older.packages)
     changed += [tree for p in old.toolchain.packages if p.pin.name in gone for tree in p.trees if tree in trees]
-    left_out = sorted(set(changed) - set(only))
+    # The files of one source package go together, so that their versions do.
+    groups = {sources[name].group for name in only if name in sources}
+    chosen = {*only, *(n for n, want in sources.items() if want.package and want.group in groups)}
+    left_out = sorted(set(changed) - chosen)
     if left_out:
         names = ",".join(sorted({*only, *left_out}))
         raise UserError(f"{', '.join(left_out)} changed too", where="--only", hint=f"give --only {names}")
-    # The files of one source package go together, so that their versions do.
-    key = {(sources[name].package, sources[name].version) for name in only if name in sources}
-    return {*only, *(n for n, want in sources.items() if want.package and (want.package, want.version) in key)}
+    return chosen
 
 
 def _check_licence(want: WantedSource) -> None:

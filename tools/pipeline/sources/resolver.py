@@ -66,6 +66,7 @@ class Resolver:
     absent: list[Pin] = field(default_factory=list)
     """Listed, but on no mirror: whatever was pinned in their place is looked at again when they come."""
     _taken: dict[tuple[str, str], str] = field(default_factory=dict)
+    _files: dict[tuple[str, str], list[Found]] = field(default_factory=dict)
 
     def kept(self, want: WantedSource) -> Source:
         """The source as it is locked."""
@@ -97,7 +98,9 @@ class Resolver:
         self, want: WantedSource, before: Source | None, promise: Promise | None
     ) -> tuple[str, Origin, Promise]:
         """Version, place and bytes: as the signed index says; else as locked; else of the pool, shown to a person."""
-        if want.version in self.apt.source_versions(want.package):
+        if want.series:
+            pin = self._listed(want, version) if (version := self._version(want)) else self._locked(want)
+        elif want.version in self.apt.source_versions(want.package):
             pin = self._listed(want, self._version(want))
         elif before is not None:
             pin = before.pin
@@ -108,10 +111,59 @@ class Resolver:
 
     def _version(self, want: WantedSource) -> str:
         """The version that is taken for all files of this source package, so that they fit together."""
-        key = want.package, want.version
+        key = want.group
         if key not in self._taken:
-            self._taken[key] = self._newest([w for w in self.asked if (w.package, w.version) == key])
+            group = [other for other in self.asked if other.group == key]
+            self._taken[key] = self._newest_of_series(group) if want.series else self._newest(group)
         return self._taken[key]
+
+    def _locked(self, want: WantedSource) -> Pin:
+        """What is pinned under that name, in whatever version."""
+        return next(source.pin for source in self.old.sources if source.pin.name == want.name)
+
+    def _newest_of_series(self, group: Sequence[WantedSource]) -> str:
+        """The newest version of a series whose files a mirror really has; empty: what is pinned stays.
+
+        Never one before what is pinned: an index may have lost it, and a mirror may hold back what is newer.
+        """
+        first = group[0]
+        names, package, series = {want.name for want in group}, first.package, first.series
+        pinned = {source.pin.name: source.pin.version for source in self.old.sources if source.pin.name in names}
+        # A file that was not asked for before is in no lock: then there is nothing that could stay.
+        before = pinned[first.name] if len(pinned) == len(group) and len(set(pinned.values())) == 1 else ""
+        if before and not wanted.in_series(before, series):
+            before = ""
+        listed = [v for v in self.apt.newest_first(self.apt.source_versions(package)) if wanted.in_series(v, series)]
+        tried: list[tuple[str, Failure]] = []
+        for version in listed:
+            if before and self.apt.precedes(version, before):
+                break
+            if not self._has(group, version):
+                continue
+            missing = self.missing(self._listed(want, version) for want in group)
+            if not missing:
+                self._note_absent(first, tried, f"taking {version}, the newest that can be fetched")
+                return version
+            self.absent += [failure.pin for failure in missing]
+            tried.append((version, missing[0]))
+        if not before:
+            if tried:
+                fetch.refuse((failure for _, failure in tried), also=f"nor any other version of {series}")
+            known = ", ".join(self.apt.newest_first(self.apt.source_versions(package))) or "no version at all"
+            what = f"the index has no {package} of series {series} with all files"
+            raise UserError(what, where=_where(first), hint=f"it has {known}")
+        if tried:
+            self._note_absent(first, tried, f"{before} stays pinned")
+        else:
+            self.notes.append(f"{first.name}: the index has nothing of {series} from {before} on, which stays pinned")
+        return ""
+
+    def _note_absent(self, want: WantedSource, tried: Sequence[tuple[str, Failure]], then: str) -> None:
+        if tried:
+            versions = ", ".join(version for version, _ in tried)
+            self.notes.append(
+                f"{want.package} {versions}: listed, but no mirror has the file ({_answers(tried[0][1])}); {then}"
+            )
 
     def _newest(self, group: Sequence[WantedSource]) -> str:
         """The version that is asked for; if it is on no mirror, the newest listed one that is."""
@@ -137,13 +189,19 @@ class Resolver:
         raise AssertionError(failures)  # there are some
 
     def _has(self, group: Sequence[WantedSource], version: str) -> bool:
-        listed = {found.file for found in self.apt.source(group[0].package, version)}
-        return all(named(want.file, want.version, version) in listed for want in group)
+        listed = {found.file for found in self._source(group[0].package, version)}
+        return all(file_of(want, version) in listed for want in group)
+
+    def _source(self, package: str, version: str) -> list[Found]:
+        """What the index has of a version; apt takes a second to say so."""
+        if (package, version) not in self._files:
+            self._files[package, version] = self.apt.source(package, version)
+        return self._files[package, version]
 
     def _listed(self, want: WantedSource, version: str) -> Pin:
         """What the signed index says about the file in this version."""
-        listed = {found.file: found for found in self.apt.source(want.package, version)}
-        file = named(want.file, want.version, version)
+        listed = {found.file: found for found in self._source(want.package, version)}
+        file = file_of(want, version)
         if file not in listed:
             what = f"{want.package} {version} has no file {file}"
             raise UserError(what, where=_where(want), hint=f"it has: {', '.join(listed)}")
@@ -262,6 +320,14 @@ class Resolver:
         return failures
 
 
+def file_of(want: WantedSource, version: str) -> str:
+    """What a source's file is called in a version."""
+    if not want.series:
+        return named(want.file, want.version, version)
+    whole = version.partition(":")[2] or version
+    return want.file.replace("{upstream}", wanted.upstream(version)).replace("{version}", whole)
+
+
 def named(file: str, version: str, other: str) -> str:
     """What a file of a Debian source package is called in another version (Debian Policy 5.6.12: no epoch)."""
     name, _, rest = file.partition("_")
@@ -273,8 +339,7 @@ def named(file: str, version: str, other: str) -> str:
 
 def _spellings(version: str) -> tuple[str, str]:
     """The version as the packaging's files have it, and as the upstream archive has it."""
-    whole = version.partition(":")[2] or version
-    return whole, whole.rpartition("-")[0] or whole
+    return version.partition(":")[2] or version, wanted.upstream(version)
 
 
 def _keys(failure: Failure) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 """What is wanted, written by hand: sources.toml and toolchain.toml."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,10 @@ PACKAGE = r"[a-z0-9][a-z0-9+.\-]+"
 VERSION = r"[0-9][A-Za-z0-9.+:~\-]*"
 NAME = r"[a-z0-9][a-z0-9+.\-]*"
 SUITE = r"[a-z]+"
+_SOURCE_SUITE = r"[a-z]+(-backports)?"
+_SERIES = r"[0-9]+(\.[0-9]+)*"
+# {upstream} and {version} stand for those of the version that is taken (of_version).
+_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9.+_~\-]|\{upstream\}|\{version\})*"
 _FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9.+_~\-]*"
 _HTTPS = r"https://[A-Za-z0-9.\-]+(:[0-9]+)?/[!-~]+"
 # PEP 508 (a project's name), and PEP 425 (the tags of a wheel that any Python 3 on any machine can import).
@@ -45,7 +50,11 @@ class Architecture(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class WantedSource:
-    """An entry of sources.toml. Which fields are set depends on `kind`."""
+    """An entry of sources.toml. Which fields are set depends on `kind`.
+
+    A Debian source has a `version`, or a `series` of which the newest version is taken; then `file` is a pattern.
+    `suite`: whose index lists its versions, beside those of the toolchain's suite.
+    """
 
     name: str
     kind: Kind
@@ -55,6 +64,13 @@ class WantedSource:
     file: str = ""
     urls: tuple[str, ...] = ()
     path: str = ""
+    series: str = ""
+    suite: str = ""
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What the files of one source package have in common: they are taken in one version."""
+        return self.package, self.version or self.series
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,22 +166,57 @@ def read_tree_suite(table: toml_reader.Table) -> str:
 
 def read_instead(table: toml_reader.Table, taken: WantedSource) -> WantedSource:
     """What was asked for, where a table of sources.lock has another version because that one was on no mirror."""
+    if table.has("asked_series"):
+        return replace(taken, version="", series=_series(table, "asked_series"), file=_pattern(table, "asked_file"))
     version = table.string("asked_version", pattern=VERSION, says="a version")
     return replace(
         taken, version=version, file=table.string("asked_file", pattern=_FILE_NAME, says="a plain file name")
     )
 
 
+def _series(table: toml_reader.Table, key: str) -> str:
+    return table.string(key, pattern=_SERIES, says="the beginning of versions, such as 6.12")
+
+
+def _pattern(table: toml_reader.Table, key: str) -> str:
+    file = table.string(key, pattern=_PATTERN, says="a file name with {upstream} or {version} in it")
+    if "{" not in file:
+        raise table.error(key, f"{file!r} is that of one version", "write {upstream} or {version} in its place")
+    return file
+
+
+def upstream(version: str) -> str:
+    """The authors' own part of a version (Debian Policy 5.6.12): 6.18.15-1~bpo13+1 → 6.18.15."""
+    whole = version.partition(":")[2] or version
+    return whole.rpartition("-")[0] or whole
+
+
+def in_series(version: str, series: str) -> bool:
+    """Whether a version is of a series: 6.12.107-1 is of 6.12, 6.1.2-1 is not."""
+    return (
+        f"{upstream(version)}.".startswith(f"{series}.") or re.match(rf"{re.escape(series)}[+~]", version) is not None
+    )
+
+
 def read_source(table: toml_reader.Table, name: str) -> WantedSource:
     """What a table asks for: a table of sources.toml, or the same keys in one of sources.lock."""
     kind = table.choice("kind", Kind)
-    version = table.string("version", pattern=VERSION, says="a version")
-    package = file = path = ""
+    package = file = path = series = suite = ""
+    if kind is Kind.DEBIAN_SOURCE and table.has("series"):
+        version, series = "", _series(table, "series")
+    else:
+        version = table.string("version", pattern=VERSION, says="a version")
     urls: tuple[str, ...] = ()
     match kind:
         case Kind.DEBIAN_SOURCE:
             package = table.string("package", pattern=PACKAGE, says="a Debian package name")
-            file = table.string("file", pattern=_FILE_NAME, says="a plain file name")
+            file = (
+                _pattern(table, "file")
+                if series
+                else table.string("file", pattern=_FILE_NAME, says="a plain file name")
+            )
+            if table.has("suite"):
+                suite = table.string("suite", pattern=_SOURCE_SUITE, says="a Debian suite")
         case Kind.PYPI:
             package = table.string("package", pattern=_PROJECT, says="the name of a project on PyPI")
             # Anything else would be run when it is looked at (a source archive) or differ between machines.
@@ -180,7 +231,7 @@ def read_source(table: toml_reader.Table, name: str) -> WantedSource:
     licence = table.string("licence")
     # fmt: off
     return WantedSource(name=name, kind=kind, version=version, licence=licence, package=package, file=file,
-                        urls=urls, path=path)
+                        urls=urls, path=path, series=series, suite=suite)
     # fmt: on
 
 
@@ -197,9 +248,16 @@ def read_sources(path: Path) -> dict[WantedSource, Promise | None]:
         table = parent.table(name)
         source = read_source(table, name)
         promised = source.kind is not Kind.FILE and (table.has("sha256") or table.has("size"))
+        if promised and source.series:
+            raise table.error("sha256", "no bytes can be promised of a series", "name a version, or leave them out")
         found[source] = read_promise(table) if promised else None
         table.close()
     return found
+
+
+def source_suites(asked: Iterable[WantedSource]) -> tuple[str, ...]:
+    """The suites that sources name, sorted."""
+    return tuple(sorted({want.suite for want in asked} - {""}))
 
 
 def read_suites(table: toml_reader.Table) -> tuple[str, Older]:

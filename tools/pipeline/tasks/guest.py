@@ -7,7 +7,7 @@ word, by the step's key; doit orders the tasks and lets those run side by side t
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from tools.pipeline.base import ui
@@ -26,21 +26,38 @@ _DOT = switch("dot", "as Graphviz text: | dot -Tsvg")
 def all_steps(project: Project) -> Iterator[Task]:
     """A task for each step of each profile."""
     for step in project.plan.steps:
-        yield task(project.engine, step, first=LOCKS)
+        yield task(project.engine, step, first=LOCKS, beside=_beside(project))
 
 
-def task(engine: Engine, step: Step, *, first: str, work: Callable[[], object] | None = None) -> Task:
-    """The step's task; `work` in place of making the step, where something is to be done with it besides."""
+def _beside(project: Project) -> dict[str, str]:
+    """SHA-256 → task that fetches it, of sources that fetch:sources leaves out."""
+    names = {one.source for one in project.recipes.series}
+    return {source.pin.sha256: f"fetch:{source.pin.name}" for source in project.sources if source.pin.name in names}
+
+
+def task(
+    engine: Engine,
+    step: Step,
+    *,
+    first: str,
+    work: Callable[[], object] | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> Task:
+    """The step's task; `work` in place of making the step, where something is to be done with it besides.
+
+    `beside` has the tasks that fetch what fetch:sources does not, by SHA-256.
+    """
     # With a remote nothing is fetched and set up before it has been asked: it may have all that is wanted.
     alone = engine.others.remote is None
-    fetched = alone and any(isinstance(reference, Blob) for reference in step.inputs.values())
+    blobs = [reference.sha256 for reference in step.inputs.values() if alone and isinstance(reference, Blob)]
+    fetched = sorted({(beside or {}).get(digest, "fetch:sources") for digest in blobs})
     return {
         "basename": step.name,
         "doc": step.title,
         "actions": [action(work or partial(engine.ensure, step))],
         "task_dep": [
             first,
-            *(["fetch:sources"] if fetched else []),
+            *fetched,
             *([f"toolchain:{step.tools}"] if alone else []),
             *(needed.name for needed in step.needs),
         ],
@@ -76,23 +93,27 @@ def _compare(project: Project, linked: Step, whole: Step) -> None:
 def show_graph(project: Project) -> Task:
     """The graph of steps."""
     return {
-        "doc": "print every step with its key, whether its result is there, and how long it took (--json, --dot)",
+        "doc": "print every step: its key, whether its result is there, how long it took (--json, --dot, --all)",
         "actions": [action(partial(_show, project))],
-        "params": [_JSON, _DOT],
+        "params": [
+            _JSON,
+            _DOT,
+            switch("every", "the steps of every kernel series, not of the default one", long="all"),
+        ],
         "meta": {"answers": True},
         "verbosity": 2,
         "io": {"capture": False},
     }
 
 
-def _show(project: Project, *, as_json: bool, dot: bool) -> None:
-    found = graph.rows(project.engine, project.plan.steps)
+def _show(project: Project, *, as_json: bool, dot: bool, every: bool) -> None:
+    found = graph.rows(project.engine, project.plan.steps if every else project.plan.default_steps)
     if as_json:
         text = graph.as_json(found)
     elif dot:
         folders = {
             project.out(made.profile).name: sorted({output.step.name for output in made.outputs.values()})
-            for made in project.plan.deliverables
+            for made in project.plan.deliverables(every=every)
         }
         text = graph.as_dot(found, outputs=folders)
     else:

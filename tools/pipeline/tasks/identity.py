@@ -39,7 +39,7 @@ def idblock(project: Project) -> Task:
 
 
 def _sign(project: Project, *, profile: str, unbound: bool, **options: str) -> None:
-    names = [profile.name for profile in project.recipes.profiles]
+    names = [profile.name for profile in project.recipes.all_profiles]
     if profile not in names:
         raise UserError(f"{profile[:80]!r} is none of: {', '.join(names)}", where="--profile")
     chosen = project.recipes.profile(profile)

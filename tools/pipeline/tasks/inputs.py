@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads and tool trees.
 
-_locks ── sources.lock ──── fetch:sources ────────── (steps that take a source)
+_locks ── sources.lock ──── fetch:sources ────────── (steps that take a source; fetch:linux-6.18 for one of a series)
        └─ toolchain.lock ── fetch:TREE ── toolchain:TREE ── (steps that run on it)
 """
 
@@ -43,7 +43,7 @@ _FROM = [
 
 
 def fetch(project: Project) -> Iterator[Task]:
-    """Fetch for everything; fetch:sources, and fetch:TREE for each tool tree."""
+    """Fetch for everything; fetch:sources, fetch:SOURCE for those of other series, fetch:TREE for each tool tree."""
     yield {
         "basename": "fetch",
         "doc": "bring what the locks pin into the cache; --from: from a published artifact (docs/publishing.md)",
@@ -52,7 +52,12 @@ def fetch(project: Project) -> Iterator[Task]:
         "task_dep": [LOCKS],
         "io": {"capture": False},
     }
-    yield _fetch(project, "sources", [s.pin for s in project.sources], doc="pinned sources")
+    # A build of the default series needs no other.
+    beside = {one.source for one in project.recipes.series}
+    yield _fetch(project, "sources", [s.pin for s in project.sources if s.pin.name not in beside], doc="pinned sources")
+    for source in project.sources:
+        if source.pin.name in beside:
+            yield _fetch(project, source.pin.name, [source.pin], doc=f"source {source.pin.name}")
     for tree in project.toolchain.trees:
         pins = [p.pin for p in project.toolchain_lock.of_tree(tree.name)]
         yield _fetch(project, tree.name, pins, doc=f"packages of the {tree.name} tree")

@@ -63,7 +63,7 @@ def _fill(project: Project, profile: Profile) -> None:
 def artifacts(project: Project) -> Iterator[Task]:
     """artifacts:PROFILE, the complete output folder."""
     path = project.root / expected.EXPECTED
-    for profile in project.recipes.profiles:
+    for profile in project.recipes.all_profiles:
         folder = project.out(profile)
         yield {
             "name": profile.name,
@@ -81,7 +81,7 @@ def artifacts(project: Project) -> Iterator[Task]:
 
 def check(project: Project) -> Iterator[Task]:
     """check:PROFILE, the verdict on an output folder as an exit status, for CI."""
-    for profile in project.recipes.profiles:
+    for profile in project.recipes.all_profiles:
         yield {
             "name": profile.name,
             "doc": f"build {project.out(profile).name}/ and fail unless it has the expected digests",
@@ -100,9 +100,9 @@ def _compare(project: Project, profile: Profile) -> None:
 
 def accept(project: Project) -> Iterator[Task]:
     """accept for every profile, accept:PROFILE for one."""
-    profiles = project.recipes.profiles
-    yield {"basename": "accept", **_accept(project, profiles, "all profiles'")}
-    for profile in profiles:
+    # A change is made in the default series first; the others are accepted one by one.
+    yield {"basename": "accept", **_accept(project, project.recipes.profiles, "all profiles'")}
+    for profile in project.recipes.all_profiles:
         yield {"basename": f"accept:{profile.name}", **_accept(project, (profile,), f"the {profile.name} profile's")}
 
 
@@ -119,7 +119,7 @@ def _take(project: Project, profiles: tuple[Profile, ...]) -> None:
     changes = expected.accept(
         project.root,
         [project.out(profile) for profile in profiles],
-        all_folders=[project.out(profile) for profile in project.recipes.profiles],
+        all_folders=[project.out(profile) for profile in project.recipes.all_profiles],
     )
     for line in changes or ["nothing changed"]:
         ui.line(f"   {line}")

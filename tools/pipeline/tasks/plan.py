@@ -9,7 +9,7 @@ agent ── initramfs (with gen_init_cpio of source-LINUX) ─┘              
        source-qemu ── qemu-lite        launcher, mkfs-erofs, qemu-lite, dropins-P ──┘
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -45,6 +45,10 @@ class Deliverable:
         return closure(*(output.step for output in self.outputs.values()))
 
 
+def _steps(deliverables: Iterable[Deliverable]) -> tuple[Step, ...]:
+    return closure(*(step for deliverable in deliverables for step in deliverable.steps))
+
+
 class Plan:
     """The steps of one checkout."""
 
@@ -60,15 +64,20 @@ class Plan:
         self.firmware = cache(self._firmware)
         self.deliverable = cache(self._deliverable)
 
-    @property
-    def deliverables(self) -> tuple[Deliverable, ...]:
-        """Those of every profile."""
-        return tuple(self.deliverable(profile) for profile in self._recipes.profiles)
+    def deliverables(self, *, every: bool = True) -> tuple[Deliverable, ...]:
+        """Those of every profile, or of those of the default series."""
+        profiles = self._recipes.all_profiles if every else self._recipes.profiles
+        return tuple(self.deliverable(profile) for profile in profiles)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """Every step that a profile needs."""
-        return closure(*(step for deliverable in self.deliverables for step in deliverable.steps))
+        return _steps(self.deliverables())
+
+    @cached_property
+    def default_steps(self) -> tuple[Step, ...]:
+        """Every step that a profile of the default series needs."""
+        return _steps(self.deliverables(every=False))
 
     @cached_property
     def whole_kernels(self) -> Mapping[str, tuple[Step, Step]]:
@@ -214,7 +223,7 @@ class Plan:
                     guest.FILE,
                     kernels.LISTS,
                     profile.file,
-                    *(recipe.file for recipe in profile.kernels),
+                    *(file for recipe in profile.kernels for file in recipe.files),
                     *(f"{recipe.patches}/series" for recipe in profile.kernels),
                     profile.firmware.file,
                     profile.firmware.debian_patches,

@@ -135,12 +135,23 @@ def relock(project: Project) -> Task:
             ),
             switch("yes", "pin bytes that nothing vouches for without asking"),
             switch("older", "pin versions older than the locked ones without asking"),
+            switch("every", "list each CVE that an update fixes", long="all"),
+            report.KERNEL_LIST,
         ],
         "io": {"capture": False},
     }
 
 
-def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool) -> None:
+def _lock(
+    project: Project,
+    *,
+    only: str,
+    upgrade: bool,
+    yes: bool,
+    older: bool,
+    every: bool = False,
+    kernel_list: str = "",
+) -> None:
     # It imports requests, which takes longer than a build with nothing to do.
     from tools.pipeline.sources import resolve  # noqa: PLC0415 (start-up: only this command needs it)
 
@@ -166,7 +177,7 @@ def _lock(project: Project, *, only: str, upgrade: bool, yes: bool, older: bool)
         ui.line(f"   {change}")
     # apt has just taken the index if anything of the archive was resolved.
     if not names or {s.pin.name for s in project.sources if s.wanted.kind is Kind.DEBIAN_SOURCE} & {*rest}:
-        told = report.ask_newer(project, before=project.sources, update=False)
+        told = report.ask_newer(project, before=project.sources, update=False, kernel_list=kernel_list, every=every)
         ui.lines(f"   {printable(mask(line))}" for line in told)
 
 

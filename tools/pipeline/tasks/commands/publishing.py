@@ -45,7 +45,7 @@ _PARAMS = [
 
 def publish(project: Project) -> Iterator[Task]:
     """Publish for the default profile, publish:PROFILE for each other."""
-    for profile in project.recipes.profiles:
+    for profile in project.recipes.all_profiles:
         name = "publish" if profile.name == DEFAULT_PROFILE else f"publish:{profile.name}"
         yield {
             "basename": name,
@@ -166,9 +166,9 @@ def _latest(
 
 
 def _profile(project: Project, name: str) -> Profile:
-    found = next((profile for profile in project.recipes.profiles if profile.name == name), None)
+    found = next((profile for profile in project.recipes.all_profiles if profile.name == name), None)
     if found is None:
-        known = ", ".join(profile.name for profile in project.recipes.profiles)
+        known = ", ".join(profile.name for profile in project.recipes.all_profiles)
         raise UserError(f"{name[:80]!r} is no profile", where="--profile", hint=f"there are: {known}")
     return found
 

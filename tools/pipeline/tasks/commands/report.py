@@ -22,7 +22,7 @@ from tools.pipeline.engine import graph
 from tools.pipeline.engine.step import Step
 from tools.pipeline.guest import firmware, kconfig, kernel, source_tree
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Carry, Profile
-from tools.pipeline.sources import mirrors, pins
+from tools.pipeline.sources import mirrors, pins, wanted
 from tools.pipeline.sources.pins import Pin, Source
 from tools.pipeline.tasks.doit_glue import Task, action, option, remove, switch
 from tools.pipeline.tasks.project import Project
@@ -51,7 +51,7 @@ _CVE = [
 
 def cve(project: Project) -> Iterator[Task]:
     """Cve for the default profile, cve:PROFILE for each other."""
-    for profile in project.recipes.profiles:
+    for profile in project.recipes.all_profiles:
         name = "cve" if profile.name == DEFAULT_PROFILE else f"cve:{profile.name}"
         yield {
             "basename": name,
@@ -145,7 +145,7 @@ _REPORT = [
 
 def report(project: Project) -> Iterator[Task]:
     """Report for the default profile, report:PROFILE for each other."""
-    for profile in project.recipes.profiles:
+    for profile in project.recipes.all_profiles:
         name = "report" if profile.name == DEFAULT_PROFILE else f"report:{profile.name}"
         yield {
             "basename": name,
@@ -241,19 +241,32 @@ def _topics(project: Project, profile: Profile) -> "list[Topic]":
     return found
 
 
-def ask_newer(project: Project, *, before: Sequence[Source] = (), update: bool = True) -> list[str]:
+def ask_newer(
+    project: Project,
+    *,
+    before: Sequence[Source] = (),
+    update: bool = True,
+    kernel_list: str = "",
+    every: bool = False,
+) -> list[str]:
     """Ask the mirrors for newer changelogs; what an update would fix, a line each. Nobody's mirror is an error.
 
     `before` are pins that have just been replaced. Without `update` the index is taken as apt has it already.
+    `every`: each CVE has a line of its own.
     """
-    from tools.pipeline.report import updates  # noqa: PLC0415 (start-up, as above)
+    from tools.pipeline.report import kernel_list as lists  # noqa: PLC0415 (start-up, as above)
+    from tools.pipeline.report import updates  # noqa: PLC0415 (as above)
     from tools.pipeline.sources.apt import Apt  # noqa: PLC0415 (as above)
 
     profile, toolchain = project.recipes.profile(DEFAULT_PROFILE), project.toolchain
+    names = dict.fromkeys([*(one.kernel.source for one in project.recipes.all_profiles), profile.firmware.source])
+    # A list that cannot be read is the user's mistake.
+    listed = lists.load(project.root / kernel_list) if kernel_list else None
     try:
         known = mirrors.discover(ambient.mirror_override())
         apt = Apt(
             folder=project.build / "apt", suite=toolchain.suite, older=toolchain.older,
+            sources=wanted.source_suites(wanted.read_sources(project.root / wanted.SOURCES_TOML)),
             architecture=toolchain.architecture, mirrors=known,
         )  # fmt: skip
         if update:
@@ -265,6 +278,6 @@ def ask_newer(project: Project, *, before: Sequence[Source] = (), update: bool =
         )  # fmt: skip
         # Those of now: the locks may have been written since the project was read.
         now = pins.read_sources_lock(project.root / pins.SOURCES_LOCK)
-        return updates.lines(place, (profile.kernel.source, profile.firmware.source), now=now, before=before)
+        return updates.lines(place, list(names), now=now, before=before, listed=listed, every=every)
     except SevArtifactsError as error:
         return [f"note: what an update would fix is not known: {error}"]

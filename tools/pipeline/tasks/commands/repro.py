@@ -47,7 +47,7 @@ def targets(project: Project) -> dict[str, Target]:
         )
         for name, step in steps.items()
     }
-    others = [_artifacts(project, other) for other in project.recipes.profiles if other is not profile]
+    others = [_artifacts(project, other) for other in project.recipes.all_profiles if other is not profile]
     return {**found, **{target.name: target for target in others}}
 
 
@@ -122,7 +122,7 @@ def _rebuild(project: Project, *, manifest: str, as_json: bool, cached: bool) ->
     from tools.pipeline.repro import rebuild as again  # noqa: PLC0415 (start-up: only this command needs it)
 
     found = published.load(project.root / manifest)
-    profile = next((profile for profile in project.recipes.profiles if profile.name == found.profile), None)
+    profile = next((profile for profile in project.recipes.all_profiles if profile.name == found.profile), None)
     if profile is None:
         raise UserError(f"this checkout has no profile {found.profile!r}", where=f"{found.path}: profile")
     deliverable = project.plan.deliverable(profile)
