@@ -15,6 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from tests.launcher.launcher_kit import Out
+from tools.launcher.acceptance import document as acceptance
 from tools.launcher.bundle import make
 from tools.launcher.config.runtime_config import load_config
 from tools.launcher.measure import digest_file
@@ -30,8 +31,8 @@ from tools.sev.workload.document import VERSION
 
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
-ALL = (*SCHEMAS, "bundle", "workload", "pull-policy", "endorsement")
-"""With those of files that no build makes: of `bundle`, of owners (tests/sev/workload), of those who vouch."""
+ALL = (*SCHEMAS, "bundle", "workload", "pull-policy", "endorsement", "acceptance")
+"""With those of files that no build makes: of `bundle` and `acceptance`, of owners (tests/sev/workload), of those who vouch."""
 ANY = "*"
 """Stands for a name that is data: a CPU model, a file, a number of vCPUs."""
 
@@ -121,6 +122,7 @@ def test_numbers_of_schemas(repository: Path) -> None:
         "bundle": make.SCHEMA,
         "workload": VERSION,
         "pull-policy": policy.SCHEMA,
+        "acceptance": acceptance.SCHEMA,
     }
 
 

@@ -151,13 +151,19 @@ class Out:
     """
 
     def __init__(
-        self, folder: Path, *, initramfs: bool = True, firmware: bytes | None = None, qemu: bytes | None = None
+        self,
+        folder: Path,
+        *,
+        initramfs: bool = True,
+        firmware: bytes | None = None,
+        qemu: bytes | None = None,
+        kernel: bytes = b"kernel" * 100,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.data = document()
         files = {
-            "kernel": ("vmlinuz", b"kernel" * 100),
+            "kernel": ("vmlinuz", kernel),
             "firmware": ("OVMF.fd", firmware or firmware_image()),
         }
         if initramfs:

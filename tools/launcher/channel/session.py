@@ -159,9 +159,9 @@ class Session:
         self.shut_down()
         return relay.status()
 
-    def serve(self, until: Callable[[], bool]) -> None:
-        """Relay, and answer what is watched, until `until()` holds."""
-        self._loop(until=until, deadline=None)
+    def serve(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Relay, and answer what is watched, until `until()` holds (True), or for `timeout` seconds (False)."""
+        return self._loop(until=until, deadline=None if timeout is None else time.monotonic() + timeout)
 
     def watch(self, descriptor: int, handler: Handler | None) -> None:
         """Have `handler` called whenever the descriptor can be read; None ends that."""

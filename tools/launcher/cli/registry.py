@@ -18,6 +18,7 @@ COMMANDS = {
     "attest": "ask a running guest for an attestation report, where its workload document lets the host",
     "memcheck": "read a running guest's memory from this host, and say whether it is open or encrypted",
     "demo": "start a guest and show what its kernel says and what this host sees of its memory, step by step",
+    "acceptance": "start guests of each mode that this host has, and say line by line which claims hold on it",
     "verify": "check an attestation report or a launch measurement against what is expected",
 }
 """Name and summary; the module tools.launcher.cli.NAME has SYNTAX and run(values, ui) → exit status."""

@@ -10,12 +10,14 @@ from tools.launcher.base.errors import UserError
 from tools.launcher.channel.link import Bound, Container
 from tools.launcher.channel.session import NoHelloError, Session
 from tools.launcher.channel.streams import Signals
-from tools.launcher.guest.rootfs import Note
+from tools.launcher.guest.rootfs import Note, Rootfs
+from tools.launcher.guest.run_folder import RunDir
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import Staging
 from tools.launcher.guest.start import booted
 from tools.launcher.host import kvm_trial
 from tools.launcher.host.facts import HostFacts
+from tools.sev.workload.document import Document
 
 # How long to wait for the agent, in seconds. Emulation on a busy machine is slow; a trial of KVM that hangs
 # is paid once a boot of the host.
@@ -66,6 +68,25 @@ def started(
             # After a failure: only now is it known that KVM was at fault and not the artifacts.
             kvm_trial.remember(spec.qemu, spec.config, works=accel is Accel.KVM)
         yield session, limit
+
+
+def settled(
+    spec: Spec, *, root: Rootfs, facts: HostFacts, signals: Signals, timeout: float | None, note: Note
+) -> Accel:
+    """Whichever works for an unprotected guest; one is started up to its agent's first word where that is not known."""
+    accel, trial = _choose(spec, facts=facts, timeout=timeout, note=note)
+    if not trial:
+        return accel
+    assert isinstance(spec.binding, Document)
+    with RunDir() as folder:
+        staging = Staging(spec, folder.path, rootfs=root)
+        container = Bound(document=spec.binding.data, commands=spec.binding.host_exec)
+        with started(
+            staging, accel=None, facts=facts, container=container, signals=signals, timeout=timeout, note=note
+        ):
+            pass
+    signals.early = True
+    return Accel.KVM if kvm_trial.recall(spec.qemu, spec.config) else Accel.TCG
 
 
 def _choose(spec: Spec, *, facts: HostFacts, timeout: float | None, note: Note) -> tuple[Accel, bool]:

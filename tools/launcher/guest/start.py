@@ -3,7 +3,7 @@
 """From a filled folder to a guest whose agent has spoken."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tools.launcher.base.errors import GuestError
@@ -12,10 +12,13 @@ from tools.launcher.channel.protocol import Hello
 from tools.launcher.channel.session import Session, listen
 from tools.launcher.channel.streams import Signals
 from tools.launcher.guest import command_line
+from tools.launcher.guest.command_line import Option
 from tools.launcher.guest.qemu import Qemu
 from tools.launcher.guest.spec import Accel
 from tools.launcher.guest.staging import SOCKET, Staging
 from tools.sev.modes import Mode, ProfileKind
+
+Change = Callable[[list[Option]], list[Option]]
 
 
 @contextmanager
@@ -26,6 +29,23 @@ def booted(
 
     QEMU belongs to this process and dies with it, whichever that is: sev-launch, or a container's monitor.
     """
+    with launched(staging, accel=accel, container=container, signals=signals) as session:
+        session.wait_hello(timeout)
+        assert session.link.hello is not None
+        _check_profile(session.link.hello, staging.spec.config.profile)
+        yield session
+
+
+@contextmanager
+def launched(
+    staging: Staging,
+    *,
+    accel: Accel,
+    container: Container | Bound,
+    signals: Signals,
+    change: Change = lambda same: same,
+) -> Iterator[Session]:
+    """The same without a word of the agent's. `change` is for who plays another host: QEMU's options as it has them."""
     spec = staging.spec
     # From here on the session takes the signals.
     signals.early = False
@@ -36,7 +56,7 @@ def booted(
             os.chown(staging.folder / SOCKET, user.uid, user.gid)
         with staging.handed_over() as files:
             qemu = Qemu(
-                command_line.argv(command_line.build(spec, accel=accel, files=files)),
+                command_line.argv(change(command_line.build(spec, accel=accel, files=files))),
                 cwd=staging.folder,
                 user=user,
                 lock_memory=spec.protection in (Mode.SEV, Mode.SEV_ES),
@@ -45,9 +65,6 @@ def booted(
             )
         session = Session(link=Link(container), machine=qemu, listener=listener, signals=signals)
         try:
-            session.wait_hello(timeout)
-            assert session.link.hello is not None
-            _check_profile(session.link.hello, spec.config.profile)
             yield session
         except GuestError as error:
             qemu.stop()

@@ -35,7 +35,8 @@ _TIMEOUT_MAX = 86_400.0
 _PRINTS_IT = f"`{NAME} digest` with the same options prints it"
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Converter for a time limit."""
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text) is None or not 0 < float(text) <= _TIMEOUT_MAX:
         raise ValueError(f"{text!r} is no number of seconds from 0.001 to 86400")
     return float(text)
@@ -59,7 +60,7 @@ HOST = Group(
         convert=ids,
     ),
     Option("--confined", text="refuse where QEMU would keep root, or run without its seccomp filter"),
-    Option("--timeout", "S", text="wait so many seconds for the agent, and for its root", convert=_seconds),
+    Option("--timeout", "S", text="wait so many seconds for the agent, and for its root", convert=seconds),
     QUIET,
 )
 MACHINE = Group(

@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demonstration shows, one step after the other; each line on stdout."""
 
-import dataclasses
 import os
-import re
 import select
 import subprocess
 import textwrap
@@ -14,7 +12,7 @@ from tools.launcher.base.errors import LauncherError
 from tools.launcher.base.ui import NAME, write_stdout
 from tools.launcher.cli.demo.starts import Started, word
 from tools.launcher.memory import check as checks
-from tools.launcher.memory import dump, process, scan
+from tools.launcher.memory import dump, pool, process
 from tools.launcher.memory.check import Checked, Shown
 from tools.launcher.memory.verdict import Word
 from tools.sev.errors import printable
@@ -24,9 +22,6 @@ TIMEOUT = 300.0
 
 _ROWS = 6
 _WIDTH = 118
-_POOL = re.compile(r"software IO TLB: mapped \[mem (0x[0-9a-f]+)-(0x[0-9a-f]+)\]")
-_LOW_END = 2 << 30
-"""Below it, with q35, an address in the guest is an offset in QEMU's mapping: pc_q35_init() of hw/i386/pc_q35.c."""
 _UNMASK = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 
 
@@ -106,7 +101,7 @@ def show(started: Started, *, timeout: float) -> Checked:
         encrypted = any(b"sev-guest" in text or b"sev-snp-guest" in text for text in there.argv)
     marker = started.masked.translate(_UNMASK).encode()
     checked = checks.check(pid, marker=marker, controls=[control.encode()])
-    _say("\n4. Bounce buffers", _bounced(checked, "\n".join(kernel), control.encode()))
+    _say("\n4. Bounce buffers", pool.look(checked, kernel="\n".join(kernel), control=control.encode()).said)
     pages = list(checked.pages)
     _say("\n5. QEMU's heap, read from the host", f"$ dd if=/proc/{pid}/mem … | xxd", *_rows(pages.pop(0)))
     _say("\n6. The guest's memory, read from the host", f"$ {NAME} memcheck --pid {pid} --marker …")
@@ -127,28 +122,6 @@ def _folded(text: str) -> list[str]:
 
 def _rows(page: Shown) -> list[str]:
     return list(dump.rows(page.data, address=page.address, around=page.at, count=_ROWS))
-
-
-def _bounced(checked: Checked, kernel: str, control: bytes) -> str:
-    """Whether what crossed a channel lies where the kernel says that its bounce buffers are."""
-    pools = [(int(match[1], 16), int(match[2], 16)) for match in _POOL.finditer(kernel)]
-    if not pools:
-        if "swiotlb=force" in kernel and "software IO TLB" in kernel:
-            return "In use: the kernel was told to force them (swiotlb=force); then it does not say where they lie."
-        return "The kernel has no bounce buffers: devices reach all of the guest's memory."
-    memory = checked.memory
-    with process.opened(checked.pid) as there:
-        for start, end in pools:
-            if end > min(_LOW_END, memory.size):
-                continue
-            part = dataclasses.replace(
-                memory, start=memory.start + start, end=memory.start + end, offset=memory.offset + start
-            )
-            hits = scan.scan(there, [part], [control]).hits[control]
-            if hits:
-                place = f"{hits[0] - memory.start:#x}, within {start:#x}-{end:#x}"
-                return f"In use: what was just sent to the guest lies in them, at {place}."
-    return "There, but what was just sent to the guest was not found in them."
 
 
 def _conclusion(checked: Checked, *, encrypted: bool) -> str:
