@@ -32,7 +32,7 @@ from tools.sev.workload.document import VERSION
 Keys = set[tuple[str, ...]]
 SCHEMAS = ("runtime", "launch-digests", "manifest")
 ALL = (*SCHEMAS, "bundle", "workload", "pull-policy", "endorsement", "acceptance")
-"""With those of files that no build makes: of `bundle` and `acceptance`, of owners (tests/sev/workload), of those who vouch."""
+"""With those of files that no build makes: of commands, of owners (tests/sev/workload), of those who vouch."""
 ANY = "*"
 """Stands for a name that is data: a CPU model, a file, a number of vCPUs."""
 

@@ -6,8 +6,10 @@ Real guests, without SEV, are in test_real.py.
 """
 
 import json
-import stat
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from tests.launcher.conftest import OWN, REPOSITORY, Answer
 from tests.launcher.launcher_kit import Out, facts
-from tools.launcher.acceptance import sizes
+from tools.launcher.acceptance import probe, scenario, sizes
 
 SNP = {
     "starts", "kernel-says", "launch-digest", "policy", "id-block-accepted", "id-block-digest", "id-block-signature",
@@ -31,6 +33,16 @@ NOT_RUN = {"signed-report", "policy-enforced", "injected-events", "hypervisor-re
 Accept = Callable[..., tuple[int, dict[tuple[str, str], dict[str, str]]]]
 
 
+def stand_in(folder: Path, *lies: str) -> Path:
+    """The made-up machine as a QEMU, which does not do these things as it should."""
+    settings, program = folder / "settings.json", folder / "qemu"
+    settings.write_text(json.dumps({"lies": lies}))
+    module = "tests.launcher.acceptance.machine"
+    program.write_text(f'#!/bin/sh\nexec env PYTHONPATH={REPOSITORY} {sys.executable} -m {module} {settings} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
 @pytest.fixture
 def accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Answer]) -> Accept:
     """Run the command on the made-up host: its status, and the lines by check and guest."""
@@ -41,17 +53,11 @@ def accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., 
     monkeypatch.setattr(sizes, "TRIES", 1)
     monkeypatch.setattr(sizes, "SIZES", (64 << 10,))
 
-    def run(*lies: str, mode: str = "snp") -> tuple[int, dict[tuple[str, str], dict[str, str]]]:
-        settings, program, result = (tmp_path / name for name in ("settings.json", "qemu", "result.json"))
-        settings.write_text(json.dumps({"lies": lies}))
-        module = "tests.launcher.acceptance.machine"
-        program.write_text(
-            f'#!/bin/sh\nexec env PYTHONPATH={REPOSITORY} {sys.executable} -m {module} {settings} "$@"\n'
-        )  # fmt: skip
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    def run(*lies: str, mode: str = "snp", timeout: int = 30) -> tuple[int, dict[tuple[str, str], dict[str, str]]]:
+        program, result = stand_in(tmp_path, *lies), tmp_path / "result.json"
         answer = call(
             "acceptance", "--config", out.config, "--mode", mode, "--accel", "kvm", "--qemu", program,
-            "--qemu-user", OWN, "--timeout", "20", "--json", result,
+            "--qemu-user", OWN, "--timeout", str(timeout), "--json", result,
         )  # fmt: skip
         assert result.exists(), answer.err
         found: dict[str, Any] = json.loads(result.read_bytes())
@@ -103,3 +109,48 @@ def test_what_does_not_hold_is_said(accept: Accept, lies: tuple[str, ...], snp: 
     assert status == 1
     assert results(lines, "snp", "failed") - {"qemu-user"} == snp, lines
     assert results(lines, "unprotected", "failed") - {"qemu-user"} == plain, lines
+
+
+def test_a_launcher_that_lies_is_found_out(accept: Accept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that changes nothing, has every door open, and looks for another marker than the guest's."""
+    document = probe.document
+    unchanged = tuple((step, lambda _: None) for step, _ in scenario._BLOBS)
+    monkeypatch.setattr(scenario, "_BLOBS", unchanged)
+    monkeypatch.setattr(probe, "document", lambda tar, **_: document(tar, commands=True))
+    monkeypatch.setattr(probe, "MASK", 0x16)
+    status, lines = accept(mode="unprotected")
+    changed = {"changed-kernel", "changed-initramfs", "changed-cmdline"}
+    assert results(lines, "unprotected", "failed") - {"qemu-user"} == {*changed, "exec-refused", "memory-read"}, lines
+    assert status == 1
+
+
+def test_a_guest_that_hangs_is_a_failed_line(accept: Accept) -> None:
+    """And the command ends."""
+    status, lines = accept("hangs", mode="unprotected", timeout=1)
+    assert status == 1
+    assert results(lines, "unprotected", "held") == set()
+    assert lines["starts", "unprotected"]["seen"] == "it did not start: nothing within the time"
+    assert results(lines, "unprotected", "failed") == {*PLAIN, "qemu-user"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    out, program = Out(tmp_path / "out"), stand_in(tmp_path, "hangs")
+    argv: list[str | Path] = [
+        sys.executable, "-m", "tools.launcher", "acceptance", "--config", out.config, "--mode", "unprotected",
+        "--accel", "tcg", "--qemu", program, "--qemu-user", OWN, "--json", tmp_path / "r.json",
+    ]  # fmt: skip
+    left = tmp_path / "tmp"
+    with subprocess.Popen(argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().endswith("a bound guest, and what is seen of it\n")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (qemu := children.read_text().split()) or not list(left.glob("sev-launch-*/agent.sock")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert list(left.iterdir()) == []
+    assert not any(Path(f"/proc/{pid}").exists() for pid in qemu)
+    assert not (tmp_path / "r.json").exists()

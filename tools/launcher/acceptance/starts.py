@@ -36,7 +36,7 @@ from tools.launcher.measure.cpu_signature import signature_of
 from tools.sev.modes import Mode
 from tools.sev.workload.document import Document, Tar
 
-TIMES = 3.0
+TIMES = 2.5
 """So many times the processor's time of an honest start make a guest that will not speak any more."""
 _PERIOD = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
