@@ -87,7 +87,9 @@ def memory_closed(own: Evidence, plain: Evidence) -> Verdict:
     other = plain.talk.memory if plain.talk else None
     if other is None or other.word is not Word.PLAINTEXT:
         return not_run(f"{seen.word}, but the unprotected guest could not be read either: this shows nothing")
-    return held(f"{seen.word}: {seen.why}", "the unprotected guest: plaintext")
+    touched, size = (own.talk.touched if own.talk else None) or (0, 0)
+    amount = f"{touched >> 20} of {size >> 20} MiB are in QEMU's memory"
+    return held(f"{seen.word}: {seen.why}; {amount}", "the unprotected guest: plaintext")
 
 
 def memory_read(own: Evidence, _: Evidence) -> Verdict:

@@ -146,7 +146,12 @@ def _memory(pid: int, *, masked: bytes, control: bytes, log: str) -> Iterator[di
     marker = bytes(byte ^ probe.MASK for byte in masked)
     with contextlib.suppress(UserError):
         checked = checks.check(pid, marker=marker, controls=[control])
-        yield {"memory": checked.verdict, "bounced": pool.look(checked, kernel=log, control=control)}
+        guest = checked.evidence.guest
+        yield {
+            "memory": checked.verdict,
+            "touched": (guest.touched, guest.size),
+            "bounced": pool.look(checked, kernel=log, control=control),
+        }
 
 
 def _identity(pid: int) -> dict[str, str]:
