@@ -44,6 +44,7 @@ class Became(StrEnum):
     STARTED = "the kernel started"
     REFUSED = "the firmware stopped for good"
     ENDED = "QEMU ended"
+    STUCK = "neither a boot nor a dead loop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,20 @@ def show(launcher: Path, qemu: Path, *options: str, binding: Sequence[str] = ("-
 
 def start(host: Host, folder: Path) -> Became:
     """Start QEMU in the empty `folder` and judge. BuildError when it ends of itself, or nothing can be said."""
+    became = watch(host, folder)
+    if became in {Became.ENDED, Became.STUCK}:
+        # As a mistake in its options would: nothing was seen of the guest.
+        said = (folder / "qemu.log").read_text(errors="replace").strip()
+        raise BuildError(f"{became}: {said[-200:] or 'without a word'}")
+    return became
+
+
+def watch(host: Host, folder: Path, *, cpu_limit: float = _CPU_LIMIT, until: str = "") -> Became:
+    """Start QEMU in the empty `folder`, and say what became of it, whatever that is.
+
+    It is stuck after `cpu_limit` seconds of QEMU's processor time without any sign. `until`: what its kernel must have
+    said to count as started.
+    """
     argv = host.argv(folder)
     # The folder by its descriptor: a socket's path has at most 107 bytes, a test's folder may have more.
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
@@ -131,25 +146,22 @@ def start(host: Host, folder: Path) -> Became:
                 argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             ) as qemu:
                 try:
-                    became = _judge(qemu, listener, door)
+                    return _judge(qemu, listener, door, cpu_limit, until.encode())
                 finally:
                     qemu.kill()
     finally:
         os.close(descriptor)
-    if became is Became.ENDED:
-        # As a mistake in its options would: nothing was seen of the guest.
-        said = (folder / "qemu.log").read_text(errors="replace").strip()
-        raise BuildError(f"QEMU ended by itself: {said[-200:] or 'without a word'}")
-    return became
 
 
-def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path) -> Became:
+def _judge(
+    qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path, cpu_limit: float, until: bytes
+) -> Became:
     agent: socket.socket | None = None
     monitor: Monitor | None = None
     samples: deque[tuple[int, float]] = deque()
     deadline = time.monotonic() + _LIMIT
     try:
-        while time.monotonic() < deadline and not (samples and samples[-1][1] > _CPU_LIMIT):
+        while time.monotonic() < deadline and not (samples and samples[-1][1] > cpu_limit):
             try:
                 if agent is None:
                     agent, _ = listener.accept()
@@ -161,7 +173,8 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
                 pass
             if qemu.poll() is not None:
                 return Became.ENDED
-            if _KERNEL_WORDS in _serial(door):
+            said = _serial(door)
+            if _KERNEL_WORDS in said and until in said:
                 return Became.STARTED
             try:
                 monitor = monitor or Monitor.connect(door / "qmp.sock", wait=0)
@@ -174,7 +187,7 @@ def _judge(qemu: "subprocess.Popen[bytes]", listener: socket.socket, door: Path)
         for end in (agent, monitor):
             if end is not None:
                 end.close()
-    raise BuildError(f"neither a boot nor a dead loop; the CPU's last places: {list(samples)[-3:]}")
+    return Became.STUCK
 
 
 def _serial(door: Path) -> bytes:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Firmware that lacks a defence: one build step, whose outputs never get near out/.
 
-source-edk2, patched ── patches 0002, 0004, 0005 taken back ─┬─ upstream.fd: verifies what the table names
+source-edk2, patched ── patches 0002, 0004 … 0007 taken back ─┬─ upstream.fd: verifies what the table names
                                                              └─ unverified.fd: verifies nothing
 """
 
@@ -17,7 +17,7 @@ from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 
 UPSTREAM, UNVERIFIED = "upstream.fd", "unverified.fd"
 # 0001 and 0003 only leave modules out, and the build of them.
-_BACK = ("0005-*.patch", "0004-*.patch", "0002-*.patch")
+_BACK = ("0007-*.patch", "0006-*.patch", "0005-*.patch", "0004-*.patch", "0002-*.patch")
 _SCRIPT = f"{PurePath(__file__).parent.name}/build-firmware.sh"
 
 

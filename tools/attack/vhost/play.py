@@ -91,6 +91,8 @@ class Play:
     deadly: bool = False  # … or after what it does during it
     beats: int = 25  # dots after that: the guest is alive, and what it asked for does not come
     during: Callable[[Monitor], None] | None = None  # done by the host when the workload prints READY
+    qemu: Path | None = None  # in the pinned one's place …
+    lied: Callable[[], int] = lambda: 0  # … and how often it has lied
 
 
 def beating(script: str) -> str:
@@ -115,7 +117,7 @@ def play(lab: Lab, target: Target, folder: Path, what: Play) -> Seen:
         ]
         monitor = sockets / "qmp"
         more = [*what.more, "-qmp", f"unix:{monitor},server=on,wait=off"]
-        qemu = stand_in(folder / "qemu", lab.qemu, disks=disks, more=more)
+        qemu = stand_in(folder / "qemu", what.qemu or lab.qemu, disks=disks, more=more)
         seen = _run(_argv(target, qemu, image, what), backends, what, monitor)
         for backend in backends:
             backend.check()
@@ -207,7 +209,7 @@ class _Watch:
         return self._told() and self._stuck()
 
     def _told(self) -> bool:
-        if any(backend.disk.lies for backend in self._backends):
+        if any(backend.disk.lies for backend in self._backends) or self._what.lied():
             return self._what.end_stuck
         return self._what.deadly and self._monitor is not None
 
@@ -220,6 +222,8 @@ class _Watch:
     def _used(self) -> float:
         if self._backends:
             return self._backends[0].cpu_seconds()
+        if self._monitor is None and self._what.qemu is not None:
+            self._monitor = Monitor.connect(self._path)
         try:
             return self._monitor.cpu_seconds() if self._monitor is not None else 0.0
         except FileNotFoundError:

@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that starts through its firmware on the lying QEMU; its memory is a file that the host looks into."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tools.attack.base.lab import Lab
+from tools.attack.base.target import Target
+from tools.attack.guests import firmware
+from tools.attack.guests.firmware import Became, Host
+from tools.attack.lies.qemu import Liar, liar
+from tools.pipeline.base.errors import BuildError
+
+MARK = bytes.fromhex("6c69655f9d3c1be4a70852f6d1384bc7")
+"""What the host fills its files with: where it is in the guest's memory, a transfer of the host's went."""
+
+_CPU = 30.0  # seconds of QEMU's processor time without a sign of anything; an honest start takes three
+_MEMORY = "memory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What became of a start. `marks`: copies of MARK in the guest's memory; `serial`: what its kernel said."""
+
+    became: Became
+    marks: int
+    serial: str
+    liar: Liar
+
+
+def start(
+    lab: Lab,
+    target: Target,
+    folder: Path,
+    lies: Sequence[str],
+    *,
+    files: Mapping[str, bytes] = {},
+    options: Sequence[tuple[str, ...]] = (),
+    until: str = "",
+) -> Ended:
+    """Start it; in `lies`, `@NAME` is one of the `files`. `until`: what a kernel
+    must have said to count as started. BuildError when none like the first lie was told.
+    """
+    honest = lab.once(f"host of {target.name}", partial(Host.of, target, lab.qemu))
+    place, run = folder / "liar", folder / "run"
+    place.mkdir()
+    run.mkdir()
+    for name, data in files.items():
+        (place / name).write_bytes(data)
+    program = liar(lab, place, [lie.replace("@", f"{place}/") for lie in lies])
+    host = dataclasses.replace(honest, options=(*_options(honest, program.path), *options))
+    became = firmware.watch(host, run, cpu_limit=_CPU, until=until)
+    if lies and not any(line.startswith(lies[0].split(" ")[0]) for line in program.told):
+        raise BuildError(f"the lie was not told; {became}")
+    serial = run / "serial"
+    text = serial.read_text(errors="replace") if serial.exists() else ""
+    memory = run / _MEMORY
+    marks = len(re.findall(re.escape(MARK), memory.read_bytes())) if memory.exists() else 0
+    memory.unlink(missing_ok=True)
+    return Ended(became=became, marks=marks, serial=text, liar=program)
+
+
+def size_of_memory(lab: Lab, target: Target) -> int:
+    """Bytes."""
+    honest = lab.once(f"host of {target.name}", partial(Host.of, target, lab.qemu))
+    (text,) = (option[1] for option in honest.options if option[0] == "-m")
+    return int(text.removesuffix("M")) << 20
+
+
+def _options(host: Host, qemu: Path) -> list[tuple[str, ...]]:
+    made: list[tuple[str, ...]] = []
+    for number, option in enumerate(host.options):
+        match option:
+            case _ if number == 0:
+                made.append((str(qemu),))
+            case ("-machine", value):
+                made.append(("-machine", f"{value},memory-backend=shared"))
+            case ("-m", size):
+                shared = f"memory-backend-file,id=shared,size={size},mem-path={_MEMORY},share=on"
+                made += [option, ("-object", shared)]
+            case _:
+                made.append(option)
+    return made
