@@ -213,6 +213,11 @@ def host_environment(*names: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def whole_environment() -> dict[str, str]:
+    """All of it, for a program that a person could have typed in our place."""
+    return dict(os.environ)
+
+
 def pip_environment() -> dict[str, str]:
     """What pip reads its configuration from: where the index is, and how this machine reaches it."""
     proxies = (

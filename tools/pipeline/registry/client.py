@@ -15,9 +15,10 @@ from tools.pipeline.registry import login, oci, upload
 from tools.pipeline.registry.connection import Connection, Lost, Options
 from tools.pipeline.registry.oci import MANIFEST_MAX, Content, Descriptor
 from tools.sev.registry.login import Login
-from tools.sev.registry.reference import Reference
+from tools.sev.registry.reference import TAG, Reference
 
 _ACCEPT = {"Accept": f"{oci.MANIFEST}, {oci.INDEX}"}
+_TAGS, _PAGES, _PAGE_MAX = 1000, 100, 1 << 20  # tags that a page has, pages of a list, bytes of a page
 _LIES = "it is damaged, or lies: use another"
 
 
@@ -35,6 +36,11 @@ class Registry:
         self._connection = Connection(place, options, find_login)
         self._part = part
         self._api: bool | None = None  # whether it has the referrers API
+
+    @property
+    def where(self) -> str:
+        """HOST/NAME, for messages."""
+        return self._connection.where
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -112,6 +118,35 @@ class Registry:
             if wanted != actual:
                 raise self._connection.error(f"gives a manifest {actual} for {wanted}", hint=_LIES)
         return oci.of_bytes(data, media_type)
+
+    def tags(self) -> list[str]:
+        """Every tag, sorted; none where the repository is not there. BuildError for a list that never ends.
+
+        Page by page, as the distribution specification 1.1 has it ("Listing Tags": `n`, `last`).
+        """
+        found: set[str] = set()
+        last = ""
+        for _ in range(_PAGES):
+            page = self._connection.patiently(lambda last=last: self._tags_behind(last))  # type: ignore[misc]
+            if not set(page) - found:
+                return sorted(found)
+            found.update(page)
+            last = max(page)
+            if len(page) < _TAGS:
+                return sorted(found)
+        raise self._connection.error(f"has more than {_TAGS * _PAGES} tags", hint="name one of them")
+
+    def _tags_behind(self, last: str) -> list[str]:
+        url = self._connection.url(f"tags/list?n={_TAGS}{f'&last={last}' if last else ''}")
+        with self._connection.request("GET", url, good=(200, 404)) as response:
+            if response.status_code == 404:
+                return []
+            data = self._connection.read(response, _PAGE_MAX)
+        try:
+            listed = oci.parse(data).get("tags") or []
+            return [tag for tag in listed if TAG.fullmatch(tag)]
+        except (ValueError, TypeError):
+            raise self._connection.error("sends no list of tags") from None
 
     def fetch(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         """A blob's bytes from `start` on, never more than its size. Lost when the connection breaks.

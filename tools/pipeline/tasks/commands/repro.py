@@ -4,11 +4,14 @@
 
 fetch, toolchain:repro ── repro, repro:PART ── (build/repro/PART/result.json)
 _locks ── rebuild ── (build/rebuild/result.json)
+rebuild --watch ── a clone and ./doit rebuild, ./doit endorse for each published artifact
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.step import Step, closure
@@ -102,12 +105,24 @@ _JSON = switch("as_json", "print the result as JSON on standard output, too", lo
 _CACHED = switch("cached", "take what this user built before from the same inputs; the default builds from nothing")
 
 
+_WATCH = [
+    option("watch", "HOST/NAME of a registry, or HOST/NAME:TAG: rebuild and endorse what is published there, for ever"),
+    option("key", "with --watch: private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs endorsements"),
+    option("branch", "with --watch: commits that are not on it are not run", "origin/HEAD"),
+    option("every", "with --watch: time between two looks, as 90s, 15m or 12h", "15m"),
+    option("days", "with --watch: how long an endorsement holds", "365"),
+    switch("once", "with --watch: look once, and end with status 1 when something there could not be endorsed"),
+    option("ca", "with --watch: PEM file of the certificate authorities to believe, instead of this machine's"),
+    switch("plain_http", "with --watch: speak HTTP without TLS: whoever is on the way can read and change everything"),
+]
+
+
 def rebuild(project: Project) -> Task:
-    """Rebuild from a manifest."""
+    """Rebuild from a manifest, or from every one that is published."""
     return {
         "doc": "rebuild what a published manifest lists, say of each artifact if it was reproduced",
         "actions": [action(partial(_rebuild, project))],
-        "params": [_MANIFEST, _JSON, _CACHED],
+        "params": [_MANIFEST, _JSON, _CACHED, *_WATCH],
         "meta": {"answers": True},
         "task_dep": [LOCKS],
         "clean": remove(project.build / "rebuild"),
@@ -115,9 +130,29 @@ def rebuild(project: Project) -> Task:
     }
 
 
-def _rebuild(project: Project, *, manifest: str, as_json: bool, cached: bool) -> None:
-    if not manifest:
-        raise UserError("no manifest", hint="./doit rebuild --manifest FILE")
+def _rebuild(project: Project, *, manifest: str, as_json: bool, cached: bool, watch: str, **watching: Any) -> None:
+    if watch:
+        if manifest or as_json or cached:
+            hint = "leave --manifest, --json and --cached out"
+            raise UserError("rebuilds what is published, and from nothing", where="--watch", hint=hint)
+        _watch(project, watch, **watching)
+    elif manifest:
+        _rebuild_one(project, manifest, as_json=as_json, cached=cached)
+    else:
+        raise UserError("no manifest", hint="./doit rebuild --manifest FILE, or --watch HOST/NAME")
+
+
+def _watch(project: Project, to: str, *, every: str, **options: Any) -> None:
+    from tools.pipeline.repro.watch import watcher  # noqa: PLC0415 (start-up: it imports requests)
+
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", every)
+    if found is None:
+        raise UserError(f"{every[:20]!r} is no time", where="--every", hint="--every 90s, 15m or 12h")
+    seconds = float(int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]])
+    watcher.run(project.root, watcher.Wish(to=to, every=seconds, **options))
+
+
+def _rebuild_one(project: Project, manifest: str, *, as_json: bool, cached: bool) -> None:
     from tools.pipeline.repro import published  # noqa: PLC0415 (start-up: only this command needs it)
     from tools.pipeline.repro import rebuild as again  # noqa: PLC0415 (start-up: only this command needs it)
 

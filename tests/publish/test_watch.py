@@ -1,0 +1,235 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""`./doit rebuild --watch`: a real registry, real clones and signatures; only the rebuild itself takes no time.
+
+`whole.py` has one with real rebuilds.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.publish import kit, people
+from tests.publish.kit import Server
+from tests.publish.liar import Answer, Liar
+from tests.publish.people import NAME, World
+from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.registry import client, oci, target
+from tools.pipeline.registry.connection import Options
+from tools.pipeline.registry.target import Tally
+from tools.pipeline.repro.watch import watcher
+from tools.pipeline.sign import statements
+from tools.sev.formats import ENDORSEMENT
+from tools.sev.registry.reference import Reference
+
+WISH = watcher.Wish(to="", key="", branch="origin/HEAD", every=0.01, once=True, days="365", ca="", plain_http=True)
+
+
+@dataclass
+class Service:
+    """A vendor who publishes, and a rebuilder with a clone of the vendor's checkout."""
+
+    world: World
+    folder: Path
+    clone: Path
+
+    def look(self, who: str = "bob") -> None:
+        watcher.run(self.clone, replace(WISH, to=self.world.place, key=self.world.keys[who]))
+
+    def process(self) -> subprocess.Popen[bytes]:
+        """One look, by a process of its own."""
+        wish = replace(WISH, to=self.world.place, key=self.world.keys["bob"])
+        run = "from tools.pipeline.repro.watch.watcher import Wish, run"
+        code = f"from pathlib import Path\n{run}\nrun(Path({str(self.clone)!r}), {wish!r})"
+        return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+    def log(self) -> list[str]:
+        path = self.folder / "log"
+        return path.read_text().split() if path.exists() else []
+
+    def commit(self, name: str, branch: str = "main") -> None:
+        """The vendor has one more file."""
+        root = self.world.built.root
+        (root / name).write_text(f"{name}\n")
+        kit.commit(root, "git", "checkout", "-q", "-B", branch)
+        kit.commit(root, "git", "add", name)
+        kit.commit(root, "git", "commit", "-qm", name)
+
+    def endorsed(self, *tags: str) -> None:
+        """By bob, as somebody who pulls sees it."""
+        policy = self.world.policy(endorsers=1, principals={"vendor": ["vendor"], "bob": ["bob"]}, **{"minimum-svn": 0})
+        for tag in tags:
+            said = self.world.accepted(
+                f"pulled {tag} {len(self.log())}", ref=f"{self.world.place}:{tag}", policy=policy
+            )
+            assert "endorsed   by bob" in said
+
+
+@pytest.fixture
+def service(
+    make_world: Callable[..., World], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Service:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    folder = tmp_path / "service"
+    folder.mkdir()
+    built = people.small(folder / "built")
+    root = built.root
+    (root / ".gitignore").write_text("/out\n/cache\n/build\n")
+    argv = [sys.executable, "-m", "tests.publish.standin_doit", str(folder)]
+    (root / "doit").write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
+    (root / "doit").chmod(0o755)
+    kit.commit(root, "git", "add", "-A")
+    kit.commit(root, "git", "commit", "-qm", "doit")
+    made = make_world(kit.checkout_at(root))
+    made.publish()
+    subprocess.run(["git", "clone", "-q", str(root), str(tmp_path / "clone")], check=True)
+    return Service(world=made, folder=folder, clone=tmp_path / "clone")
+
+
+def test_what_is_published_is_rebuilt_once_and_endorsed(service: Service, tmp_path: Path) -> None:
+    service.look()
+    service.endorsed("v1")
+    assert service.log() == ["rebuild", "endorse"]
+    service.look()
+    # What is noted is not needed: the registry has the endorsement.
+    shutil.rmtree(tmp_path / "state")
+    service.look()
+    assert service.log() == ["rebuild", "endorse"]
+    # That of another does not count as ours.
+    service.world.endorse("mallory", "alice")
+    service.look("alice2")
+    assert service.log() == ["rebuild", "endorse"] * 2
+
+
+def test_a_week_of_absence(service: Service) -> None:
+    service.look()
+    for tag in ("v2", "v3", "v4"):
+        service.commit(f"{tag}.txt")
+        service.world.publish(tag)
+    service.look()
+    service.endorsed("v1", "v2", "v3", "v4")
+    assert service.log() == ["rebuild", "endorse"] * 4
+
+
+def test_killed_at_any_moment(service: Service) -> None:
+    (service.folder / "hold").touch()
+    for count in (1, 2):
+        process = service.process()
+        while len(service.log()) < count:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    (service.folder / "hold").unlink()
+    service.look()
+    service.endorsed("v1")
+    assert service.log() == ["rebuild"] * 3 + ["endorse"]
+
+
+def test_only_what_is_on_the_branch_is_run(service: Service, capfd: pytest.CaptureFixture[str]) -> None:
+    service.look()
+    service.commit("evil.txt", "side")
+    service.world.publish("v2")
+    with pytest.raises(BuildError, match="not everything there could be endorsed"):
+        service.look()
+    assert "is not on origin/HEAD" in capfd.readouterr().err
+    assert service.log() == ["rebuild", "endorse"]
+    # Merged: tried again.
+    kit.commit(service.world.built.root, "git", "checkout", "-q", "main")
+    kit.commit(service.world.built.root, "git", "merge", "-q", "side")
+    time.sleep(0.1)
+    service.look()
+    service.endorsed("v2")
+
+
+def test_other_bytes_are_never_endorsed(service: Service, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (service.folder / "other").touch()
+    for _ in range(2):
+        with pytest.raises(BuildError, match="not everything there could be endorsed"):
+            service.look()
+    said = capfd.readouterr().err
+    assert said.count("was not reproduced") == 1
+    # It is kept for whoever looks into it, and is not tried again.
+    (kept,) = (tmp_path / "state").glob("sev-artifacts/watch/*/different/build/rebuild/result.json")
+    assert json.loads(kept.read_bytes()) == {"reproduced": False}
+    assert service.log() == ["rebuild"]
+    # Nor does it hold up what comes next.
+    (service.folder / "other").unlink()
+    service.commit("v2.txt")
+    service.world.publish("v2")
+    with pytest.raises(BuildError, match="not everything"):
+        service.look()
+    service.endorsed("v2")
+
+
+def test_a_registry_that_is_down(service: Service, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    server.kill()
+    with pytest.raises(BuildError, match="not everything"):
+        service.look()
+    assert server.host in capfd.readouterr().err
+    server.start()
+    service.look()
+    service.endorsed("v1")
+
+
+def test_strangers_things_are_left_alone(service: Service) -> None:
+    """Other artifacts, statements that are none, a claim of an endorsement by who has not given it."""
+    registry = client.Registry(Reference(host=service.world.host, name=NAME), Options(plain_http=True))
+    image = target.whole("application/vnd.example", [oci.of_bytes(b"x", "text/plain")], annotations={})
+    target.push(registry, image, [], tag="another")
+    subject = registry.resolve("v1")
+    assert subject is not None
+    named = {"predicateType": ENDORSEMENT}
+    for data in (b"no statement", b"[]", b'{"dsseEnvelope": 3}'):
+        made = target.whole(
+            statements.BUNDLE, [oci.of_bytes(data, statements.BUNDLE)], annotations=named, subject=subject.descriptor
+        )
+        target.attach(registry, target.Attachment(whole=made), subject.descriptor, Tally())
+    service.look()
+    service.endorsed("v1")
+
+
+def test_all_tags_are_listed(service: Service, liar: Callable[..., Liar], monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        service.world.publish(f"t{number}")
+    place = Reference(host=service.world.host, name=NAME)
+    registry = client.Registry(place, Options(plain_http=True))
+    whole = registry.tags()
+    assert {"t0", "t1", "t2", "t3", "t4", "v1"} <= set(whole)
+    monkeypatch.setattr(client, "_TAGS", 2)
+    assert registry.tags() == whole
+    nothing = client.Registry(replace(place, name="team/none"), Options(plain_http=True))
+    assert nothing.tags() == []
+
+    def endless(answer: Answer) -> None:
+        if "tags/list" in answer.path:
+            answer.body = json.dumps({"tags": [f"a{time.monotonic_ns()}", f"b{time.monotonic_ns()}"]}).encode()
+            answer.length = len(answer.body)
+
+    lying = client.Registry(replace(place, host=liar(endless).host), Options(plain_http=True))
+    with pytest.raises(BuildError, match="more than 200 tags"):
+        lying.tags()
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("nowhere", "names no registry's host"),
+        (f"127.0.0.1:1/x@sha256:{'0' * 64}", "a digest never changes"),
+        ("127.0.0.1:1/x", "no key"),
+    ],
+)
+def test_mistakes(tmp_path: Path, to: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        watcher.run(tmp_path, replace(WISH, to=to))

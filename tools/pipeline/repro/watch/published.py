@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a repository of a registry has for a rebuilder: artifacts, the commits they claim, who has endorsed them.
+
+All of it is a stranger's word. A claim only says where to begin: the rebuild shows whether it is true.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.publish import artifact, manifest
+from tools.pipeline.registry import oci
+from tools.pipeline.registry.client import Registry
+from tools.pipeline.registry.oci import Descriptor
+from tools.pipeline.sign import keys, statements
+from tools.pipeline.sign.keys import Public
+from tools.sev.formats import ENDORSEMENT, PROVENANCE, SUBJECT
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,99}")
+_MANIFEST_MAX = 16 << 20  # bytes of a manifest.json
+_STATEMENTS_MAX = 200
+"""Statements on one artifact that are looked at: others may attach as many as they like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One that is published, under `tags`; `document` is its manifest.json's descriptor."""
+
+    subject: Descriptor
+    tags: tuple[str, ...]
+    profile: str
+    document: Descriptor
+
+
+def artifacts(registry: Registry, tag: str = "") -> list[Artifact]:
+    """Guest artifacts behind every tag, or behind one; each once, in the order of their tags."""
+    found: dict[str, Artifact] = {}
+    for name in [tag] if tag else registry.tags():
+        content = registry.resolve(name)
+        one = _artifact(content.data, content.descriptor, name) if content else None
+        if one is None and tag:
+            raise BuildError(f"has no artifact {tag}", where=registry.where, hint="publish it first")
+        if one is not None:
+            before = found.get(one.subject.digest)
+            tags = (*(before.tags if before else ()), name)
+            found[one.subject.digest] = Artifact(
+                subject=one.subject, tags=tags, profile=one.profile, document=one.document
+            )
+    return list(found.values())
+
+
+def _artifact(data: bytes, subject: Descriptor, tag: str) -> Artifact | None:
+    """None for whatever else lies in the repository: signatures, statements, images."""
+    try:
+        document = oci.parse(data)
+        if document.get("artifactType") != artifact.GUEST:
+            return None
+        profile = document["annotations"][artifact.PROFILE]
+        layers = [oci.descriptor_of(entry, where=tag) for entry in document["layers"]]
+        (listed,) = (layer for layer in layers if layer.annotations.get(oci.TITLE) == manifest.NAME)
+    except (ValueError, LookupError, TypeError, BuildError):
+        return None
+    if not isinstance(profile, str) or _PROFILE.fullmatch(profile) is None:
+        return None
+    return Artifact(subject=subject, tags=(tag,), profile=profile, document=listed)
+
+
+def read_manifest(registry: Registry, one: Artifact) -> bytes:
+    """Its manifest.json."""
+    return registry.read(one.document, limit=_MANIFEST_MAX)
+
+
+def commits(registry: Registry, one: Artifact) -> list[str]:
+    """The commits that its provenances name, signed or not, each once."""
+    found: dict[str, None] = {}
+    for bundle in _statements(registry, one.subject, PROVENANCE):
+        try:
+            document = oci.parse(bundle)
+            if "dsseEnvelope" in document:
+                document = oci.parse(base64.b64decode(document["dsseEnvelope"]["payload"], validate=True))
+            predicate = document["predicate"]
+            commit = predicate["buildDefinition"]["externalParameters"]["source"]["digest"]["gitCommit"]
+        except (ValueError, LookupError, TypeError):
+            continue
+        if isinstance(commit, str) and _COMMIT.fullmatch(commit):
+            found[commit] = None
+    return list(found)
+
+
+def endorsed(registry: Registry, one: Artifact, public: Public) -> bool:
+    """Whether this key has endorsed it there."""
+    known = {keys.fingerprint(public): public}
+    for bundle in _statements(registry, one.subject, ENDORSEMENT):
+        try:
+            statement = json.loads(statements.unbundle(bundle, known)[0])
+            subjects = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
+        except (ValueError, LookupError, TypeError):
+            continue
+        if statement.get("predicateType") == ENDORSEMENT and subjects.get(SUBJECT) == one.subject.sha256:
+            return True
+    return False
+
+
+def _statements(registry: Registry, subject: Descriptor, kind: str) -> Iterator[bytes]:
+    """What is attached and says of itself that it is of this kind; what cannot be read is left out."""
+    for entry in registry.referrers(subject)[:_STATEMENTS_MAX]:
+        try:
+            if _annotation(entry, "predicateType") not in {kind, ""}:
+                continue
+            content = registry.resolve(oci.descriptor_of(entry, where=subject.digest).digest)
+            if content is None or oci.subject_of(content.data) != subject.digest:
+                continue
+            (layer,) = oci.parse(content.data)["layers"]
+            yield registry.read(oci.descriptor_of(layer, where=subject.digest))
+        except (BuildError, ValueError, LookupError, TypeError):
+            continue
+
+
+def _annotation(entry: dict[str, Any], name: str) -> str:
+    annotations = entry.get("annotations")
+    return str(annotations.get(name, "")) if isinstance(annotations, dict) else ""

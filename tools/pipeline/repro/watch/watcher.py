@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at a registry again and again, and rebuilds and endorses what is new there.
+
+A look begins with what the registry has, never with what was new since the last one: so a crash, a restart or a week
+without the machine leaves nothing out but what has lost its last tag meanwhile, which nobody can list any more.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tools.pipeline.base import ambient, children, files, ui
+from tools.pipeline.base.errors import BuildError, SevArtifactsError, UserError
+from tools.pipeline.registry import reference
+from tools.pipeline.registry.client import Registry
+from tools.pipeline.registry.connection import Options
+from tools.pipeline.repro.watch import memory, published
+from tools.pipeline.repro.watch.memory import Memory, Note, State
+from tools.pipeline.repro.watch.published import Artifact
+from tools.pipeline.repro.watch.rebuilding import Different, Rebuilder
+from tools.pipeline.sign import keys
+from tools.pipeline.sign.keys import Public
+from tools.sev.registry.reference import Reference
+
+_PAUSE_MAX = 86_400.0  # seconds until something that failed is tried again, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """The options. `every`: seconds between two looks."""
+
+    to: str
+    key: str
+    branch: str
+    every: float
+    once: bool
+    days: str
+    ca: str
+    plain_http: bool
+
+
+def run(root: Path, wish: Wish) -> None:
+    """Until it is stopped; with `once` one look, and a BuildError when something of it did not end well."""
+    place = reference.parse(wish.to, where="--watch")
+    if place.digest:
+        raise UserError("a digest never changes", where="--watch", hint="./doit rebuild --manifest FILE, once")
+    if not wish.key:
+        raise UserError("no key", hint="an unsigned word is nobody's: --key FILE, or --key pkcs11:…")
+    public = keys.load(wish.key, root=root).public
+    state = ambient.state_dir()
+    if state is None:
+        raise UserError("no HOME and no XDG_STATE_HOME", hint="what is done must be noted somewhere: set one of them")
+    folder = state / "watch" / files.of_bytes(f"{place.where} {keys.fingerprint(public)}".encode())[:16]
+    with memory.alone(folder):
+        watcher = Watcher(root=root, wish=wish, place=place, public=public, folder=folder)
+        ui.line(f"   watching {place}, endorsing with key {keys.fingerprint(public)}; notes in {folder}")
+        while True:
+            good = watcher.look()
+            if wish.once:
+                if not good:
+                    raise BuildError("not everything there could be endorsed", where=str(place), hint="see above")
+                return
+            _sleep(wish.every)
+
+
+class Watcher:
+    """Of one place, for one key."""
+
+    def __init__(self, *, root: Path, wish: Wish, place: Reference, public: Public, folder: Path) -> None:
+        self._wish, self._place, self._public = wish, place, public
+        self._options = Options(plain_http=wish.plain_http, ca=root / wish.ca if wish.ca else None)
+        self._memory = Memory(folder)
+        words = ["--key", _absolute(wish.key, root), "--days", wish.days]
+        words += ["--ca", _absolute(wish.ca, root)] if wish.ca else []
+        words += ["--plain-http"] if wish.plain_http else []
+        self._rebuilder = Rebuilder(root=root, folder=folder, branch=wish.branch, endorse=words)
+        self._said = ""
+
+    def look(self) -> bool:
+        """At all that is there; whether all of it is endorsed now."""
+        try:
+            found = self._listed()
+        except SevArtifactsError as error:
+            self._say_once(f"   {error}")
+            return False
+        self._said = ""
+        # What was not tried for longest comes first, so that one that never ends well holds up no other.
+        waiting = sorted(found, key=lambda one: note.tries if (note := self._memory.get(one.subject.digest)) else 0)
+        ended = [self._one(one) for one in waiting]
+        return all(ended)
+
+    def _listed(self) -> list[Artifact]:
+        registry = Registry(self._place, self._options)
+        try:
+            return published.artifacts(registry, self._place.tag)
+        finally:
+            registry.close()
+
+    def _one(self, one: Artifact) -> bool:
+        digest = one.subject.digest
+        note = self._memory.get(digest) or Note(state=State.BEGUN)
+        if note.final or note.again > ambient.now():
+            return note.state is State.ENDORSED
+        begun = replace(note, state=State.BEGUN, tries=note.tries + 1, again=0.0, why="")
+        self._memory.put(digest, begun)
+        try:
+            ended = self._rebuilt(one, begun)
+        except Different as error:
+            ended = replace(begun, state=State.DIFFERENT, why=str(error))
+        except SevArtifactsError as error:
+            pause = min(self._wish.every * 2.0 ** min(begun.tries, 20), _PAUSE_MAX)
+            ended = replace(begun, state=State.FAILED, why=str(error), again=ambient.now() + pause)
+        self._memory.put(digest, ended)
+        tags = ", ".join(one.tags)
+        ui.line(f"   {ended.state:<10} {tags} {digest}{': ' if ended.why else ''}{ended.why}")
+        return ended.state is State.ENDORSED
+
+    def _rebuilt(self, one: Artifact, note: Note) -> Note:
+        registry = Registry(self._place, self._options)
+        try:
+            if published.endorsed(registry, one, self._public):
+                return replace(note, state=State.ENDORSED)
+            document, commits = published.read_manifest(registry, one), published.commits(registry, one)
+        finally:
+            registry.close()  # it would not wait for the rebuild
+        self._rebuilder.update()
+        commit = self._rebuilder.trusted(commits)
+        place = f"{self._place.where}@{one.subject.digest}"
+        ui.line(f"   rebuilding {', '.join(one.tags)}, profile {one.profile}, commit {commit}")
+        self._rebuilder.rebuild(commit, document, profile=one.profile, place=place)
+        return replace(note, state=State.ENDORSED, commit=commit)
+
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            ui.line(text)
+        self._said = text
+
+
+def _absolute(words: str, root: Path) -> str:
+    """A file's path, for a program that runs elsewhere; a PKCS#11 URI is none."""
+    return words if words.startswith("pkcs11:") else str(root / words)
+
+
+def _sleep(seconds: float) -> None:
+    """Until the time is over or somebody stops us."""
+    end = ambient.monotonic() + seconds
+    while (left := end - ambient.monotonic()) > 0:
+        children.check()
+        ambient.sleep(min(left, 0.5))
