@@ -1,9 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""`./doit rebuild --watch`: a real registry, real clones and signatures; only the rebuild itself takes no time.
-
-`whole.py` has one with real rebuilds.
-"""
+"""`./doit rebuild --watch`: a real registry, real clones and signatures; only the rebuild itself takes no time."""
 
 import json
 import os
