@@ -23,6 +23,7 @@ ORDER = (
     "digests",
     "launcher_start",
     "publishing",
+    "remote",
     "boot",
     "scale",
     "qemu",

@@ -126,7 +126,7 @@ def test_what_is_not_there_runs_here_on_their_bytes(workshop: Workshop, shelf: S
     assert engine.ensure(second).origin.ours
     assert made(engine, second) == b"one\ntwo\n"
     assert shelf.brought == ["out"]
-    assert shelf.offered == [("tree", TREE), ("step", "second")], "never what somebody else has made"
+    assert shelf.offered == [("step", "second"), ("tree", TREE)], "never what somebody else has made"
     origins = [graph.origin(engine, step) for step in (first, second)]
     assert origins == ["cache somewhere", "run here"]
     assert graph.origin(here(workshop, shelf, checkout="another"), second) == "local cache"

@@ -90,6 +90,19 @@ def test_a_miss_runs_and_is_sent(machine: Machines, server: Server, repository_n
     assert tags == {f"step-{engine.key(second)}-{suffix}", f"tree-{kit.TREE_KEY}-{suffix}"}
 
 
+def test_what_was_made_before_there_was_a_cache_is_sent(
+    machine: Machines, server: Server, repository_name: str
+) -> None:
+    """With the digest of the tree that it ran on: who takes it needs that, too."""
+    early = machine("early", pushes="ci")
+    early.workshop.engine().ensure(step())
+    other = early.engine(checkout="another checkout")
+    other.ensure(step())
+    kit.shared(other).end()
+    assert not other.made("step").exists()
+    assert [tag[:4] for tag in server.tags(repository_name)] == ["step", "tree"]
+
+
 def test_what_is_there_is_not_sent_again(machine: Machines, capfd: pytest.CaptureFixture[str]) -> None:
     """By the same key nothing at all, by another only the record: the bytes are there."""
     machine("ci", pushes="ci").build(step())

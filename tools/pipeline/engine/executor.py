@@ -130,6 +130,10 @@ class Engine:
             self._check_again(step, result)
         self._take(step, result)
         self.others.offer(self._wanted(step, result.key), result)
+        tools = self.find_tools(step.tools)
+        if tools is not None and result.origin.ours:
+            # Who takes the result needs the tree's digest for its key, and may have no tree.
+            self.others.offer_tools(step.tools, tools)
         return result
 
     def copy(self, step: Step, name: str, target: Path) -> None:

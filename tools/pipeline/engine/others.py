@@ -58,7 +58,7 @@ class Others:
             results.write(said)
 
     def compare_tools(self, name: str, tools: Tree, results: Results) -> None:
-        """Offer a tree that is set up. BuildError when it is another than they said.
+        """BuildError when a tree that is set up is another than they said.
 
         Results were looked for, and may have been taken, under a digest that is not this tree's.
         """
@@ -66,9 +66,11 @@ class Others:
         if said not in {"", tools.digest}:
             what = f"has the digest {tools.digest}; somebody whose key is listed says {said}"
             raise BuildError(what, where=f"the {name} tree", hint="find out who, and remove the key")
-        if self.remote is not None:
-            root = merkle.File(digest=merkle.Digest(sha256=tools.digest, size=0))
-            self.offer(self._tree(name), Result(key=self.tools_key(name), outputs={ROOT: root}, seconds=0.0))
+
+    def offer_tools(self, name: str, tools: Tree) -> None:
+        """Tell them the digest of a tree that is set up."""
+        root = merkle.File(digest=merkle.Digest(sha256=tools.digest, size=0))
+        self.offer(self._tree(name), Result(key=self.tools_key(name), outputs={ROOT: root}, seconds=0.0))
 
     def _tree(self, name: str) -> Wanted:
         return Wanted(kind=TREE, key=self.tools_key(name), outputs=(ROOT,), name=name, title=f"the {name} tree")

@@ -73,6 +73,7 @@ class Shared:
     _pace: Pace = field(default_factory=Pace)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _said: set[str] = field(default_factory=set)
+    _offered: set[str] = field(default_factory=set)
     _spent: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _blobs: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
     _off: bool = False
@@ -188,8 +189,11 @@ class Shared:
 
     def offer(self, wanted: Wanted, result: Result) -> None:
         """Sign it and send it, beside the build, unless it is there."""
-        if self.signer is not None and not self._off and self._refused < _REFUSALS:
-            signer = self.signer
+        signer = self.signer
+        with self._lock:
+            known = result.key in self._offered
+            self._offered.add(result.key)
+        if signer is not None and not known and not self._off and self._refused < _REFUSALS:
             self._uploads.add(lambda: self._push(wanted, result, signer))
 
     def _push(self, wanted: Wanted, result: Result, signer: Callable[[], Signer]) -> None:
