@@ -26,7 +26,7 @@ def test_it_is_in_no_deliverable(project: Project) -> None:
     """Neither the program, nor anything that its patches are in."""
     lies = f"{lying.folder(project)}/"
     assert any(path.startswith(lies) for path in _files(lying.step(project)))
-    for deliverable in project.plan.deliverables:
+    for deliverable in project.plan.deliverables():
         assert qemu.NAME in deliverable.outputs
         assert lying.NAME not in deliverable.outputs
     for step in project.plan.steps:

@@ -30,7 +30,7 @@ _RANDOM = (
 # Queues: a disk's first; of a serial device with many ports, the agent's port's (virtio 1.2, 5.3.2).
 _DISK, _RNG, _INTO, _OUT = "virtio-blk 0", "virtio-rng 0", "virtio-serial 4", "virtio-serial 5"
 # The first that lies: a disk's must come while the program reads, behind what the mount has read.
-_FROM = {_DISK: 16, _RNG: 1, _INTO: 4, _OUT: 6}
+_FROM = {_DISK: 20, _RNG: 1, _INTO: 4, _OUT: 6}
 _WHAT = {
     _DISK: "reads of the disk",
     _RNG: "random numbers",
@@ -80,12 +80,12 @@ def honest(lab: Lab, target: Target, folder: Path, *, packed: bool) -> Outcome:
 
 
 def attacks() -> Iterator[Attack]:
-    """Each lie by each queue, in both kinds of rings."""
+    """Each lie by each queue. Disks and the serial device have rows with split rings elsewhere."""
     for queue, start in _FROM.items():
         for name, (how, host) in _HOW.items():
             if (queue, name) in _LEFT_OUT:
                 continue
-            for packed in (False, True):
+            for packed in (False, True) if queue == _RNG else (True,):
                 kind = "packed" if packed else "split"
                 word = queue.split(" ")[0].removeprefix("virtio-") + {_INTO: "-in", _OUT: "-out"}.get(queue, "")
                 yield Attack(
