@@ -14,6 +14,7 @@ import base64
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -45,6 +46,7 @@ _OPTIONS = {"connect": 5.0, "stall": 15.0, "rounds": 2, "first_pause": 0.2}
 _REFUSALS = 3  # results that could not be sent before no more is tried
 _SLOW = "sends some files more slowly than their steps run: those are made here"
 _BREAKS = 2  # connections that may break for one file
+_LARGE = 4 << 20  # bytes
 _HOUR = 3600.0  # no builder's word makes a step wait longer
 T = TypeVar("T")
 
@@ -134,10 +136,17 @@ class Shared:
             if self._pace.hopeless(node.digest.size, limit - self._spent[result.key]):
                 self._note(_SLOW, once="slow")
                 return False
-            came = self._asked(result.key, limit, lambda ticket: self._fetch(node, ticket), asking=False)
+            with self._shown(node):
+                came = self._asked(result.key, limit, lambda ticket: self._fetch(node, ticket), asking=False)
         if came is False:
             self._note(f"sends other bytes for {name} of a result than its record says: ignored", once="other bytes")
         return bool(came)
+
+    def _shown(self, node: File) -> AbstractContextManager[None]:
+        """A line of progress for what may take longer than a moment."""
+        if node.digest.size < _LARGE:
+            return nullcontext()
+        return ui.working(f"fetching {ui.size(node.digest.size)} from {self.place.where}")
 
     def _fetch(self, node: File, ticket: Ticket) -> bool:
         descriptor = Descriptor(media_type=OUTPUT, sha256=node.digest.sha256, size=node.digest.size)
