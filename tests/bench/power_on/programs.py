@@ -23,7 +23,7 @@ from tools.pipeline.tasks.project import Project
 _KERNEL, _UNPACKER, _MODULES = "vmlinux", "unpacker", "modules.tar"
 # What edk2's rules copy before they strip a module. Some are built for two phases, each in a folder of its own.
 _COLLECT = (
-    "cd /build/Build/AmdSev/*_GCC/X64 && find . -path '*/DEBUG/*.debug' | LC_ALL=C sort >/tmp/list"
+    "cd /build/Build/*/*_GCC/X64 && find . -path '*/DEBUG/*.debug' | LC_ALL=C sort >/tmp/list"
     f" && tar --create --files-from=/tmp/list --file=/out/{_MODULES}"
 )
 
