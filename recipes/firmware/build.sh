@@ -2,20 +2,23 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds OVMF (edk2, OvmfPkg/AmdSev/AmdSevX64.dsc). Runs inside the sandbox only:
-#   /build  scratch folder with the patched edk2 source tree in /build/src
-#   /out    receives OVMF.fd and OVMF.report.txt (each module of the image and the libraries linked into it)
-# usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB
+# Builds OVMF: edk2, and the platform of recipes/firmware/platform/. Runs inside the sandbox only:
+#   /build   scratch folder with the patched edk2 source tree in /build/src
+#   /inputs  platform, the folder of that name
+#   /out     receives OVMF.fd and OVMF.report.txt (each module of the image and the libraries linked into it)
+# usage: build.sh RELEASE|DEBUG KIBIBYTES
 set -euo pipefail
 
 die() { echo "build.sh: $1" >&2; exit 1; }
 
-[ $# -eq 2 ] || die "usage: build.sh RELEASE|DEBUG 1MB|2MB|4MB"
+[ $# -eq 2 ] || die "usage: build.sh RELEASE|DEBUG KIBIBYTES"
 target=$1 size=$2
 case $target in RELEASE|DEBUG) ;; *) die "target '$target': RELEASE or DEBUG" ;; esac
-case $size in 1MB|2MB|4MB) ;; *) die "flash size '$size': 1MB, 2MB or 4MB" ;; esac
 src=/build/src
 [ -f $src/OvmfPkg/AmdSev/AmdSevX64.dsc ] || die "$src is not an edk2 tree"
+[ ! -e $src/SevGuest ] || die "$src has a platform of an earlier build"
+cp -r /inputs/platform $src/SevGuest
+grep -q "FD_KB) == $size$" $src/SevGuest/SevGuest.fdf || die "flash size '$size': SevGuest.fdf has no layout for it"
 [ ! -e /build/Build ] || die "/build holds objects of an earlier build"
 
 # GenFw --zero blanks the debug entry but keeps its length, so both paths must be constant: /build/src, /build.
@@ -37,21 +40,19 @@ do jobs=$((jobs + 1)); done
 trap 'cat "$tokens" > "$server"' EXIT
 unset MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS
 
-# Only the host tools that this platform calls. BrotliCompress is left out because Debian's source has no brotli/c.
+# Only the host tools that this platform calls: no forms (VfrCompile), no Brotli, which Debian's source does not have.
 make -C $src/BaseTools/Source/C -j "$jobs" EDK2_PATH=$src \
-    APPLICATIONS="VfrCompile GenFfs GenFv GenFw GenSec LzmaCompress"
+    APPLICATIONS="GenFfs GenFv GenFw GenSec LzmaCompress"
 
 # GCC is edk2's tag for GCC >= 5 with link-time optimisation (GCC5 is its deprecated former name).
-# PcdUse1GPageTable: as OvmfPkgX64 has it. Without it the firmware writes 4 MB of page tables to map 1 TiB in 2 MiB pages.
 cd /build
 build \
-    -p OvmfPkg/AmdSev/AmdSevX64.dsc \
+    -p SevGuest/SevGuest.dsc \
     -a X64 \
     -b "$target" \
     -t GCC \
     -n "$jobs" \
-    -D "FD_SIZE_$size" \
-    --pcd gEfiMdeModulePkgTokenSpaceGuid.PcdUse1GPageTable=TRUE \
+    -D "FD_KB=$size" \
     -Y LIBRARY \
     -y /build/report.txt
 
@@ -62,7 +63,9 @@ grep -q '^    OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierLibSevHashes.i
     die "the library that verifies kernel, initrd and command line is not linked in"
 ! grep -E 'BlobVerifierLibNull|X86QemuLoadImageLib' /out/OVMF.report.txt ||
     die "a library that skips verification is linked in"
+! grep -E '/(Pci|Virtio|Usb|Ata|Scsi|Fat|Udf|Ebc|Bds)[A-Za-z0-9]*Dxe' /out/OVMF.report.txt ||
+    die "a driver is built in that looks for something else to boot than the measured kernel"
 
 # Last, and by rename: OVMF.fd exists only when all of the above succeeded.
-cp "/build/Build/AmdSev/${target}_GCC/FV/OVMF.fd" /out/OVMF.fd.tmp
+cp "/build/Build/SevGuest/${target}_GCC/FV/OVMF.fd" /out/OVMF.fd.tmp
 mv /out/OVMF.fd.tmp /out/OVMF.fd

@@ -66,7 +66,7 @@ _PROFILES = [
     _case(OTHER_SERIES, 'source = "', 'source = "lniux"#"', at=": source: ", says="no source 'lniux' in recipes/sources.toml; did you mean 'linux'? "),
     _case(OTHER_SERIES, 'fragments = ["', 'fragments = ["x', at=": fragments[0]: ", says="no recipes/kernel/fragments/xsince-6.18.config; did"),
     _case(LISTS, "guest = [", 'guest = ["bsae", ', at=": lists.guest[0]: ", says="did you mean 'base'? there are: "),
-    _case(OVMF, 'size = "', 'size = "1M"#"', at=": size: ", says="is not one of: 1MB, 2MB, 4MB"),
+    _case(OVMF, 'size = "', 'size = "1M"#"', at=": size: ", says="is not one of: 256KB, 512KB"),
 ]
 _LOCKS = [
     _case(SOURCES_LOCK, None, "", at=": ", says="no such file"),

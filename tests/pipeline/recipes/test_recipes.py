@@ -50,7 +50,7 @@ def test_what_is_written_is_what_is_read() -> None:
     assert production.cmdline == "panic=-1 quiet sev_agent.profile=production"
     assert production.firmware == FirmwareRecipe(
         name="small", source="edk2-a", debian_source="edk2-a-debian", patches="recipes/firmware/patches",
-        target=FirmwareTarget.DEBUG, size=FirmwareSize.MIB_2,
+        target=FirmwareTarget.DEBUG, size=FirmwareSize.KIB_512,
     )  # fmt: skip
     assert production.firmware.size.bytes == 2 << 20
 
@@ -226,7 +226,7 @@ def test_recipes_are_frozen() -> None:
         (KERNEL, "schema = 1", "schema = 1\nseires = 1", "seires: unknown key"),
         (FIRMWARE, '"edk2-a-debian"', '"edk2"', "debian-source: no source 'edk2' in recipes/sources.toml; did you"),
         (FIRMWARE, '"DEBUG"', '"NOOPT"', "target: 'NOOPT' is not one of: RELEASE, DEBUG"),
-        (FIRMWARE, '"2MB"', '"3MB"', "size: '3MB' is not one of: 1MB, 2MB, 4MB"),
+        (FIRMWARE, '"512KB"', '"2MB"', "size: '2MB' is not one of: 256KB, 512KB"),
         (FIRMWARE, '"patches"', '"patch"', "patches: no recipes/firmware/patch/series"),
         (FIRMWARE, '"patches"', '"../kernel"', "patches: '../kernel' is not the name of a folder"),
         (PRODUCTION, 'kernel = "a"', 'kernel = "aa"', "kernel: no recipes/kernel/aa.toml; did you mean 'a'?"),

@@ -78,7 +78,7 @@ def test_kernels_and_firmware(shipped: Recipes) -> None:
             assert (kernel.source, kernel.series) == (f"linux-{series}", series)
     (firmware,) = shipped.firmwares
     assert firmware.sources == ("edk2", "edk2-debian")
-    assert (firmware.target, firmware.size) == (FirmwareTarget.RELEASE, FirmwareSize.MIB_1)
+    assert (firmware.target, firmware.size) == (FirmwareTarget.RELEASE, FirmwareSize.KIB_256)
 
 
 def test_every_profile_is_there_in_every_series(shipped: Recipes) -> None:

@@ -196,11 +196,13 @@ def test_packages_that_are_linked_are_pinned(project: Project, parts: dict[str, 
             assert not part.version or pinned[part.package].startswith(part.version)
 
 
-def test_the_firmwares_openssl(project: Project, parts: dict[str, contents.Part]) -> None:
+def test_what_the_firmware_carries(project: Project, parts: dict[str, contents.Part]) -> None:
+    """Its decompressor."""
     (edk2,) = (source for source in project.sources if source.pin.name == "edk2")
-    text = member(project, edk2, "openssl/VERSION.dat")
-    found = dict(re.findall(r"^(MAJOR|MINOR|PATCH)=(\d+)$", text, re.MULTILINE))
-    assert parts["openssl"].version == ".".join(found[key] for key in ("MAJOR", "MINOR", "PATCH"))
+    text = member(project, edk2, "LzmaCustomDecompressLib/Sdk/C/7zVersion.h")
+    found = re.search(r'^#define MY_VERSION_NUMBERS +"([0-9.]+)"', text, re.MULTILINE)
+    assert found
+    assert parts["lzma-sdk"].version == found[1]
 
 
 def member(project: Project, source: Source, ending: str) -> str:
@@ -220,7 +222,7 @@ def member(project: Project, source: Source, ending: str) -> str:
     [
         (('["linux"]', '["linus"]'), r"files\.vmlinuz: 'linus' is neither a part nor a source"),
         (("[source.linux]", "[source.linus]"), r"source\.linus: is no source"),
-        (('kind = "carried"\nversion = "3.4.0"', 'kind = "carried"'), r"part\.openssl\.version: is missing"),
+        (('kind = "carried"\nversion = "19.00"', 'kind = "carried"'), r"part\.lzma-sdk\.version: is missing"),
         (('cpe = "a:gnu:glibc"', 'cpe = "glibc"'), r"part\.glibc\.cpe: .*part:vendor:product"),
         (('package = "libc6-dev"', 'package = "libc7-dev"'), r"part\.glibc\.package: 'libc7-dev' is in no tool tree"),
     ],

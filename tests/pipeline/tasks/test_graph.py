@@ -105,6 +105,7 @@ def checkout(repository: Path, tmp_path: Path, artifacts: Path) -> Checkout:
             {f"{step}-{name}" for step in ("digests", "runtime") for name in ("production", "production-network")},
         ),
         ("recipes/firmware/build.sh", "set -eu", "set -ue", {"firmware-ovmf"} | _MEASURED),
+        ("recipes/firmware/platform/KernelBdsDxe/KernelBdsDxe.c", "SPDX", "SPDY", {"firmware-ovmf"} | _MEASURED),
         ("recipes/qemu/build.sh", "SPDX", "SPDY", {"qemu-lite"} | _RUNTIME),
         ("recipes/erofs/config.h", "HAVE_SYSCONF 1", "HAVE_SYSCONF 2", {"mkfs-erofs"}),
         (

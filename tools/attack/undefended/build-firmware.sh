@@ -4,12 +4,11 @@
 #
 # Builds two kinds of OVMF that lack a defence, for ./doit attack. Runs inside the sandbox only, as build.sh does:
 #   /build/src       the patched edk2 tree
-#   /inputs          build.sh; in /inputs/back the patches that are taken back, in this order
+#   /inputs          build.sh, platform; in /inputs/back the patches that are taken back, in this order
 #   /out             receives upstream.fd (the verifier as upstream has it), unverified.fd (no verifier at all)
-# usage: build-firmware.sh RELEASE|DEBUG 1MB|2MB|4MB
+# usage: build-firmware.sh RELEASE|DEBUG KIBIBYTES
 set -euo pipefail
 target=$1 size=$2
-verifier=OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierLibSevHashes.inf
 none=OvmfPkg/Library/BlobVerifierLibNull/BlobVerifierLibNull.inf
 
 cd /build/src
@@ -30,12 +29,10 @@ mv /out/OVMF.fd /out/upstream.fd
 rm /out/OVMF.report.txt
 
 # Again without a verifier, as the platforms that do not measure are linked.
-grep -q "$verifier" src/OvmfPkg/AmdSev/AmdSevX64.dsc
-sed -i "s|$verifier|$none|" src/OvmfPkg/AmdSev/AmdSevX64.dsc
 export WORKSPACE=/build PACKAGES_PATH=/build/src EDK_TOOLS_PATH=/build/src/BaseTools CONF_PATH=/build/Conf
 export PYTHON_COMMAND=/usr/bin/python3 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 export PATH=/build/src/BaseTools/BinWrappers/PosixLike:/usr/bin:/usr/sbin
 unset MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS
-build -p OvmfPkg/AmdSev/AmdSevX64.dsc -a X64 -b "$target" -t GCC -n 1 -D "FD_SIZE_$size" \
-    --pcd gEfiMdeModulePkgTokenSpaceGuid.PcdUse1GPageTable=TRUE
-cp "Build/AmdSev/${target}_GCC/FV/OVMF.fd" /out/unverified.fd
+build -p SevGuest/SevGuest.dsc -a X64 -b "$target" -t GCC -n 1 -D "FD_KB=$size" -D "VERIFIER=$none"
+cmp -s "Build/SevGuest/${target}_GCC/FV/OVMF.fd" /out/upstream.fd && { echo "VERIFIER changes nothing"; exit 1; }
+cp "Build/SevGuest/${target}_GCC/FV/OVMF.fd" /out/unverified.fd

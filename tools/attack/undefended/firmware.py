@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Firmware that lacks a defence: one build step, whose outputs never get near out/.
 
-source-edk2, patched ── patches 0002, 0004 … 0007 taken back ─┬─ upstream.fd: verifies what the table names
-                                                             └─ unverified.fd: verifies nothing
+source-edk2, patched ── patches 0001 to 0004 taken back ─┬─ upstream.fd: verifies what the table names
+                                                         └─ unverified.fd: verifies nothing
 """
 
 from functools import partial
@@ -16,8 +16,9 @@ from tools.pipeline.guest import source_tree
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 
 UPSTREAM, UNVERIFIED = "upstream.fd", "unverified.fd"
-# 0001 and 0003 only leave modules out, and the build of them.
-_BACK = ("0007-*.patch", "0006-*.patch", "0005-*.patch", "0004-*.patch", "0002-*.patch")
+# What the others change is no defence that a row judges.
+_BACK = ("0004-*.patch", "0003-*.patch", "0002-*.patch", "0001-*.patch")
+_GIVEN = ("/inputs/build.sh", "/inputs/platform/")
 _SCRIPT = f"{PurePath(__file__).parent.name}/build-firmware.sh"
 
 
@@ -47,7 +48,7 @@ def _step(lab: Lab) -> Step:
         f"/inputs/back/{number}.patch": CheckoutFile(path=path.relative_to(project.root).as_posix())
         for number, path in enumerate(found)
     }
-    command = f"{source_tree.UNPACK} && exec bash /inputs/undefended.sh {recipe.target} {recipe.size}"
+    command = f"{source_tree.UNPACK} && exec bash /inputs/undefended.sh {recipe.target} {recipe.size.kibibytes}"
     return Step(
         name=f"firmware-{recipe.name}-undefended",
         title=f"firmware without defences, for attacks ({recipe.name})",
@@ -55,7 +56,7 @@ def _step(lab: Lab) -> Step:
         tools="build",
         inputs={
             **source_tree.inputs(source),
-            **{path: shipped.inputs[path] for path in ("/inputs/build.sh",)},
+            **{path: given for path, given in shipped.inputs.items() if path.startswith(_GIVEN)},
             "/inputs/undefended.sh": CheckoutFile(path=f"tools/attack/{_SCRIPT}"),
             **back,
         },

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""The guest firmware: edk2's AmdSev platform, which verifies kernel, initramfs and command line.
+"""The guest firmware: edk2 for a guest under SEV, which verifies kernel, initramfs and command line.
 
 edk2 tarball ────────────────────────────┐
-Debian's fixes, by debian.toml ──────────┼─ source ── build.sh ── OVMF.fd, footer checked
-recipes/firmware/patches ────────────────┘
+Debian's fixes, by debian.toml ──────────┼─ source ─┬─ build.sh ── OVMF.fd, footer checked
+recipes/firmware/patches ────────────────┘          │
+recipes/firmware/platform ──────────────────────────┘
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from tools.sev.errors import FormatError
 IMAGE = "OVMF.fd"
 _LICENCE = "BSD-2-Clause-Patent"
 _BUILD = "recipes/firmware/build.sh"
+_PLATFORM = "recipes/firmware/platform"
 _JUDGED = "recipes/firmware/judged.sh"
 _DEBIAN = "/inputs/debian.tar.xz"
 _UNPACKED = "/tmp"  # noqa: S108 (the sandbox's own)
@@ -85,18 +87,26 @@ def source(root: Path, recipe: FirmwareRecipe, *, archive: Reference, debian: Re
     )
 
 
-def step(recipe: FirmwareRecipe, *, source: Step) -> Step:
+def step(root: Path, recipe: FirmwareRecipe, *, source: Step) -> Step:
     """The step that builds the firmware; its footer, which QEMU and the launch digest rely on, is checked."""
+    build = f"exec bash /inputs/build.sh {recipe.target} {recipe.size.kibibytes}"
     return Step(
         name=f"firmware-{recipe.name}",
         title=f"firmware, {recipe.name}",
-        argv=("/bin/sh", "-euc", f"{source_tree.UNPACK} && exec bash /inputs/build.sh {recipe.target} {recipe.size}"),
+        argv=("/bin/sh", "-euc", f"{source_tree.UNPACK} && {build}"),
         tools="build",
-        inputs={**source_tree.inputs(source), "/inputs/build.sh": CheckoutFile(path=_BUILD)},
+        inputs={**source_tree.inputs(source), "/inputs/build.sh": CheckoutFile(path=_BUILD), **platform(root)},
         outputs=(IMAGE, "OVMF.report.txt"),
         parallel=True,
         checks=(partial(_check_footer, recipe.size.bytes),),
     )
+
+
+def platform(root: Path) -> dict[str, CheckoutFile]:
+    """Our platform's description and its own modules, where build.sh looks for them."""
+    folder = root / _PLATFORM
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {f"/inputs/platform/{path}": CheckoutFile(path=f"{_PLATFORM}/{path}") for path in paths}
 
 
 def _check_footer(size: int, outputs: Mapping[str, Path]) -> None:

@@ -25,16 +25,20 @@ class FirmwareTarget(StrEnum):
 
 
 class FirmwareSize(StrEnum):
-    """edk2's FD_SIZE_* choices: size of the flash image, and so of what is measured at launch."""
+    """Size of the flash image, and so of what is measured at launch. QEMU's -bios wants a multiple of 64 KiB."""
 
-    MIB_1 = "1MB"
-    MIB_2 = "2MB"
-    MIB_4 = "4MB"
+    KIB_256 = "256KB"
+    KIB_512 = "512KB"
+
+    @property
+    def kibibytes(self) -> int:
+        """The number alone, as recipes/firmware/platform/SevGuest.fdf takes it."""
+        return int(self.removesuffix("KB"))
 
     @property
     def bytes(self) -> int:
         """Size of the image in bytes."""
-        return int(self.removesuffix("MB")) << 20
+        return self.kibibytes << 10
 
 
 @dataclass(frozen=True, kw_only=True)

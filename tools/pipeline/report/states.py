@@ -240,7 +240,6 @@ def firmware(
     said = []
     if newer is None:
         said.append(f"What versions of {pinned.package} after {pinned.version} fix: there was no newer changelog.")
-    said.append("CVEs of OpenSSL, which edk2 carries, other than those that Debian's edk2 names.")
     return found, said
 
 

@@ -162,7 +162,7 @@ class Plan:
             debian=self._blob(recipe.debian_source),
             version=self._source(recipe.source).pin.version,
         )
-        return firmware.step(recipe, source=source)
+        return firmware.step(self._root, recipe, source=source)
 
     def _deliverable(self, profile: Profile) -> Deliverable:
         outputs = {

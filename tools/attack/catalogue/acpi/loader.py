@@ -139,7 +139,7 @@ def attacks() -> Iterator[Attack]:
         name="pointers-moved",
         host="moves pointers by checksums after they were checked: the firmware's memory as a table, which AML reads",
         attempt=partial(attempt, commands=commands, files=files, signature=script.TAKEN),
-        control=Undefended(what="firmware without patch 0006", target=upstream),
+        control=Undefended(what="firmware without patch 0003", target=upstream),
         parts=frozenset({Part.FIRMWARE}),
         reach=Reach.KERNEL,
         short=True,

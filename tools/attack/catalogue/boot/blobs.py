@@ -20,7 +20,7 @@ from tools.attack.undefended.firmware import unverified, upstream
 
 Change = Callable[[Lab, Host], Host]
 _UNVERIFIED = Undefended(what="firmware that verifies nothing", target=unverified)
-_UPSTREAM = Undefended(what="firmware without patch 0004", target=upstream)
+_UPSTREAM = Undefended(what="firmware without patch 0001", target=upstream)
 
 
 def attempt(lab: Lab, target: Target, folder: Path, *, change: Change, flash: bool = False) -> Outcome:

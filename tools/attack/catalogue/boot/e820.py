@@ -72,7 +72,7 @@ _HONEST = Honest(
     what="an honest map",
     attempt=lambda lab, target, folder: _right(attempt(lab, target, folder, entries=(), honest=True, size=0)),
 )
-_UPSTREAM = Undefended(what="firmware without patch 0007", target=upstream)
+_UPSTREAM = Undefended(what="firmware without patch 0004", target=upstream)
 _ROWS: dict[str, tuple[str, Sequence[_Entry]]] = {
     "over-secrets": (
         "gives the page of secrets and hashes as memory, as tables, and as reserved",

@@ -20,7 +20,7 @@ from tools.attack.lies.start import MARK, size_of_memory, start
 from tools.attack.undefended.firmware import upstream
 
 _KERNEL = "etc/boot/kernel"
-_UPSTREAM = Undefended(what="firmware without patch 0005", target=upstream)
+_UPSTREAM = Undefended(what="firmware without patch 0002", target=upstream)
 # Keys of items that are no files (QEMU, include/standard-headers/linux/qemu_fw_cfg.h).
 _KERNEL_SIZE, _KERNEL_DATA, _SETUP_SIZE, _SETUP_DATA, _DIRECTORY = 0x08, 0x11, 0x17, 0x18, 0x19
 _ENTRY = 64  # bytes of a file's entry in the directory

@@ -23,7 +23,7 @@ _HEAD, _ENTRY = 18, 50
 _CMDLINE, _INITRD, _KERNEL = range(3)
 _ALL = _HEAD + 3 * _ENTRY
 _UNVERIFIED = Undefended(what="firmware that verifies nothing", target=unverified)
-_UPSTREAM = Undefended(what="firmware without patch 0004", target=upstream)
+_UPSTREAM = Undefended(what="firmware without patch 0001", target=upstream)
 
 
 def attacks() -> Iterator[Attack]:
