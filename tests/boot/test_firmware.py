@@ -5,6 +5,7 @@
 Emulated: the agent's first word says that memory, buses and devices were found.
 """
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 from tools.attack.base.lab import Lab
 from tools.attack.guests.firmware import Became, Host, start
+from tools.attack.guests.monitor import LIMIT, Monitor
+from tools.launcher.channel.session import listen
+from tools.pipeline.base import children
 
 Option = tuple[str, ...]
 
@@ -54,3 +58,22 @@ def test_the_kernel_numbers_buses_and_places_bars(lab: Lab, tmp_path: Path, brid
 
     host = other(Host.of(lab.own, lab.qemu), "-device", behind, ("-device", bridge))
     assert start(host, tmp_path) is Became.BOOTED
+
+
+def test_nothing_resumes(lab: Lab, tmp_path: Path) -> None:
+    """The host's CMOS says that the guest slept (index 0x0F, ports 0x70 and 0x71): it starts as ever."""
+    argv = [*Host.of(lab.own, lab.qemu).argv(tmp_path), "-S"]
+    with (
+        listen(tmp_path, "agent.sock") as listener,
+        children.running(argv, cwd=tmp_path, stdin=subprocess.DEVNULL) as qemu,
+        Monitor.connect(tmp_path / "qmp.sock", alive=lambda: qemu.poll() is None) as monitor,
+    ):
+        monitor.human("o /b 0x70 0x0f")
+        monitor.human("o /b 0x71 0xfe")
+        monitor.execute("cont")
+        listener.settimeout(LIMIT)
+        agent, _ = listener.accept()
+        with agent:
+            agent.settimeout(LIMIT)
+            assert agent.recv(1)
+        qemu.kill()

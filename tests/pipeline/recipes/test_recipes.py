@@ -52,7 +52,7 @@ def test_what_is_written_is_what_is_read() -> None:
         name="small", source="edk2-a", debian_source="edk2-a-debian", patches="recipes/firmware/patches",
         target=FirmwareTarget.DEBUG, size=FirmwareSize.KIB_512,
     )  # fmt: skip
-    assert production.firmware.size.bytes == 2 << 20
+    assert production.firmware.size.bytes == 512 << 10
 
 
 def test_dropins_for_kata_are_asked_for(copied: Path, edit: Edit) -> None:
