@@ -117,7 +117,7 @@ def test_close_refuses_what_nobody_asked_for() -> None:
     assert top.has("known")
     assert not top.has("fragments")
     top.integer("known", low=0, high=1)
-    assert refused(top.close) == "f.toml: fargments: unknown key; known here: fragments, known"
+    assert refused(top.close) == "f.toml: fargments: unknown key; known here: fragments, known; did you mean fragments?"
 
 
 @pytest.mark.parametrize(
@@ -185,3 +185,15 @@ def test_load_names_the_file_as_it_is_shown(tmp_path: Path) -> None:
     assert "larger than" in refused(lambda: Table.load(path))
     path.write_bytes(b"a = 1\n")
     assert Table.load(path).integer("a", low=1, high=1) == 1
+
+
+def test_a_misspelt_key_that_must_be_there_is_named() -> None:
+    """It is what the reader misses; beside it one that is near nothing."""
+    top = table(b"fargments = 1\nother = 2")
+    line = "f.toml: fragments: missing; unknown key fargments, did you mean fragments?"
+    assert refused(lambda: top.integer("fragments", low=0, high=9)) == line
+    assert refused(lambda: top.integer("schema", low=0, high=9)) == "f.toml: schema: missing; add it (an integer)"
+    # What has its own reader is no misspelling of another key.
+    top = table(b"policies = 1")
+    top.integer("policies", low=0, high=9)
+    assert refused(lambda: top.integer("policy", low=0, high=9)) == "f.toml: policy: missing; add it (an integer)"

@@ -2,10 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this room raises, and how an error becomes one line."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def printable(text: str) -> str:
     """Escape every control character, so that quoted input keeps to its line and off the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def nearest(text: str, others: "Iterable[str]") -> str | None:
+    """The one of the others that is a misspelling of `text`, or the other way round; None: none is so near."""
+    from difflib import get_close_matches  # noqa: PLC0415 (start-up: only a mistake needs it)
+
+    return next(iter(get_close_matches(text, list(others), n=1, cutoff=0.8)), None)
 
 
 def mask(text: str) -> str:

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from tools.sev.errors import FormatError
+from tools.sev.errors import FormatError, nearest
 
 SIZE_MAX = 8 << 20
 """Bytes; a recipe or lock is far smaller, a mistaken path to an image is not."""
@@ -92,12 +92,17 @@ class Table:
     def _take(self, key: str, kind: type, name: str) -> Any:
         self._asked.add(key)
         if key not in self._data:
-            raise self.error(key, "missing", f"add it ({name})")
+            raise self.error(key, "missing", self._misspelt(key) or f"add it ({name})")
         value = self._data[key]
         # bool is a subclass of int: true must not pass for 1.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(key, f"must be {name}, not {_kind(value)}")
         return value
+
+    def _misspelt(self, key: str) -> str | None:
+        """What to say where a key that nobody asked for so far looks like this one."""
+        near = nearest(key, [other for other in self._data if other not in self._known | self._asked])
+        return near and f"unknown key {near[:_SHOWN]}, did you mean {key}?"
 
     def string(
         self, key: str, *, pattern: str | None = None, says: str | None = None, allow_empty: bool = False
@@ -175,7 +180,9 @@ class Table:
         unknown = sorted(set(self._data) - self._asked)
         if unknown:
             known = ", ".join(sorted((self._known | self._asked) - set(unknown)))
-            raise self.error(unknown[0], "unknown key", f"known here: {known}")
+            near = nearest(unknown[0], (self._known | self._asked) - set(self._data))
+            mean = "" if near is None else f"; did you mean {near}?"
+            raise self.error(unknown[0], "unknown key", f"known here: {known}{mean}")
 
 
 def _quote(text: str) -> str:

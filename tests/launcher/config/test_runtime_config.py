@@ -171,3 +171,10 @@ def test_rendering_is_what_the_config_reads(out: Out) -> None:
     # The positive control of the table above: rewriting without a change stays accepted.
     out.config.write_text(render(out.data))
     load_config(out.config)
+
+
+def test_a_misspelt_key_is_named_where_it_is_missed(out: Out, call: Call) -> None:
+    out.data["machine"]["memroy"] = out.data["machine"].pop("memory")
+    out.write()
+    line = call("show", "--unbound", "--config", out.config).one_line()
+    assert line.endswith("machine.memory: missing; unknown key memroy, did you mean memory?")

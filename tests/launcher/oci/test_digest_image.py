@@ -59,6 +59,16 @@ def test_a_layout_and_what_docker_saves_are_one_image(digest: Digest, tmp_path: 
     assert one.network == "ethernet"
 
 
+def test_options_that_change_nothing_may_stay(digest: Digest, tmp_path: Path) -> None:
+    """A `docker run` as it was typed; beside one that does change something."""
+    image = saved(tmp_path / "app.tar")
+    plain = digest(image)
+    assert plain.status == 0
+    for words in (["--name", "web", "-p", "80:80", "-p", "443:443", "--rm", "-d"], ["--publish", "80", "--detach"]):
+        assert digest(image, *words) == plain
+    assert digest(image, "-i", "--rm").out != plain.out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -86,8 +96,8 @@ def test_a_mistake_is_one_line(digest: Digest, tmp_path: Path, words: list[str],
 
 
 def test_options_of_a_run_belong_to_an_image(call: Callable[..., Answer], out: Out) -> None:
-    for words in (["--read-only"], ["--engine", "podman"], ["--document"], ["--memory", "1g"]):
+    for words in (["--read-only"], ["--engine", "podman"], ["--document"], ["--memory", "1g"], ["--rm"], ["-p", "80"]):
         answer = call("digest", "--unbound", "--config", out.config, *words)
-        assert (answer.status, f"{words[0]} belongs to --image" in answer.err) == (2, True)
+        assert (answer.status, " belongs to --image" in answer.err) == (2, True)
     answer = call("digest", "--unbound", "--config", out.config, "--cpus", "1.5")
     assert (answer.status, "1.5 is no whole number" in answer.err) == (2, True)

@@ -202,7 +202,7 @@ def test_recipes_are_frozen() -> None:
         (GUEST, '"sample"', "1", "sev.snp.id-block.family-id: must be a string, not an integer"),
         (GUEST, "svn = 7", "svn = -1", "sev.snp.id-block.svn: -1 is not in 0…4294967295"),
         (GUEST, "svn = 7", "svn = 7\nversion = 1", "sev.snp.id-block.version: unknown key"),
-        (GUEST, "[sev.snp.id-block]", "[sev.snp.idblock]", "sev.snp.id-block: missing; add it (a table)"),
+        (GUEST, "[sev.snp.id-block]", "[sev.snp.idblock]", "sev.snp.id-block: missing; unknown key idblock, did you"),
         (GUEST, "legacy-vm-type = true", "", "sev.sev-es.legacy-vm-type: missing"),
         (GUEST, "rng = false", 'rng = "on"', "devices.rng: must be true or false, not a string"),
         # What the agent has as constants, and what must never be false, is nobody's choice.

@@ -159,3 +159,10 @@ def test_verity_roots_are_documents_too() -> None:
     document = dataclasses.replace(SMALL, root=Verity(root_hash="cd" * 32, salt="", layers=(9, 1)))
     assert reader.parse(document.data, where="doc") == document
     assert document.sha256 != SMALL.sha256
+
+
+def test_a_misspelt_key_is_named_where_it_is_missed(repository: Path) -> None:
+    whole = next(data for _, name, data in documents(repository) if not name)
+    misspelt = whole.replace(b'"hostname":', b'"hostnmae":')
+    with pytest.raises(FormatError, match=r"hostname: is missing; unknown key hostnmae, did you mean hostname[?]$"):
+        reader.from_value(json.loads(misspelt), where="d")

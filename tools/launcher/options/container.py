@@ -129,6 +129,12 @@ CONTAINER = Group(
     Option("--domainname", "NAME", text="the NIS domain's"),
     Option("--umask", "MODE", text="podman's", convert=_umask),
     Option("--exec", "COMMAND", text="what the configuration lets the host start", convert=_command, many=True),
+    *(
+        Option(name, value, text="changes nothing here", short=short, many=bool(value))
+        for name, value, short in (
+            ("--name", "NAME", ""), ("--publish", "PORT", "-p"), ("--rm", "", ""), ("--detach", "", "-d"),
+        )
+    ),
     Option("--document", text="print the workload document, not the digest"),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from tools.sev.errors import FormatError
+from tools.sev.errors import FormatError, nearest
 
 Made = TypeVar("Made")
 
@@ -107,7 +107,9 @@ class Fields:
 
     def _take(self, key: str) -> Any:
         if key not in self._left:
-            raise self.fault(key, "is missing")
+            near = nearest(key, self._left)
+            more = "" if near is None else f"; unknown key {near[:80]}, did you mean {key}?"
+            raise self.fault(key, f"is missing{more}")
         return self._left.pop(key)
 
     def _place(self, key: str) -> str:
