@@ -76,7 +76,7 @@ _LOCKS = [
     _case(SOURCES_LOCK, 'archive = "debian"', 'archive = "ubuntu"', at=": source[0].archive: ", says="not one of"),
     _case(SOURCES_LOCK, 'path = "pool', 'path = "/pool', at=": source[0].path: ", says="plain relative path"),
     _case(SOURCES_LOCK, 'path = "pool/main', 'path = "pool/..', at=": source[0].path: ", says="is not a plain"),
-    _case(SOURCES_LOCK, "licence = ", "license = ", at=": source[0].licence: ", says="missing; add it"),
+    _case(SOURCES_LOCK, "licence = ", "license = ", at=": source[0].licence: ", says="missing; unknown key license"),
     Case(id="licence-of-a-lock", file=SOURCES_LOCK, old='licence = "', new=b'licence = "AND ', where=f"{SOURCES_LOCK}: ",
          says="its licence is AND ", command="_locks"),
     _case(SOURCES_LOCK, 'name = "edk2-debian"', 'name = "edk2"', at=": edk2: ", says="pinned twice; keep one entry"),
