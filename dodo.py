@@ -6,8 +6,8 @@
                                   ├─ source-edk2 ── firmware-* ────────────────┤                          ├─ artifacts
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
-    build · build_all · check · accept · graph · cache · gc · idblock · publish · endorse · latest · cve
-    report · attack · test · test_fast · test_containers · test_engines · test_publish · test_pages
+    build · build_all · check · accept · graph · matrix · cache · gc · idblock · publish · endorse · latest · cve
+    report · attack · test · test_fast · test_series · test_containers · test_engines · test_publish · test_pages
     repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks import doit_glue, guest, identity, inputs, outputs
-from tools.pipeline.tasks.commands import attack, bench, cache, checks, publishing, report, repro
+from tools.pipeline.tasks.commands import attack, bench, cache, checks, matrix, publishing, report, repro
 from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
@@ -36,8 +36,8 @@ def task_build_debug() -> Task:
 
 
 def task_build_all() -> Task:
-    """Build the artifacts of every profile, each into its folder."""
-    return {"actions": None, "task_dep": [f"artifacts:{profile.name}" for profile in PROJECT.recipes.profiles]}
+    """Build the artifacts of every profile in every kernel series, each into its folder."""
+    return {"actions": None, "task_dep": [f"artifacts:{profile.name}" for profile in PROJECT.recipes.all_profiles]}
 
 
 def task__locks() -> Task:
@@ -83,6 +83,11 @@ def task_accept() -> Iterator[Task]:
 def task_graph() -> Task:
     """Print every step as it stands."""
     return guest.show_graph(PROJECT)
+
+
+def task_matrix() -> Task:
+    """List kernels × profiles × firmware, and what is built."""
+    return matrix.matrix(PROJECT)
 
 
 def task_cache() -> Task:
@@ -138,6 +143,11 @@ def task_test() -> Task:
 def task_test_fast() -> Task:
     """Run linters and unit tests."""
     return checks.test_fast(PROJECT)
+
+
+def task_test_series() -> Iterator[Task]:
+    """Boot and attack the kernels of other series."""
+    yield from checks.test_series(PROJECT)
 
 
 def task_test_containers() -> Task:

@@ -17,6 +17,8 @@ from tools.attack.base.host_tools import HostTools
 from tools.attack.base.lab import Lab
 from tools.attack.base.target import Target
 from tools.pipeline.engine.tree import Tree
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.tasks.commands import matrix
 from tools.pipeline.tasks.project import Project
 
 
@@ -27,6 +29,19 @@ def _default_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             # Not the default action, which would end this run; a handler becomes the default in a child.
             signal.signal(number, lambda *_: None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--series: run on the artifacts of another kernel series, as ./doit test_series does."""
+    parser.addoption("--series", default="", help="the kernel series whose artifacts are tested (default: out/)")
+
+
+@pytest.fixture(scope="session")
+def of_series(project: Project, request: pytest.FixtureRequest) -> Callable[[str], Profile]:
+    """The profile of that name in the series that is tested."""
+    series = request.config.getoption("--series") or project.recipes.profile(DEFAULT_PROFILE).series
+    found = {profile.recipe: profile for profile in matrix.check_series(project, str(series))}
+    return lambda name: found[name]
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +94,10 @@ def _artifacts(folder: Path, *, command: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifacts(project: Project) -> Path:
+def artifacts(project: Project, of_series: Callable[[str], Profile]) -> Path:
     """The production artifacts."""
-    return _artifacts(project.out(project.recipes.profile("production")), command="./doit build")
+    profile = of_series("production")
+    return _artifacts(project.out(profile), command=f"./doit artifacts:{profile.name}")
 
 
 @pytest.fixture(scope="session")
@@ -92,9 +108,10 @@ def lab(project: Project, artifacts: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def debug_artifacts(project: Project) -> Path:
+def debug_artifacts(project: Project, of_series: Callable[[str], Profile]) -> Path:
     """The debug artifacts: kernel log on the serial console, debugfs."""
-    return _artifacts(project.out(project.recipes.profile("debug")), command="./doit build_debug")
+    profile = of_series("debug")
+    return _artifacts(project.out(profile), command=f"./doit artifacts:{profile.name}")
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_the_short_form_holds(repository: Path, artifacts: Path) -> None:
+
+def test_the_short_form_holds(repository: Path, artifacts: Path, request: pytest.FixtureRequest) -> None:
     argv = [sys.executable, "-m", "tools.attack", "--short", "--json"]
+    if request.config.getoption("--series"):
+        argv += ["--out", str(artifacts)]
     done = subprocess.run(argv, cwd=repository, capture_output=True, text=True, timeout=3600, check=False)
     found = json.loads(done.stdout)
     wrong = {row["name"]: row for row in found["rows"] if row["verdict"] != "held"}

@@ -7,13 +7,14 @@ import hashlib
 import json
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tools.attack.guests.firmware import show
 from tools.attack.guests.run import Guest
-from tools.pipeline.tasks.project import Project
+from tools.pipeline.recipes.profiles import Profile
 
 # Writes down QEMU's arguments: the last ones, the launcher asks for version and devices first.
 _RECORDER = """\
@@ -41,9 +42,9 @@ def _table(artifacts: Path, cmdline: str) -> bytes:
     return table + bytes(176 - len(table))
 
 
-def _builtin(project: Project) -> str:
+def _builtin(root: Path, profile: Profile) -> str:
     """What the production kernel itself puts before its command line: CONFIG_CMDLINE."""
-    for path in (project.root / name for name in project.recipes.profile("production").kernel.fragments):
+    for path in (root / name for name in profile.kernel.fragments):
         for line in path.read_text().splitlines():
             if line.startswith("CONFIG_CMDLINE="):
                 return line.partition("=")[2].strip('"') + " "
@@ -53,10 +54,17 @@ def _builtin(project: Project) -> str:
 # Two spaces: whoever splits the line and joins it again is found out.
 @pytest.mark.parametrize("append", ["", "some.word=1  other"])
 def test_the_line_that_is_digested_is_the_line_that_boots(
-    *, guest: Guest, qemu: Path, project: Project, artifacts: Path, tmp_path: Path, append: str
+    *,
+    guest: Guest,
+    qemu: Path,
+    of_series: Callable[[str], Profile],
+    repository: Path,
+    artifacts: Path,
+    tmp_path: Path,
+    append: str,
 ) -> None:
     """Byte for byte, but for what kernel and firmware add, which are measured themselves."""
-    profile = project.recipes.profile("production")
+    profile = of_series("production")
     wanted = profile.cmdline + (f" {append}" if append else "") + " sev_agent.unbound"
     options = ["--append", append] if append else []
 
@@ -72,7 +80,7 @@ def test_the_line_that_is_digested_is_the_line_that_boots(
     given = json.loads(log.read_text())
     assert given[given.index("-append") + 1] == wanted
     # edk2's QemuLoadImageLib tells the kernel where its initramfs is.
-    assert done.stdout.decode() == f"{_builtin(project)}{wanted} initrd=initrd\n", done.stderr
+    assert done.stdout.decode() == f"{_builtin(repository, profile)}{wanted} initrd=initrd\n", done.stderr
     assert (b"launch digest changes" in done.stderr) == bool(append)
 
 

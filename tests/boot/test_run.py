@@ -14,6 +14,7 @@ import pytest
 
 from tools.attack.guests.run import Guest
 from tools.attack.guests.verity import Verity, with_tree
+from tools.pipeline.recipes.profiles import Profile
 from tools.pipeline.tasks.project import Project
 
 
@@ -157,9 +158,9 @@ def test_more_vcpus_and_memory(guest: Guest) -> None:
     assert 600_000 < int(memory) < 786_432
 
 
-def test_builtin_initramfs(project: Project, qemu: Path, root_tar: Path) -> None:
+def test_builtin_initramfs(project: Project, of_series: Callable[[str], Profile], qemu: Path, root_tar: Path) -> None:
     """The kernel that carries its initramfs boots to the same agent, with no initramfs beside it."""
-    folder = project.out(project.recipes.profile("builtin"))
+    folder = project.out(of_series("builtin"))
     assert not (folder / "initramfs.cpio.zst").exists()
     done = Guest(launcher=folder / "sev-launch", qemu=qemu, rootfs=root_tar).sh("id -u; exit 7")
     assert (done.stdout, done.returncode) == (b"0\n", 7), done.stderr

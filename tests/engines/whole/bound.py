@@ -204,7 +204,7 @@ def test_the_predicted_digest_is_the_launched_one(
 
     # What the kernel itself puts before it is the kernel's, which is measured.
     own = line[: -len(found["kernel_cmdline"])]
-    assert own == _builtin(project)
+    assert own == _builtin(project.root, project.recipes.profile("production"))
     files = found["artifacts"]
     launch = Launch(
         Inputs(

@@ -52,7 +52,7 @@ def test_the_profiles(shipped: Recipes) -> None:
     assert cmdlines["debug"] == "panic=-1 console=ttyS0 sev_agent.profile=debug sev_agent.log=1"
 
 
-SERIES = {"6.18": ["since-6.18"]}
+SERIES = {"6.18": ["since-6.18", "until-7.1"], "7.1": ["since-6.18", "since-7.1"]}
 """Series beside the default one → their fragments in place of its own."""
 
 

@@ -43,7 +43,8 @@ def _manifest(project: Project, profile: Profile) -> bytes:
     return manifest.render(project.engine, declared(project, profile), steps=made.steps, outputs=made.outputs)
 
 
-def _is_current(project: Project, profile: Profile) -> bool:
+def is_current(project: Project, profile: Profile) -> bool:
+    """Whether the output folder is as the recipes would fill it now; runs nothing."""
     steps = project.plan.deliverable(profile).steps
     if not all(project.engine.is_current(step) for step in steps):
         return False
@@ -71,7 +72,7 @@ def artifacts(project: Project) -> Iterator[Task]:
             "actions": [action(partial(_fill, project, profile))],
             "task_dep": [step.name for step in project.plan.deliverable(profile).steps],
             "uptodate": [
-                partial(_is_current, project, profile),
+                partial(is_current, project, profile),
                 # The verdict is told again when something else is expected.
                 config_changed(files.of_file(path) if path.exists() else "nothing"),
             ],

@@ -4,7 +4,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,35 @@ def test_fast(project: Project) -> Task:
         "task_dep": ["toolchain:build", "toolchain:lint", "toolchain:publish"],
         "io": {"capture": False},
     }
+
+
+_OF_SERIES = ("tests/boot", "tests/attack/test_short.py")
+
+
+def test_series(project: Project) -> Iterator[Task]:
+    """Not in `test`, which keeps to the default series: each other one has kernels of its own to compile."""
+    names = [one.name for one in project.recipes.series]
+    yield {
+        "basename": "test_series",
+        "doc": "boot, attack and forced-DMA tests on the kernels of other series, one after the other",
+        "actions": [action(partial(_pytest, project, *_OF_SERIES, f"--series={name}")) for name in names],
+        "task_dep": [need for name in names for need in _needs_of_series(project, name)],
+        "io": {"capture": False},
+    }
+    for name in names:
+        yield {
+            "basename": f"test_series:{name}",
+            "doc": f"boot, attack and forced-DMA tests on the kernels of {name}",
+            "actions": [action(partial(_pytest, project, *_OF_SERIES, f"--series={name}"))],
+            "task_dep": _needs_of_series(project, name),
+            "io": {"capture": False},
+        }
+
+
+def _needs_of_series(project: Project, name: str) -> list[str]:
+    made = [f"artifacts:{profile.name}" for profile in project.recipes.of_series(name) if not profile.kata]
+    # Of the default series: the controls of some attacks.
+    return ["build", *made, "toolchain:bench", "toolchain:boot", "toolchain:build"]
 
 
 _OF_ENGINES = ("tests/pipeline/sandbox/engines.py", "tests/launcher/bundle/engines.py")
