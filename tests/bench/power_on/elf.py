@@ -3,6 +3,7 @@
 """What a profile needs of an ELF file (64 bits, little-endian): functions by address, and the bytes of code."""
 
 import bisect
+import re
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,19 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _SYMTAB, _NOBITS, _ALLOC, _EXEC = 2, 8, 2, 4  # sh_type, sh_flags (System V ABI, "Sections")
 _NOTYPE, _FUNC = 0, 2  # the low half of st_info
 _LAST = 0xFF00  # SHN_LORESERVE: from here on no section
+
+
+def readable(name: str) -> str:
+    """A name of Rust's (_ZN5agent5serve17h8304fc2cc96d44adE) as people write it, agent::serve; others as they are."""
+    parts, rest = [], name.removeprefix("_ZN")
+    while rest != name and (length := re.match(r"[1-9][0-9]*", rest)):
+        end = length.end() + int(length[0])
+        parts.append(rest[length.end() : end])
+        rest = rest[end:]
+    if rest == name or not rest.startswith("E") or len(parts) < 2:
+        return name
+    # The last part is a hash of the whole.
+    return "::".join(parts[:-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +80,7 @@ class Elf:
             symbols.setdefault(name, value)
             # Labels of assembly have no type. __pfx_ is the padding before a function of the kernel.
             if heads[section][2] & _EXEC and info & 15 in (_NOTYPE, _FUNC) and not name.startswith((".", "__pfx_")):
-                functions.setdefault(value, name)
+                functions.setdefault(value, readable(name))
         return cls(sections=sections, symbols=symbols, functions=tuple(sorted(functions.items())))
 
     @cached_property

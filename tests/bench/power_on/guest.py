@@ -3,6 +3,7 @@
 """A staged guest that is started, emulated, until it says on the agent's port that it is ready."""
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +65,13 @@ class Running:
             raise BuildError(f"said {self._received!r}, not that it is ready", where=self.guest.name)
         return True
 
+    def spent(self) -> float:
+        """Seconds of processor time of QEMU, all its threads, once it is ready (SO_PEERCRED, unix(7); proc(5))."""
+        assert self._connection is not None
+        pid = int.from_bytes(self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         """End it."""
         if self.qemu.stderr_open:
@@ -103,11 +111,15 @@ class Guest:
 
     def time(self, *extra: str) -> float:
         """Seconds from starting QEMU, with further options, to the last byte of the guest's first message."""
+        return self.cost(*extra)[0]
+
+    def cost(self, *extra: str) -> tuple[float, float]:
+        """The same, and QEMU's processor time until then."""
         started = time.perf_counter()
         with self.started(*extra) as running:
             while not running.ready(0.5):
                 pass
-            return time.perf_counter() - started
+            return time.perf_counter() - started, running.spent()
 
 
 def is_hello(message: bytes) -> bool:

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from tests.bench.power_on import accesses, intercepted, located, phases, profile
+from tests.bench.power_on import accesses, intercepted, located, phases, profile, scale
 from tests.bench.power_on.accesses import Access
-from tests.bench.power_on.elf import Elf
+from tests.bench.power_on.elf import Elf, readable
 from tests.bench.power_on.located import Place
 from tests.bench.power_on.phases import Phase
 from tests.bench.power_on.programs import Programs
@@ -41,6 +41,18 @@ def code(seed: int, size: int = 512) -> bytes:
 
 def elf(seed: int, **names: int) -> Elf:
     return Elf.read(program(code(seed), names), where="sample")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("_ZN5agent5serve17h8304fc2cc96d44adE", "agent::serve"),
+        ("_ZN5agent", "_ZN5agent"),
+        ("start_kernel", "start_kernel"),
+    ],
+)
+def test_names_of_rust_are_readable(name: str, shown: str) -> None:
+    assert readable(name) == shown
 
 
 def test_functions_are_found_by_address() -> None:
@@ -140,3 +152,16 @@ def test_the_plugins_counts_are_read() -> None:
     ]
     with pytest.raises(BuildError, match="plugin: says 'cpuid 0x10'"):
         intercepted.parse(["cpuid 0x10"])
+
+
+def test_a_size_that_is_never_ready_misses_the_goal() -> None:
+    found = {(1, 512): 2.0, (8, 512): 2.05, (64, 512): 2.5, (1, 8192): 2.05, (1, 65536): 2.0}
+    rows = (scale.by_processors(found, 2.0), scale.by_memory(found, 2.0))
+    assert [row.met for row in rows] == [True, True]
+    assert rows[0].beside == "7.1 ms for each more, up to 8, 7.9 ms for each more, up to 64"
+    slow = scale.by_processors({**found, (64, 512): 2.7}, 2.0), scale.by_memory({**found, (1, 65536): 2.2}, 2.0)
+    assert [row.met for row in slow] == [False, False]
+    del found[(64, 512)], found[(1, 65536)]
+    rows = (scale.by_processors(found, 2.0), scale.by_memory(found, 2.0))
+    assert [row.met for row in rows] == [False, False]
+    assert rows[0].measured.endswith(", not ready")
