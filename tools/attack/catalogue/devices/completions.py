@@ -1,12 +1,11 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's own disk, serial device and random numbers, whose completions lie: in split and in packed rings.
+"""QEMU's own disk and random numbers, whose completions lie: packed rings, and a source that nobody else plays.
 
-The disk beside QEMU (devices/rings, devices/data) has split rings only, and there is no such serial device or source of
-random numbers.
+The disk beside QEMU (devices/rings, devices/data) has split rings only. The agent's serial device has rows of its own
+(devices/serial): a lie about its completions leaves nobody who could say what became of the guest.
 """
 
-import dataclasses
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -27,16 +26,10 @@ _RANDOM = (
     "-object", "rng-random,id=liar,filename=/dev/urandom",
     "-device", "virtio-rng-pci,rng=liar,iommu_platform=on,disable-legacy=on",
 )  # fmt: skip
-# Queues: a disk's first; of a serial device with many ports, the agent's port's (virtio 1.2, 5.3.2).
-_DISK, _RNG, _INTO, _OUT = "virtio-blk 0", "virtio-rng 0", "virtio-serial 4", "virtio-serial 5"
-# The first that lies: a disk's must come while the program reads, behind what the mount has read.
-_FROM = {_DISK: 20, _RNG: 1, _INTO: 4, _OUT: 6}
-_WHAT = {
-    _DISK: "reads of the disk",
-    _RNG: "random numbers",
-    _INTO: "what the agent hears",
-    _OUT: "what the agent says",
-}
+_DISK, _RNG = "virtio-blk 0", "virtio-rng 0"
+# The first completion that lies. Of a disk's thirty the last ones are what the program reads, when it is running.
+_FROM = {_DISK: 27, _RNG: 1}
+_WHAT = {_DISK: "reads of the disk", _RNG: "random numbers"}
 _HOW = {
     "id-beyond": ("id 0x7fff", "names a descriptor that does not exist when it completes"),
     "id-huge": ("id 0xffffffff", "names descriptor 2^32 - 1 when it completes"),
@@ -49,8 +42,6 @@ _HOW = {
     "zeros": ("zeros 0", "writes zeros when it completes"),
     "short": ("short 8", "writes 8 bytes, and says so, when it completes"),
 }
-# What a lie about data says of a device that speaks to the agent is the agent's own: rows channel/.
-_LEFT_OUT = {(_INTO, "zeros"), (_INTO, "short"), (_OUT, "zeros"), (_OUT, "short")}
 
 
 def attempt(lab: Lab, target: Target, folder: Path, *, lies: tuple[str, ...], packed: bool) -> Outcome:
@@ -64,9 +55,7 @@ def attempt(lab: Lab, target: Target, folder: Path, *, lies: tuple[str, ...], pa
         seen = play(lab, target, folder, what)
         if lies and not program.told:
             raise BuildError(f"the lie was not told: {seen.became}")
-    # A host that spoils its own channel to the agent hears nothing any more: that is no sign of a guest that hangs.
-    deaf = any("virtio-serial" in lie for lie in lies)
-    return outcome(dataclasses.replace(seen, alive=seen.alive or deaf))
+    return outcome(seen)
 
 
 def honest(lab: Lab, target: Target, folder: Path, *, packed: bool) -> Outcome:
@@ -80,16 +69,13 @@ def honest(lab: Lab, target: Target, folder: Path, *, packed: bool) -> Outcome:
 
 
 def attacks() -> Iterator[Attack]:
-    """Each lie by each queue. Disks and the serial device have rows with split rings elsewhere."""
+    """Each lie by each queue."""
     for queue, start in _FROM.items():
         for name, (how, host) in _HOW.items():
-            if (queue, name) in _LEFT_OUT:
-                continue
             for packed in (False, True) if queue == _RNG else (True,):
                 kind = "packed" if packed else "split"
-                word = queue.split(" ")[0].removeprefix("virtio-") + {_INTO: "-in", _OUT: "-out"}.get(queue, "")
                 yield Attack(
-                    name=f"{word}-{name}-{kind}",
+                    name=f"{queue[7:10]}-{name}-{kind}",
                     host=f"{host} {_WHAT[queue]}; {kind} rings",
                     attempt=partial(attempt, lies=(f"used {queue} {start} {how}",), packed=packed),
                     control=Honest(what=f"the same QEMU, honest, {kind} rings", attempt=partial(honest, packed=packed)),
