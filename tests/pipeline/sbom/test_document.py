@@ -162,6 +162,17 @@ def parts(project: Project) -> dict[str, contents.Part]:
     return dict(found.parts)
 
 
+def test_the_kernel_of_another_series_is_of_another_source(project: Project) -> None:
+    """Whose version is its own; everything else is the same."""
+    for name, source in (("production", "linux"), ("6.18", "linux-6.18"), ("7.1-debug", "linux-7.1")):
+        profile = project.recipes.profile(name)
+        found = publishing.material(project, profile, *publishing.pins_of(project, profile))
+        assert found.contents.files["vmlinuz"] == found.contents.files["vmlinuz-network"] == (source,)
+        assert found.contents.sources[source].product == "o:linux:linux_kernel"
+        assert found.contents.files["OVMF.fd"][0] == "edk2"
+        assert source in {one.pin.name for one in found.sources}
+
+
 def crates(data: bytes) -> Iterator[tuple[str, str]]:
     """Crates whose source paths are in compiled code, as Debian's Rust was built."""
     for name, version in re.findall(rb"/rust/deps/([a-z_0-9-]+)-([0-9]+\.[0-9]+\.[0-9]+)", data):

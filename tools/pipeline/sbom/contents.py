@@ -3,7 +3,7 @@
 """recipes/contents.toml: what the files of an output folder consist of."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -57,6 +57,12 @@ class Contents:
     files: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, Part]
     sources: Mapping[str, Cpe]
+
+    def with_source(self, new: str, *, in_place_of: str) -> "Contents":
+        """The same where another source stands in the place of one: the kernel of another series."""
+        files = {file: tuple(new if key == in_place_of else key for key in keys) for file, keys in self.files.items()}
+        cpes = {new if name == in_place_of else name: cpe for name, cpe in self.sources.items()}
+        return replace(self, files=files, sources=cpes)
 
 
 def load(root: Path, *, sources: Collection[str]) -> Contents:

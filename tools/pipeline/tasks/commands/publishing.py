@@ -188,12 +188,14 @@ def material(
     """What the SBOM of a profile is made of."""
     from tools.pipeline.sbom import contents, document  # noqa: PLC0415 (start-up: only this command needs it)
 
+    own = project.recipes.profile(DEFAULT_PROFILE).kernel.source
+    found = contents.load(project.root, sources=[source.pin.name for source in project.sources])
     return document.Material(
         profile=profile.name,
         version=project.version,
         suite=project.toolchain_lock.suite,
         older=project.toolchain_lock.older,
-        contents=contents.load(project.root, sources=[source.pin.name for source in project.sources]),
+        contents=found.with_source(profile.kernel.source, in_place_of=own),
         sources=sources,
         packages=packages,
         patches=_patches(project, profile),

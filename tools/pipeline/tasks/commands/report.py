@@ -179,7 +179,7 @@ def page(project: Project, profile: Profile, cves: "Report", *, endorsements: st
     boot, boot_commit = facts.bench(project.build)
     return pages.render(
         facts.Facts(
-            **facts.folder(folder, _made_from(project), publishing.listed(folder)),
+            **facts.folder(folder, _made_from(project, profile), publishing.listed(folder)),
             commit=ours.commit + (" with changes" if ours.changes else ""),
             steps=graph.rows(project.engine, project.plan.deliverable(profile).steps),
             topics=_topics(project, profile),
@@ -211,12 +211,13 @@ def documents(project: Project, profile: Profile, subject: str, *, kernel_list: 
     ]
 
 
-def _made_from(project: Project) -> dict[str, list[str]]:
+def _made_from(project: Project, profile: Profile) -> dict[str, list[str]]:
     """File → sources with their versions, and parts, as recipes/contents.toml has them."""
     from tools.pipeline.sbom import contents  # noqa: PLC0415 (start-up, as above)
 
     versions = {source.pin.name: source.pin.version for source in project.sources}
-    listed = contents.load(project.root, sources=list(versions))
+    own = project.recipes.profile(DEFAULT_PROFILE).kernel.source
+    listed = contents.load(project.root, sources=list(versions)).with_source(profile.kernel.source, in_place_of=own)
     return {
         name: [f"{key} {versions[key]}" if key in versions else listed.parts[key].name for key in keys]
         for name, keys in listed.files.items()
