@@ -60,7 +60,7 @@ def test_mute(machine: Machines, mute: kit.Mute, capfd: pytest.CaptureFixture[st
     again = replace(quick, argv=(*quick.argv[:-1], f"{quick.argv[-1]} # changed"))
     assert set(m.build(again, *rest).values()) == {RAN}
     said = capfd.readouterr().err
-    assert said.count("has not answered within 2.0 s; the build goes on without it") == 1, said
+    assert said.count("has not answered within ") == said.count("s; the build goes on without it") == 1, said
     assert len(mute.connections) == 1
 
 
@@ -80,7 +80,7 @@ def test_gone_in_the_middle(machine: Machines, server: Server, place: str, capfd
     assert said.count("goes on without it") == said.count("making it here") == 1
 
 
-@pytest.mark.parametrize("rate", [1 << 30, 40 << 10])
+@pytest.mark.parametrize("rate", [1 << 30, 2 << 10])
 def test_slow(machine: Machines, server: Server, place: str, rate: int, capfd: pytest.CaptureFixture[str]) -> None:
     """What comes more slowly than it is made is made; the same file is brought where it comes in time."""
     big = shell("head -c 600000 /dev/zero | tr '\\0' x >/out/out; cp /out/out /out/more", outputs=("out", "more"))

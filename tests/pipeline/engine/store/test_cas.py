@@ -59,6 +59,7 @@ def test_what_somebody_sends_is_kept_only_if_it_is_what_was_wanted(tmp_path: Pat
     }
     assert cache.put_expected(sent[change], wanted) == (change == "none")
     assert cache.verified(wanted.sha256, wanted.size) == (change == "none")
+    assert len(list(cache.entries())) == (change == "none"), "nor under the name of what came"
     assert list((tmp_path / "partial").iterdir()) == []
 
 
