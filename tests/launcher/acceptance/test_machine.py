@@ -19,6 +19,15 @@ import pytest
 from tests.launcher.conftest import OWN, REPOSITORY, Answer
 from tests.launcher.launcher_kit import Out, facts
 from tools.launcher.acceptance import probe, scenario, sizes
+from tools.launcher.acceptance.model import Guest
+from tools.launcher.acceptance.signer import Signer
+from tools.launcher.acceptance.starts import Bench
+from tools.launcher.channel.streams import Signals
+from tools.launcher.config.runtime_config import load_config
+from tools.launcher.guest import accelerators
+from tools.launcher.guest.run_folder import RunDir
+from tools.launcher.guest.spec import Accel
+from tools.launcher.host.qemu_program import find_qemu
 
 SNP = {
     "starts", "kernel-says", "launch-digest", "policy", "id-block-accepted", "id-block-digest", "id-block-signature",
@@ -154,3 +163,24 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
     assert list(left.iterdir()) == []
     assert not any(Path(f"/proc/{pid}").exists() for pid in qemu)
     assert not (tmp_path / "r.json").exists()
+
+
+def test_kvm_is_tried_once_where_nobody_has(tmp_path: Path) -> None:
+    """And not again: the second answer comes without a guest."""
+    out, program = Out(tmp_path / "out"), stand_in(tmp_path)
+    config = load_config(out.config)
+    own = tuple(map(int, OWN.split(":")))
+    notes: list[str] = []
+    with Signals() as signals, RunDir() as folder:
+        root, tar = probe.root(folder.path)
+        bench = Bench(
+            config=config, qemu=find_qemu(str(program), user=(own[0], own[1])), facts=facts(), accel=Accel.TCG,
+            timeout=60, signals=signals, folder=folder.path, root=root, tar=tar, signer=Signer(), note=notes.append,
+        )  # fmt: skip
+        spec = bench.spec(Guest.PLAIN, probe.document(tar, commands=True))
+        for _ in range(2):
+            found = accelerators.settled(
+                spec, root=root, facts=bench.facts, signals=signals, timeout=60, note=notes.append
+            )  # fmt: skip
+            assert found is Accel.KVM
+    assert [note for note in notes if "trying KVM" in note] == notes[:1] == notes

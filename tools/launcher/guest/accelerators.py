@@ -74,9 +74,8 @@ def settled(
     spec: Spec, *, root: Rootfs, facts: HostFacts, signals: Signals, timeout: float | None, note: Note
 ) -> Accel:
     """Whichever works for an unprotected guest; one is started up to its agent's first word where that is not known."""
-    accel, trial = _choose(spec, facts=facts, timeout=timeout, note=note)
-    if not trial:
-        return accel
+    if facts.kvm_error is not None or kvm_trial.recall(spec.qemu, spec.config) is not None:
+        return _choose(spec, facts=facts, timeout=timeout, note=note)[0]
     assert isinstance(spec.binding, Document)
     with RunDir() as folder:
         staging = Staging(spec, folder.path, rootfs=root)
