@@ -106,6 +106,7 @@ def _many(lab: Lab, target: Target) -> Lie:
     return Lie(
         lies=[f"item {_DIRECTORY:#x} {at} @directory"],
         files={"directory": struct.pack(">I", count) + _MARKS},
+        room=4096,  # a few entries at a time
     )
 
 
