@@ -7,7 +7,8 @@
                                   ├─ agent ── initramfs ───────────────────────┘                          │
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
     build · build_all · check · accept · graph · matrix · cache · gc · idblock · publish · endorse · latest · cve
-    report · attack · test · test_fast · test_series · test_containers · test_engines · test_publish · test_pages
+    report · attack · test · test_fast · test_series · test_containers · test_engines · test_bounce
+    test_publish · test_pages
     repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
@@ -158,6 +159,11 @@ def task_test_containers() -> Task:
 def task_test_engines() -> Task:
     """Run containers in real engines."""
     return checks.test_engines(PROJECT)
+
+
+def task_test_bounce() -> Task:
+    """Load bounce buffers with all they can take."""
+    return checks.test_bounce(PROJECT)
 
 
 def task_test_publish() -> Task:

@@ -196,6 +196,11 @@ def test_a_profile(built: Site) -> None:
         assert (built.root / f"out-small/{name}").read_bytes() == (built.root / f"out/{name}").read_bytes()
 
 
+def test_more_bounce_buffers(built: Site) -> None:
+    good(built.type("Give a guest more bounce buffers"))
+    assert 'cmdline = "swiotlb=65536 panic=-1' in (built.root / "out-busy/runtime.toml").read_text()
+
+
 def test_a_second_kernel(site: Site) -> None:
     done = site.type("Add a second kernel")
     assert good(done).splitlines()[-2:] == ["CONFIG_IKCONFIG=y", "CONFIG_IKCONFIG_PROC=y"]

@@ -114,6 +114,16 @@ def test_engines(project: Project) -> Task:
     }
 
 
+def test_bounce(project: Project) -> Task:
+    """Not in `test`, which has a short form: 10 GiB for each of three pools, for each debug kernel."""
+    return {
+        "doc": "10 GiB through disk and network at once, bounced through pools of 1, 4 and 64 MiB",
+        "actions": [action(partial(_pytest, project, "tests/bounce", "tests/bounce/whole.py"))],
+        "task_dep": ["build", "artifacts:debug", "toolchain:boot", "toolchain:build"],
+        "io": {"capture": False},
+    }
+
+
 def test_publish(project: Project) -> Task:
     """Not in `test`: it pushes and pulls all of the real artifacts, several times."""
     return {
