@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import boot, digests, launcher_start, publishing, qemu, report, sizes
+from tests.bench import boot, bounce, digests, launcher_start, publishing, qemu, report, sizes
 from tests.bench.builds import noop, overhead, profiles, remote, repro
 from tests.bench.power_on import profile, scale
 from tests.bench.report import Part
@@ -32,6 +32,7 @@ def main() -> int:
         "boot": lambda project: boot.measure(project, runs=options.runs),
         "scale": lambda project: scale.measure(project, runs=options.runs),
         "qemu": lambda project: qemu.measure(project, runs=options.runs),
+        "bounce": bounce.measure,
         "engines": lambda project: engines.measure(project, runs=options.runs),
         "overhead": lambda project: overhead.measure(project, pairs=options.pairs),
         "profiles": profiles.measure,

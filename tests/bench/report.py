@@ -27,6 +27,7 @@ ORDER = (
     "boot",
     "scale",
     "qemu",
+    "bounce",
     "engines",
     "overhead",
     "noop",

@@ -23,6 +23,7 @@ _PROFILE = switch("profile", "where the time of a start goes, by phase and funct
 _JSON = switch("as_json", "the profile as JSON", long="json")
 _BOOT = ("toolchain:boot", "toolchain:bench")
 _PUBLISH = ("toolchain:publish",)
+_DEBUG = "artifacts:debug"
 _ENGINES = ("toolchain:boot", "toolchain:engines")
 
 
@@ -30,7 +31,7 @@ def bench(project: Project) -> Iterator[Task]:
     """Bench for all benchmarks, bench:NAME for one; a process of its own runs them one after the other."""
     clean = remove(project.build / "bench")
     yield _task(project, "bench", (), "every benchmark, one after the other (under two hours)",
-                needs=(*_BOOT, *_PUBLISH, *_ENGINES), params=(_RUNS, _PAIRS), clean=clean)  # fmt: skip
+                needs=(*_BOOT, _DEBUG, *_PUBLISH, *_ENGINES), params=(_RUNS, _PAIRS), clean=clean)  # fmt: skip
     one = partial(_one, project)
     yield one("sizes", "sizes of the artifacts beside their budgets")
     yield one("noop", "a build with nothing to do, beside make's (compiles a kernel for it first)", params=(_RUNS,))
@@ -43,6 +44,8 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("scale", "power-on to agent ready with more processors and more memory",
               needs=("toolchain:boot",), params=(_RUNS,))  # fmt: skip
     yield one("qemu", "qemu-lite's start and memory, beside Debian's QEMU", needs=_BOOT, params=(_RUNS,))
+    yield one("bounce", "disk and network under emulation through bounce buffers, beside the same without",
+              needs=(*_BOOT, _DEBUG))  # fmt: skip
     yield one("engines", "docker run with sev-runtime, beside runc (as root)", needs=_ENGINES, params=(_RUNS,))
     yield one(
         "overhead",
