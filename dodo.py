@@ -8,7 +8,7 @@
                                   └─ launcher, mkfs-erofs, dropins-* ─────────────────────────────────────┘
     build · build_all · check · accept · graph · matrix · cache · gc · idblock · publish · endorse · latest · cve
     report · attack · test · test_fast · test_series · test_containers · test_engines · test_bounce
-    test_publish · test_pages
+    test_publish · test_scale · test_pages
     repro · rebuild · bench · lock
 
 `./doit graph` prints the steps as they stand.
@@ -169,6 +169,11 @@ def task_test_bounce() -> Task:
 def task_test_publish() -> Task:
     """Publish the real artifacts and take them back."""
     return checks.test_publish(PROJECT)
+
+
+def task_test_scale() -> Task:
+    """Execute every step elsewhere."""
+    return checks.test_scale(PROJECT)
 
 
 def task_test_pages() -> Task:

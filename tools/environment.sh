@@ -17,6 +17,13 @@ fits() {
         cmp -s "$here/requirements.lock" "$venv/requirements.lock"
 }
 
+# Does it have what speaks to a Remote Execution API service (gRPC), if such a one is named? Nobody else needs that.
+service_fits() {
+    case ${SEV_ARTIFACTS_REMOTE:-} in
+    grpc://* | grpcs://*) cmp -s "$here/requirements-remote.lock" "$venv/requirements-remote.lock" ;;
+    esac
+}
+
 # enter ARGS: Python in this shell's place.
 enter() {
     # -I: no PYTHON* variable and no package of the user's has a say. -S: see start.py.

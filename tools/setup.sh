@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # setup.sh CHECKOUT run ARGS: called by ./doit when something is missing: host packages (installed when we are root on
-# a system with apt, named otherwise) and .venv with what a build needs; then goes on with ./doit ARGS.
+# a system with apt, named otherwise) and .venv with what a build needs, with gRPC (requirements-remote.lock) where
+# SEV_ARTIFACTS_REMOTE names a service; then goes on with ./doit ARGS.
 # setup.sh CHECKOUT dev: adds what tests need (requirements-dev.lock) to .venv.
 set -eu
 
@@ -88,6 +89,15 @@ pip() {
         --no-input --only-binary :all: --require-hashes "$@"
 }
 
+# extra NAME: adds requirements-NAME.lock to .venv.
+extra() {
+    say "adding requirements-$1.lock to .venv"
+    log=$venv/setup-$1.log
+    : >"$log"
+    pip -r "$here/requirements.lock" -r "$here/requirements-$1.lock"
+    cp "$here/requirements-$1.lock" "$venv/requirements-$1.lock"
+}
+
 environment() {
     say "making .venv from requirements.lock"
     # Stamped last: what is interrupted is started over.
@@ -120,6 +130,7 @@ run)
     host_packages
     wait_for_others
     if [ "${SEV_ARTIFACTS_ENVIRONMENT:-}" = again ] || ! fits; then environment; fi
+    service_fits || extra remote
     exec 9<&-
     export SEV_ARTIFACTS_ENVIRONMENT="${SEV_ARTIFACTS_ENVIRONMENT:+made}"
     enter "$@"
@@ -129,10 +140,6 @@ dev)
     wait_for_others
     if ! fits; then environment; fi
     cmp -s "$here/requirements-dev.lock" "$venv/requirements-dev.lock" && exit 0
-    say "adding requirements-dev.lock to .venv"
-    log=$venv/setup-dev.log
-    : >"$log"
-    pip -r "$here/requirements.lock" -r "$here/requirements-dev.lock"
-    cp "$here/requirements-dev.lock" "$venv/requirements-dev.lock"
+    extra dev
     ;;
 esac

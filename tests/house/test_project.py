@@ -37,6 +37,17 @@ def test_a_build_installs_nothing_that_only_tests_need(repository: Path) -> None
     assert not build & {"pytest", "mypy", "ruff", "hypothesis", "import-linter"}
 
 
+def test_tests_of_services_run_what_is_installed_for_them(repository: Path) -> None:
+    """Of what a build with a service adds, tests have the same versions; a build alone has none of it."""
+    build, dev, remote = (
+        (repository / f"requirements{more}.lock").read_text().splitlines() for more in ("", "-dev", "-remote")
+    )
+    pins = {line for line in remote if "==" in line}
+    assert names((repository / "requirements-remote.in").read_text()) <= names("\n".join(remote))
+    assert pins <= {*dev, *build}
+    assert not {"grpcio", "protobuf", "buildgrid-common"} & names("\n".join(build))
+
+
 def test_hooks_run_what_the_environment_has_and_fetch_nothing(repository: Path) -> None:
     text = (repository / ".pre-commit-config.yaml").read_text()
     assert set(re.findall(r"repo: (\S+)", text)) == {"local"}

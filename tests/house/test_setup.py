@@ -76,8 +76,8 @@ def make_site(repository: Path, folder: Path) -> Site:
     for name in ("doit", "tools/setup.sh", "tools/environment.sh", "tools/pipeline/front/start.py"):
         shutil.copy2(repository / name, root / name)
     (root / "tools/pipeline/front/main.py").write_text(MAIN)
-    for name in ("doit", "extra"):
-        lock = "requirements.lock" if name == "doit" else "requirements-dev.lock"
+    locks = {"doit": "requirements.lock", "extra": "requirements-dev.lock", "service": "requirements-remote.lock"}
+    for name, lock in locks.items():
         (root / lock).write_text(f"{name}==1 --hash=sha256:{make_wheel(wheels, name)}\n")
     (programs / "python3").symlink_to(PYTHON)
     return Site(root=root, wheels=wheels, programs=programs)
@@ -228,3 +228,16 @@ def test_what_tests_need_comes_when_they_are_run(finished: Site) -> None:
     assert said == ["doit: adding requirements-dev.lock to .venv\n", ""]
     assert (packages / "extra").exists()
     assert finished.run("x") == finished.good
+
+
+def test_what_a_service_needs_comes_when_one_is_named(site: Site) -> None:
+    """Who builds alone, or shares a registry, installs no gRPC."""
+    packages = next(site.root.glob(".venv/lib/python3*")) / "site-packages"
+    for place in ("", "registry.example/cache"):
+        assert site.run("x", SEV_ARTIFACTS_REMOTE=place) == site.good
+    assert not (packages / "service").exists()
+    named = {"SEV_ARTIFACTS_REMOTE": "grpc://127.0.0.1:1"}
+    said = "doit: adding requirements-remote.lock to .venv\n"
+    assert site.run("x", **named) == (0, f"ran x {site.root}/.venv\n", said)
+    assert (packages / "service").exists()
+    assert site.run("x", **named) == site.run("x", SEV_ARTIFACTS_REMOTE="grpcs://127.0.0.1:1") == site.good

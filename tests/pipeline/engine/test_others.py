@@ -35,6 +35,7 @@ class Shelf:
     brought: list[str] = field(default_factory=list)
     offered: list[tuple[str, str]] = field(default_factory=list)
     believed: bool = True
+    share: float = 1.0
     gives: bool = True
     into: Cas | None = None
     seconds: list[float | None] = field(default_factory=list)

@@ -56,7 +56,7 @@ class Machine:
     def engine(self, *, checkout: str = "checkout") -> Engine:
         """Of a new process."""
         engine = self.workshop.engine(checkout=checkout)
-        remote = choose.remote(f"http://{self.place}", cas=engine.cas, path=self.config)
+        remote = choose.remote(f"http://{self.place}", cas=engine.cas, folder=self.folder, path=self.config)
         engine.others = Others(remote=remote, tools_key=lambda _: TREE_KEY)
         return engine
 

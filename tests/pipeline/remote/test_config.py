@@ -108,16 +108,18 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_places(folder: Path, text: str, says: str) -> None:
     path = written(folder, GOOD)
     with pytest.raises(UserError, match=says):
-        choose.remote(text, cas=Cas(root=folder / "cache"), path=path)
+        choose.remote(text, cas=Cas(root=folder / "cache"), folder=folder, path=path)
     for good in ("registry.example/team/cache", "https://registry.example/team/cache"):
-        choose.remote(good, cas=Cas(root=folder / "cache"), path=path)
+        choose.remote(good, cas=Cas(root=folder / "cache"), folder=folder, path=path)
 
 
 def test_a_key_file_that_cannot_sign_is_found_out_at_once(folder: Path) -> None:
     path = written(folder, f'{GOOD}[push]\nkey = "ci.pub"\n')
     with pytest.raises(UserError, match="holds no private key"):
-        choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), path=path)
+        choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), folder=folder, path=path)
     (folder / "ci.key").chmod(0o644)
     text = '[push]\nkey = "ci.key"\n'
     with pytest.raises(UserError, match="others can read or write it"):
-        choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), path=written(folder, text))
+        choose.remote(
+            "registry.example/cache", cas=Cas(root=folder / "cache"), folder=folder, path=written(folder, text)
+        )

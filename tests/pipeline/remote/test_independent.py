@@ -53,7 +53,7 @@ def planted(copy: Path, tmp_path: Path, place: str, people: Path, monkeypatch: p
     key = real.engine.key(step)
     assert key is not None
     cas = Cas(root=tmp_path / "ci")
-    remote = choose.remote(f"http://{place}", cas=cas, path=config)
+    remote = choose.remote(f"http://{place}", cas=cas, folder=cas.root, path=config)
     node = File(digest=cas.put_bytes(PLANTED), executable=True)
     wanted = others.wanted(step, key, seconds=None)
     remote.offer(wanted, Result(key=key, outputs=dict.fromkeys(step.outputs, node), seconds=60.0))

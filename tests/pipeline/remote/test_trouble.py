@@ -161,7 +161,7 @@ def test_a_key_that_cannot_sign(machine: Machines, capfd: pytest.CaptureFixture[
     engine = m.workshop.engine()
     from tools.pipeline.remote import choose  # noqa: PLC0415
 
-    remote = choose.remote(f"http://{m.place}", cas=engine.cas, path=config)
+    remote = choose.remote(f"http://{m.place}", cas=engine.cas, folder=engine.build, path=config)
     engine.others = others.Others(remote=remote, tools_key=lambda _: kit.TREE_KEY)
     assert engine.ensure(steps(1)[0]).origin.ours
     remote.end()

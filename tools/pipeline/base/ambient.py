@@ -63,6 +63,15 @@ def remote() -> str:
     return os.environ.get("SEV_ARTIFACTS_REMOTE", "").strip()
 
 
+def remote_execute() -> bool:
+    """Whether SEV_ARTIFACTS_REMOTE_EXECUTE says that steps run at the service."""
+    chosen = os.environ.get("SEV_ARTIFACTS_REMOTE_EXECUTE", "")
+    if chosen not in {"", "1"}:
+        where = "SEV_ARTIFACTS_REMOTE_EXECUTE"
+        raise UserError(f"{chosen!r} is not known", where=where, hint="set it to 1, or unset it")
+    return bool(chosen)
+
+
 def remote_config() -> Path:
     """Whose results are taken: SEV_ARTIFACTS_REMOTE_CONFIG, else remote.toml in the XDG configuration folder."""
     chosen = os.environ.get("SEV_ARTIFACTS_REMOTE_CONFIG", "")

@@ -11,6 +11,7 @@ RECIPES = ("recipes", "kernel-patches", "qemu-patches", "initramfs", "pyproject.
 EVERYTHING = (
     *RECIPES, "dodo.py", "tools", "doit",
     "requirements.in", "requirements.lock", "requirements-dev.in", "requirements-dev.lock",
+    "requirements-remote.in", "requirements-remote.lock",
 )  # fmt: skip
 """All that `doit` needs to start."""
 

@@ -204,7 +204,7 @@ class Engine:
         """Private copies of the inputs, each compared with the digest that is in the key."""
         for inside, reference in step.inputs.items():
             target = room.inputs / inside.removeprefix("/")
-            _make_folders(room.inputs, target.parent)
+            scratch.make_folders(room.inputs, target.parent)
             self._copy_input(reference, target)
 
     def _copy_input(self, reference: Reference, target: Path) -> None:
@@ -318,6 +318,16 @@ class Engine:
             self._known[step.name] = result
         return result
 
+    def again(self, step: Step) -> Result:
+        """Run the step here although its result is known; what it gives counts from now on."""
+        return self._run_unless(step, lambda: None)
+
+    def replace(self, step: Step, result: Result, by: Result | None) -> None:
+        """Note another origin of a step's result, or let it count no longer."""
+        self.results.remove(result.key) if by is None else self.results.write(by)
+        with self._lock:
+            self._known.pop(step.name, None)
+
     def made(self, name: str) -> Path:
         """Where it is noted that this checkout has run the step itself: its key, and who executed it.
 
@@ -375,14 +385,6 @@ class Engine:
             for name, node in result.outputs.items():
                 (folder / name).symlink_to(self.cas.path(node.digest.sha256))
             files.write_if_changed(self._record(step), json.dumps(_summary(result), sort_keys=True).encode())
-
-
-def _make_folders(top: Path, folder: Path) -> None:
-    """Make the folder and those on the way from `top`, with the mode that every step sees: never the umask's."""
-    if folder != top and not folder.is_dir():
-        _make_folders(top, folder.parent)
-        folder.mkdir()
-        folder.chmod(0o755)
 
 
 def _summary(result: Result) -> dict[str, Any]:

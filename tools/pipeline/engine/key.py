@@ -23,18 +23,27 @@ tests/pipeline/engine/test_key.py holds descriptions and their keys, and fails u
 """
 
 
+PERSONALITY = sandbox.PERSONALITY
+"""What every step's command is started by, here and elsewhere; no part of a key."""
+
+
+def command(step: Step) -> dict[str, Any]:
+    """What is started, in which surroundings."""
+    return {
+        "argv": list(step.argv),
+        "environment": {**sandbox.ENVIRONMENT, **step.environment},
+        "working_directory": sandbox.WORKING_DIRECTORY,
+        "uid": sandbox.UID,
+        "gid": sandbox.UID,
+        "umask": f"{sandbox.UMASK:03o}",
+    }
+
+
 def describe(step: Step, *, tools: str, inputs: Mapping[str, merkle.File]) -> dict[str, Any]:
     """All that the result depends on. `tools` is the tool tree's digest, `inputs` what lies at each inside path."""
     return {
         "engine": ENGINE_VERSION,
-        "command": {
-            "argv": list(step.argv),
-            "environment": {**sandbox.ENVIRONMENT, **step.environment},
-            "working_directory": sandbox.WORKING_DIRECTORY,
-            "uid": sandbox.UID,
-            "gid": sandbox.UID,
-            "umask": f"{sandbox.UMASK:03o}",
-        },
+        "command": command(step),
         "mounts": {"/": tools, **mounts(inputs)},
         "outputs": sorted(step.outputs),
         "parallel": step.parallel,

@@ -60,6 +60,10 @@ class Work:
 class Remote(Protocol):
     """Others' results. All methods may be called from several threads at once."""
 
+    @property
+    def share(self) -> float:
+        """Of the steps that were executed there, how many run here, too, before any of them counts: 0 to 1."""
+
     def believes(self, origin: Origin) -> bool:
         """Whether a result of that origin, which was verified once, still counts: keys that were listed may go."""
 

@@ -142,6 +142,13 @@ def _folder(path: Path) -> None:
     path.chmod(0o755)
 
 
+def make_folders(top: Path, folder: Path) -> None:
+    """Make the folder and those on the way from `top`, with the mode that every step sees: never the umask's."""
+    if folder != top and not folder.is_dir():
+        make_folders(top, folder.parent)
+        _folder(folder)
+
+
 def sweep(parent: Path) -> None:
     """Delete what failed and killed runs left; what is in use stays."""
     if not parent.is_dir():

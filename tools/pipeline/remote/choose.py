@@ -1,35 +1,70 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""From SEV_ARTIFACTS_REMOTE to a remote: HOST[:PORT]/NAME of a registry, with http:// before it for one without TLS."""
+"""From SEV_ARTIFACTS_REMOTE to a remote.
+
+HOST[:PORT]/NAME                 a repository of a registry; with http:// before it, without TLS
+grpcs://HOST:PORT[/INSTANCE]     a Remote Execution API service; grpc:// without TLS
+"""
 
 import functools
 import threading
 from pathlib import Path
 
+from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.remote import Remote
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.registry import reference
 from tools.pipeline.remote import config
 from tools.pipeline.remote.config import Config
+from tools.pipeline.remote.reapi import address
 from tools.pipeline.remote.shared import Shared
 from tools.pipeline.sign import keys
 from tools.pipeline.sign.keys import Signer
 
-WHERE = "SEV_ARTIFACTS_REMOTE"
+WHERE, EXECUTE = "SEV_ARTIFACTS_REMOTE", "SEV_ARTIFACTS_REMOTE_EXECUTE"
 _PLAIN = "http://"
 
 
-def remote(text: str, *, cas: Cas, path: Path | None = None) -> Remote:
-    """What `text` names, with the user's remote.toml, or the one at `path`. UserError for what is wrong in either."""
+def remote(text: str, *, cas: Cas, folder: Path, path: Path | None = None) -> Remote:
+    """What `text` names, with the user's remote.toml, or the one at `path`. UserError for what is wrong in either.
+
+    `folder` is for what a service needs to keep, below build/.
+    """
+    if address.is_service(text):
+        return _service(text, cas=cas, folder=folder, path=path)
+    if ambient.remote_execute():
+        raise UserError("a registry runs nothing", where=EXECUTE, hint=f"name a service in {WHERE}: grpcs://HOST:PORT")
     scheme, separator, rest = text.partition("://")
     if separator and scheme not in {"http", "https"}:
-        raise UserError(f"{scheme[:20]}:// is not known", where=WHERE, hint="HOST/NAME of a registry")
+        raise UserError(
+            f"{scheme[:20]}:// is not known", where=WHERE, hint="HOST/NAME of a registry, grpcs://HOST:PORT"
+        )
     place = reference.parse(rest if separator else text, where=WHERE)
     if place.tag or place.digest:
         raise UserError("has a tag or a digest", where=WHERE, hint="name the repository alone: HOST/NAME")
     chosen = config.load(path)
     return Shared(place=place, config=chosen, cas=cas, signer=signer(chosen), plain_http=text.startswith(_PLAIN))
+
+
+def _service(text: str, *, cas: Cas, folder: Path, path: Path | None) -> Remote:
+    execute = ambient.remote_execute()
+    # Who only executes there shares nothing: he needs no file.
+    chosen = config.load(path, service=True, shares=not execute)
+    place = address.parse(text, ca=chosen.service_ca)
+    try:
+        from tools.pipeline.remote.reapi.service import Service, Settings  # noqa: PLC0415 (an optional dependency)
+    except ImportError as error:
+        hint = "./doit installs it when the variable is set: call it by its name"
+        raise UserError(f"needs a package that is not installed ({error.name})", where=WHERE, hint=hint) from None
+    settings = Settings(
+        builders={name: builder.public for name, builder in chosen.builders.items()},
+        signer=signer(chosen),
+        execute=execute,
+        share=chosen.share,
+        platform=chosen.platform,
+    )
+    return Service(place, settings, cas=cas, folder=folder)
 
 
 class _Lazy:

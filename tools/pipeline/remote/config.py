@@ -11,6 +11,11 @@
     [registry]
     ca = "ca.pem"                  # authorities that are believed instead of this machine's
 
+    [service]                      # of Remote Execution
+    ca = "ca.pem"                  # the same
+    compare = 25                   # percent of the steps executed there that are run here, too; one at least
+    platform = ["pool=large"]      # properties that steps ask for besides those that all need
+
 Where the shared cache is, SEV_ARTIFACTS_REMOTE says; this file alone changes nothing.
 """
 
@@ -18,8 +23,9 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tools.pipeline.base import ambient, toml_reader
 from tools.pipeline.base.errors import UserError
@@ -27,7 +33,10 @@ from tools.pipeline.engine.store.origin import Origin
 from tools.pipeline.sign import keys
 from tools.pipeline.sign.keys import Public
 
+_PROPERTY = r"[A-Za-z0-9_.-]{1,64}=[^\x00-\x1f]{0,200}"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+COMPARE = 10
+"""Percent of the steps executed elsewhere that are run here, too, unless the file says another share."""
 _HINT = "docs/scale.md shows one"
 
 
@@ -48,6 +57,9 @@ class Config:
     builders: Mapping[str, Builder]
     push: str = ""
     ca: Path | None = None
+    service_ca: Path | None = None
+    share: float = COMPARE / 100
+    platform: Mapping[str, str] = field(default_factory=dict)
 
     def believes(self, origin: Origin) -> bool:
         """Whether whoever vouches for a result is listed."""
@@ -59,9 +71,14 @@ class Config:
         return known.name if known else fingerprint
 
 
-def load(path: Path | None = None) -> Config:
-    """Read the file; UserError for one that is missing, wrong, or that somebody else can write to."""
+def load(path: Path | None = None, *, service: bool = False, shares: bool = True) -> Config:
+    """Read the file; UserError for one that is missing, wrong, or that somebody else can write to.
+
+    A `service` can be named for its own sake: unless results are to be shared, there need be no file, nor builders.
+    """
     path = path or ambient.remote_config()
+    if service and not shares and not path.exists():
+        return Config(path=path, builders={})
     _check_ours(path)
     table = toml_reader.load(path, shown_as=str(path))
     builders: dict[str, Builder] = {}
@@ -86,10 +103,27 @@ def load(path: Path | None = None) -> Config:
         entry = table.table("registry")
         ca = path.parent / entry.string("ca")
         entry.close()
+    more = _service(table.table("service"), path) if table.has("service") else {}
     table.close()
-    if not builders and not push:
+    if shares and not builders and not push:
         raise UserError("lists no builder and no key to push with, so it shares nothing", where=str(path), hint=_HINT)
-    return Config(path=path, builders=builders, push=push, ca=ca)
+    return Config(path=path, builders=builders, push=push, ca=ca, **more)
+
+
+def _service(table: toml_reader.Table, path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if table.has("ca"):
+        found["service_ca"] = path.parent / table.string("ca")
+    if table.has("compare"):
+        found["share"] = table.integer("compare", low=0, high=100) / 100
+    if table.has("platform"):
+        words = table.strings("platform")
+        for word in words:
+            if re.fullmatch(_PROPERTY, word) is None:
+                raise table.error("platform", f"{word!r} is no property", "NAME=VALUE")
+        found["platform"] = {name: value for name, _, value in (word.partition("=") for word in words)}
+    table.close()
+    return found
 
 
 def _check_ours(path: Path) -> None:

@@ -255,6 +255,8 @@ class Shared:
         descriptor = Descriptor(media_type=OUTPUT, sha256=node.digest.sha256, size=node.digest.size)
         return Content(descriptor=descriptor, opens=opens)
 
+    share = 1.0
+
     def execute(self, work: Work) -> Result | None:  # noqa: ARG002 (of the Protocol)
         """A registry runs nothing."""
         return None

@@ -16,6 +16,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.publish import expected, manifest
 from tools.pipeline.publish.out_folder import OutFolder
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.remote import sampling
 from tools.pipeline.tasks.doit_glue import Task, action, remove
 from tools.pipeline.tasks.project import Project
 
@@ -46,12 +47,13 @@ def _manifest(project: Project, profile: Profile) -> bytes:
 def is_current(project: Project, profile: Profile) -> bool:
     """Whether the output folder is as the recipes would fill it now; runs nothing."""
     steps = project.plan.deliverable(profile).steps
-    if not all(project.engine.is_current(step) for step in steps):
+    if not all(project.engine.is_current(step) for step in steps) or sampling.uncompared(project.engine, steps):
         return False
     return _folder(project, profile).is_current(project.engine, _manifest(project, profile))
 
 
 def _fill(project: Project, profile: Profile) -> None:
+    sampling.settle(project.engine, project.plan.deliverable(profile).steps)
     _folder(project, profile).fill(
         project.engine,
         _manifest(project, profile),

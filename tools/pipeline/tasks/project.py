@@ -121,7 +121,7 @@ class Project:
         # Importing requests takes longer than a build with nothing to do.
         from tools.pipeline.remote import choose  # noqa: PLC0415 (start-up: only builds with a remote need it)
 
-        found = choose.remote(named, cas=self.cas)
+        found = choose.remote(named, cas=self.cas, folder=self.build / "remote")
         endings.add(found.end)
         return found
 

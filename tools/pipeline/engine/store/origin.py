@@ -16,7 +16,9 @@ class How(StrEnum):
     CACHE = "cache"
     """Somebody's signed record in a shared cache."""
     EXECUTED = "executed"
-    """An execution service ran the step for us."""
+    """An execution service ran the step for us; nobody has compared that yet."""
+    COMPARED = "compared"
+    """The same, of a build of which steps chosen at random were run here too, with the same bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Origin:
                 return "run here"
             case How.CACHE:
                 return f"cache {self.place}"
-            case How.EXECUTED:
+            case How.EXECUTED | How.COMPARED:
                 return f"executed at {self.place}"
 
 

@@ -134,6 +134,16 @@ def test_publish(project: Project) -> Task:
     }
 
 
+def test_scale(project: Project) -> Task:
+    """Not in `test`, which has small steps: a service runs each real step, as long as it takes here."""
+    return {
+        "doc": "each step of each profile executed by a real Remote Execution service, with the same bytes (an hour)",
+        "actions": [action(partial(_pytest, project, "tests/pipeline/remote/reapi/whole.py"))],
+        "task_dep": [f"artifacts:{p.name}" for p in project.recipes.profiles],
+        "io": {"capture": False},
+    }
+
+
 def test_pages(project: Project) -> Task:
     """Not in `test`: nobody else needs a browser, node and npm."""
     return {

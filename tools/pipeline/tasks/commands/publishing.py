@@ -16,6 +16,7 @@ from tools.pipeline.engine import graph
 from tools.pipeline.engine.step import Blob
 from tools.pipeline.guest import firmware, patches, qemu
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
+from tools.pipeline.remote import sampling
 from tools.pipeline.sources.pins import Package, Source
 from tools.pipeline.tasks.commands import report
 from tools.pipeline.tasks.doit_glue import Task, action, option, switch
@@ -60,6 +61,7 @@ def publish(project: Project) -> Iterator[Task]:
 def _publish(project: Project, profile: Profile, *, kernel_list: str, **options: Any) -> None:
     from tools.pipeline.publish import places, publishing  # noqa: PLC0415 (start-up: it imports requests)
 
+    sampling.refuse(project.engine, project.plan.deliverable(profile).steps, what="published")
     sources, packages = pins_of(project, profile)
     built = _built(project, profile, project.out(profile), sources, packages, kernel_list=kernel_list)
     wish = publishing.Wish(**options)

@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: The sev-artifacts authors
+# SPDX-License-Identifier: Apache-2.0
+"""Steps that were executed elsewhere count as built once some of them, chosen at random, were run here too.
+
+    steps of a profile ── those executed elsewhere, not compared yet ── a share of them, one at least ── run here
+                                                                          ├─ the same bytes: all of them count
+                                                                          └─ others: none counts, the build ends
+
+They are chosen when all results are known, by the kernel's random numbers: whoever ran them cannot know which. A wrong
+result among n of which k are run again is found with probability k/n, in each build anew.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tools.pipeline.base import ambient, ui
+from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine.executor import Engine
+from tools.pipeline.engine.step import Step
+from tools.pipeline.engine.store.origin import How, Origin
+from tools.pipeline.engine.store.results import Result
+
+
+def settle(engine: Engine, steps: Sequence[Step]) -> None:
+    """Compare what was executed elsewhere among the steps, all of which have been made.
+
+    BuildError, naming step and executor, when a step gives other bytes here.
+    """
+    remote, waiting = engine.others.remote, uncompared(engine, steps)
+    if remote is None or not waiting:
+        return
+    chosen = choose(waiting, remote.share)
+    ui.line(f"   {len(waiting)} steps were executed elsewhere; {len(chosen)} of them run here, too, to compare")
+    for step in chosen:
+        claimed = engine.find(step)
+        assert claimed is not None
+        made = engine.again(step)
+        if made.outputs != claimed.outputs:
+            for other in waiting:
+                claim = engine.find(other)
+                if claim is not None and not claim.origin.ours:
+                    engine.replace(other, claim, None)
+            raise BuildError(
+                f"{who(claimed.origin)} says that it gives {_digests(claimed, made)}; here it gives "
+                f"{_digests(made, claimed)}",
+                where=f"{step.name} ({step.title})",
+                hint="nothing that was executed there counts any more; find out why before you execute there again",
+            )
+    for step in waiting:
+        claimed = engine.find(step)
+        assert claimed is not None
+        if claimed.origin.how is How.EXECUTED:
+            compared = replace(claimed, origin=replace(claimed.origin, how=How.COMPARED))
+            engine.replace(step, claimed, compared)
+
+
+def refuse(engine: Engine, steps: Sequence[Step], *, what: str) -> None:
+    """BuildError when one of the steps was executed elsewhere and not compared; `what` is not done then."""
+    for step in uncompared(engine, steps):
+        result = engine.find(step)
+        assert result is not None
+        raise BuildError(
+            f"was {result.origin} and not compared yet, so nothing is {what}",
+            where=f"{step.name} ({step.title})",
+            hint="./doit build compares it",
+        )
+
+
+def choose(steps: Sequence[Step], share: float) -> list[Step]:
+    """A share of the steps, never fewer than one, by chance; in their order."""
+    count = min(len(steps), max(1, math.ceil(len(steps) * share)))
+    drawn = sorted(range(len(steps)), key=lambda _: ambient.random_bytes(16))[:count]
+    return [steps[number] for number in sorted(drawn)]
+
+
+def uncompared(engine: Engine, steps: Sequence[Step]) -> list[Step]:
+    """Those that were executed elsewhere, and count only when they have been compared."""
+    found = ((step, engine.find(step)) for step in steps)
+    return [step for step, result in found if result is not None and result.origin.how is How.EXECUTED]
+
+
+def who(origin: Origin) -> str:
+    """The service, and its name for the machine that ran the step."""
+    return f"{origin.place}{f' (worker {origin.builder})' if origin.builder else ''}"
+
+
+def _digests(result: Result, other: Result) -> str:
+    """The outputs that differ, with the beginning of their SHA-256."""
+    return ", ".join(
+        f"{name} {node.digest.sha256[:16]}…"
+        for name, node in sorted(result.outputs.items())
+        if other.outputs.get(name) != node
+    )
