@@ -329,10 +329,7 @@ class Engine:
             self._known.pop(step.name, None)
 
     def made(self, name: str) -> Path:
-        """Where it is noted that this checkout has run the step itself: its key, and who executed it.
-
-        Results of a cache, or of another executor, leave no such note.
-        """
+        """Where it is noted that this checkout has run the step itself, its key and how; others' results are not."""
         return self.build / MADE / f"{name}.json"
 
     def _in_sandbox(self, step: Step, tools: Tree, room: Scratch, memory: int) -> sandbox.Outcome:
