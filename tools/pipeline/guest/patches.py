@@ -57,7 +57,9 @@ def load_series(root: Path, folder: str, *, licence: str) -> tuple[Patch, ...]:
         if path.is_symlink() or not path.is_file():
             known = [other.rpartition("/")[2] for other in there]
             what = f"{_named(where, folder)} is missing or not a regular file"
-            raise UserError(what, where=f"{series}:{number}", hint=names.hint(path.name, known))
+            # Not all names: a series is longer than a line.
+            hint = names.meant(path.name, known) or "bring it back, or take the line out"
+            raise UserError(what, where=f"{series}:{number}", hint=hint)
         subject = _check(_read(path, where=where), where=where, licence=licence)
         patches.append(Patch(path=where, subject=subject))
     return tuple(patches)
