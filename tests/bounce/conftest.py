@@ -24,8 +24,8 @@ def load(build_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(qemu: Path, load: Path, lab: Lab) -> Start:
-    """A guest of the kernel with this name (recipes/kernel/NAME.toml), which is built when it is not there."""
-    recipes = {recipe.name: recipe for recipe in lab.project.recipes.kernels}
+    """A guest of the kernel with this name, of any series, which is built when it is not there."""
+    recipes = {recipe.name: recipe for profile in lab.project.recipes.all_profiles for recipe in profile.kernels}
 
     def made(name: str) -> Machine:
         step = lab.project.plan.kernel(recipes[name], builtin=False)

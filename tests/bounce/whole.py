@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`./doit test_bounce`: 10 GiB through disk and network at once, for each kernel that lets its counters be seen.
 
-Every debug kernel of recipes/kernel/, so every series that has one; SEV_BOUNCE_KERNELS names others, with commas.
+The default series' debug kernel; SEV_BOUNCE_KERNELS names others, with commas: linux-6.18-debug.
 """
 
 import os
