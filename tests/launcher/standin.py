@@ -7,10 +7,12 @@ process of this machine. STANDIN chooses the behaviour, STANDIN_LOG a file that 
 of the launcher, which does not hand its own on.
 """
 
+import ctypes
 import hashlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import struct
 import subprocess
@@ -253,7 +255,14 @@ class Agent:
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
-                argv, cwd=cwd, env=variables, start_new_session=True, stdin=pipe, stdout=pipe, stderr=pipe
+                argv,
+                cwd=cwd,
+                env=variables,
+                start_new_session=True,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                preexec_fn=end_with_us,  # noqa: PLW1509  (one call of the C library, loaded before)
             )
         except FileNotFoundError:
             self.send(frame(0x3F, number, struct.pack("<HI", 5, 9) + b"not found"))
@@ -315,6 +324,14 @@ class Agent:
             reader.join()
         kind, code = (1, -status) if status < 0 else (0, status)
         self.send(frame(0x35, number, struct.pack("<BBHI", kind, 0, 0, code)))
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def end_with_us() -> None:
+    """A guest's processes end with QEMU: PR_SET_PDEATHSIG of linux/prctl.h."""
+    _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":
