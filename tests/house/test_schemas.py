@@ -237,7 +237,7 @@ def made_up_manifest(repository: Path) -> dict[str, Any]:
     node = File(digest=Digest(sha256="ab" * 32, size=6), executable=False)
     engine = SimpleNamespace(
         find=lambda _: SimpleNamespace(key="cd" * 32, outputs={"file": node}),
-        find_tools=lambda _: SimpleNamespace(digest="ef" * 32),
+        tools_digest=lambda _: "ef" * 32,
         inputs=lambda _: {"/inputs/values": node},
     )
     known = manifest.declared(
@@ -274,7 +274,9 @@ def test_the_schema_of_the_manifest_has_the_keys_that_are_written_and_read(
     document = made_up_manifest(repository)
     whole = keys_of_schema(schema(repository, "manifest"))
     # The kinds of source that the lock has today are not all that there are.
-    assert whole - keys_of_document(document, whole) <= {("inputs", "sources", name) for name in ("urls", "path")}
+    assert whole - keys_of_document(document, whole) <= {
+        ("inputs", "sources", name) for name in ("urls", "path", "asked_version")
+    }
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(document))
     asked.clear()  # of the locks' keys

@@ -336,7 +336,8 @@ def test_the_shipped_kernels_keep_what_is_promised(project: Project, kernel: str
 
 
 def test_every_shipped_fragment_belongs_to_a_kernel(project: Project) -> None:
-    used = {path for kernel in project.recipes.kernels for path in kernel.fragments}
+    kernels_of_all = {kernel for profile in project.recipes.all_profiles for kernel in profile.kernels}
+    used = {path for kernel in kernels_of_all for path in kernel.fragments}
     there = {path.relative_to(project.root).as_posix() for path in (project.root / kernels.FRAGMENTS).glob("*.config")}
     assert there == {*used, BUILTIN_FRAGMENT}
 
