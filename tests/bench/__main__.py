@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from tests.bench import boot, bounce, digests, launcher_start, publishing, qemu, report, sizes
-from tests.bench.builds import noop, overhead, profiles, remote, repro
+from tests.bench.builds import noop, overhead, profiles, remote, repro, spread
 from tests.bench.power_on import profile, scale
 from tests.bench.report import Part
 from tests.engines import bench as engines
@@ -38,6 +38,7 @@ def main() -> int:
         "profiles": profiles.measure,
         "repro": repro.measure,
         "remote": remote.measure,
+        "spread": spread.measure,
     }
     unknown = [name for name in options.names if name not in {*runs, "docs"}]
     if unknown:

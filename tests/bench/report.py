@@ -24,6 +24,7 @@ ORDER = (
     "launcher_start",
     "publishing",
     "remote",
+    "spread",
     "boot",
     "scale",
     "qemu",
