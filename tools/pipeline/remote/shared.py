@@ -29,7 +29,8 @@ from tools.pipeline.registry import oci
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Lost, Options
 from tools.pipeline.registry.oci import Content, Descriptor
-from tools.pipeline.remote import patience, records, uploads
+from tools.pipeline.remote import claims, patience, records, uploads
+from tools.pipeline.remote.claims import Claims, Gone
 from tools.pipeline.remote.config import Builder, Config
 from tools.pipeline.remote.patience import Pace, Ticket, TooLong
 from tools.pipeline.remote.records import Refused
@@ -80,11 +81,13 @@ class Shared:
     _blobs: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
     _off: bool = False
     _refused: int = 0
+    _unclaimed: bool = False
 
     def __post_init__(self) -> None:
         options = Options(plain_http=self.plain_http, ca=self.config.ca, **_OPTIONS)  # type: ignore[arg-type]
         self._registry = Registry(self.place, options)
         self._uploads = Uploads(self.place.where)
+        self._claims = Claims(registry=self._registry, builders=dict(self.config.builders), worker="")
         self._origin = Origin(how=How.CACHE, place=self.place.where)
 
     # ---- taking
@@ -257,9 +260,36 @@ class Shared:
 
     share = 1.0
 
-    def execute(self, work: Work) -> Result | None:  # noqa: ARG002 (of the Protocol)
-        """A registry runs nothing."""
-        return None
+    def execute(self, work: Work) -> Result | None:
+        """A registry runs nothing; but who shares it may be running the step already."""
+        wanted = work.wanted
+        if self._off or self.signer is None:
+            return None
+        signer = self.signer()
+        self._claims.worker = self._claims.worker or claims.worker(self.cas.root)
+        try:
+            result = claims.wait(
+                wanted,
+                take=lambda: self._briefly(lambda: self._claims.take(wanted, signer)),
+                look=lambda: self._briefly(lambda: self._look(wanted)),
+                name=self.config.name,
+            )
+        except Gone:
+            return None
+        if result is not None:
+            self._count(found=1)
+        return result
+
+    def _briefly(self, work: Callable[[], T]) -> T:
+        """What the registry answers soon; whatever else it does ends the claims of this build, with Gone."""
+        if self._off or self._unclaimed:
+            raise Gone
+        try:
+            return patience.within(patience.UNKNOWN, lambda _: work())
+        except (TooLong, Lost, SevArtifactsError):
+            # What it refuses of results is told when they are sent.
+            self._unclaimed = True
+            raise Gone from None
 
     # ---- what is said
 
