@@ -177,7 +177,7 @@ def test_what_does_not_move_any_digest(out: Out, call: Call, key: tuple[str, ...
         (["--verity", ROOT_HASH], "--verity belongs to --rootfs"),
         (["--verity", ROOT_HASH, "--rootfs", "/nonexistent"], "No such file"),
         (["--memory", "1G"], "--memory belongs to --image"),
-        (["--publish", "80:80"], "of an engine's options changes no digest; leave it out"),
+        (["--cgroupns", "host"], "of an engine's options changes no digest; leave it out"),
         (["--config", "/nonexistent"], "give --config, or build"),
     ],
 )
