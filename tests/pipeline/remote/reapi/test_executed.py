@@ -106,7 +106,8 @@ def test_a_step_that_fails_there_fails_here(machine: Machine, service: str, capf
     with pytest.raises(BuildError, match=r"ended with status 3; whole log: .*run it again: sh "):
         engine.ensure(shell("echo the reason; exit 3"))
     said = capfd.readouterr().err
-    assert "ended with status 3; running it here" in said
+    assert "ended with status 3 at grpc:" in said
+    assert "; running it here" in said
     assert "| the reason" in said
 
 
