@@ -31,11 +31,11 @@ END = "-- done\n"
 
 
 @pytest.fixture(scope="module")
-def program(qemu: Path) -> Iterator[Path]:
-    """QEMU where everybody may go: started by root it is nobody, who has only what he inherits."""
+def program(artifacts: Path) -> Iterator[Path]:
+    """QEMU, one static file, where everybody may go: started by root it is nobody, who has only what he inherits."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     folder.chmod(0o755)
-    yield Path(shutil.copy(qemu, folder))
+    yield Path(shutil.copy(artifacts / "qemu-lite", folder))
     shutil.rmtree(folder)
 
 

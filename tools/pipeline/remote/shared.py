@@ -265,7 +265,10 @@ class Shared:
         wanted = work.wanted
         if self._off or self.signer is None:
             return None
-        signer = self.signer()
+        try:
+            signer = self.signer()
+        except SevArtifactsError:
+            return None  # told when there is something to send
         self._claims.worker = self._claims.worker or claims.worker(self.cas.root)
         try:
             result = claims.wait(
