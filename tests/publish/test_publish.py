@@ -47,7 +47,14 @@ def test_strangers_get_the_same_bytes(built: Built, server: Server, stranger: Ru
         "application/vnd.in-toto+json", "application/vnd.sev-artifacts.tools.v1",
     ]  # fmt: skip
     # To another place and back: the digest stays.
-    stranger("skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", f"docker://{place}:v1", f"oci:{tmp_path}/layout:v1")
+    stranger(
+        "skopeo",
+        "--insecure-policy",
+        "copy",
+        "--src-tls-verify=false",
+        f"docker://{place}:v1",
+        f"oci:{tmp_path}/layout:v1",
+    )
     assert subject.digest in (tmp_path / "layout/index.json").read_text()
 
 
