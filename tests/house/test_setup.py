@@ -232,6 +232,7 @@ def test_what_tests_need_comes_when_they_are_run(finished: Site) -> None:
 
 def test_what_a_service_needs_comes_when_one_is_named(site: Site) -> None:
     """Who builds alone, or shares a registry, installs no gRPC."""
+    assert site.run("x") == site.made
     packages = next(site.root.glob(".venv/lib/python3*")) / "site-packages"
     for place in ("", "registry.example/cache"):
         assert site.run("x", SEV_ARTIFACTS_REMOTE=place) == site.good

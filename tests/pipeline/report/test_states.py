@@ -168,7 +168,7 @@ def test_decisions_about_patches() -> None:
     assert (found["CVE-2026-10005"].state, found["CVE-2026-10005"].why) == (State.ABSENT, "no network stack; no code")
     assert found["CVE-2026-10001"].state is State.FIXED
     assert (found["CVE-2026-20001"].state, found["CVE-2026-20001"].fixed_in) == (State.UNKNOWN, "6.12.111-1")
-    assert len(said) == 1
+    assert not said
 
 
 # ── documents ──
