@@ -84,9 +84,10 @@ wait_for_others() {
     fi
 }
 
+# The locks name everything: nothing else is installed because a package asks for it.
 pip() {
     quietly "pip cannot install the Python packages" "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --no-input --only-binary :all: --require-hashes "$@"
+        --no-input --no-deps --only-binary :all: --require-hashes "$@"
 }
 
 # extra NAME: adds requirements-NAME.lock to .venv.
