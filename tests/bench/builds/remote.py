@@ -111,8 +111,10 @@ def _timed(work: Callable[[], None]) -> Run:
 def _doit(checkout: Path, environment: dict[str, str], tasks: Sequence[str], log: Path) -> None:
     with log.open("wb") as output:
         argv = [sys.executable, "-m", "tools.pipeline.front", *tasks]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        done = subprocess.run(argv, cwd=checkout, env=environment, check=False, **pipes)  # type: ignore[call-overload]
+        done = subprocess.run(
+            argv, cwd=checkout, env=environment, check=False,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     if done.returncode:
         ui.lines(log.read_text(errors="replace").splitlines()[-10:])
         raise BuildError(f"ended with status {done.returncode}", where=" ".join(argv))

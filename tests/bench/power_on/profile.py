@@ -58,7 +58,7 @@ def summary(steps: list[Step], *, runs: int) -> dict[str, Any]:
     samples: Counter[tuple[Phase, str, str]] = Counter()
     halted: Counter[Phase] = Counter()
     for step in steps:
-        spent[step.phase][(step.program, step.function)] += step.sample.cpu  # type: ignore[assignment]
+        spent[step.phase][(step.program, step.function)] += step.sample.cpu  # type: ignore[assignment]  # seconds
         samples[(step.phase, step.program, step.function)] += 1
         halted[step.phase] += step.sample.halted
     whole = sum(sum(functions.values()) for functions in spent.values())

@@ -67,8 +67,7 @@ def follow(guest: Guest, programs: Programs, *extra: str) -> Trail:
     )  # fmt: skip
     (guest.folder / _SOCKET).unlink(missing_ok=True)
     with guest.started(*options, *extra) as running:
-        alive = lambda: running.qemu.ended is None  # noqa: E731
-        with Monitor.connect(guest.folder / _SOCKET, alive=alive) as monitor:
+        with Monitor.connect(guest.folder / _SOCKET, alive=lambda: running.qemu.ended is None) as monitor:
             trail = _Follower(running, monitor, programs).trail
             with contextlib.suppress(GoneError):
                 monitor.execute("quit")

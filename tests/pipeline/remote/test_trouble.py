@@ -17,7 +17,7 @@ from tools.pipeline.base import children
 from tools.pipeline.engine import others
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Step
-from tools.pipeline.remote import patience, uploads
+from tools.pipeline.remote import choose, patience, uploads
 from tools.pipeline.remote.patience import Pace, Ticket, TooLong
 
 RAN, TAKEN = "run here", "cache 127.0.0.1"
@@ -160,8 +160,6 @@ def test_a_key_that_cannot_sign(machine: Machines, capfd: pytest.CaptureFixture[
     config = m.config
     config.write_text(config.read_text().replace(f"{m.keys}/ci.key", "pkcs11:token=a"))
     engine = m.workshop.engine()
-    from tools.pipeline.remote import choose  # noqa: PLC0415
-
     remote = choose.remote(f"http://{m.place}", cas=engine.cas, folder=engine.build, path=config)
     engine.others = others.Others(remote=remote, tools_key=lambda _: kit.TREE_KEY)
     assert engine.ensure(steps(1)[0]).origin.ours

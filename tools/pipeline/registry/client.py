@@ -127,7 +127,7 @@ class Registry:
         found: set[str] = set()
         last = ""
         for _ in range(_PAGES):
-            page = self._connection.patiently(lambda last=last: self._tags_behind(last))  # type: ignore[misc]
+            page = self._connection.patiently(lambda last=last: self._tags_behind(last))  # type: ignore[misc]  # bound
             if not set(page) - found:
                 return sorted(found)
             found.update(page)

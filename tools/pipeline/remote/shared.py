@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError, SevArtifactsError
@@ -84,7 +84,7 @@ class Shared:
     _unclaimed: bool = False
 
     def __post_init__(self) -> None:
-        options = Options(plain_http=self.plain_http, ca=self.config.ca, **_OPTIONS)  # type: ignore[arg-type]
+        options = Options(plain_http=self.plain_http, ca=self.config.ca, **_OPTIONS)  # type: ignore[arg-type]  # several types
         self._registry = Registry(self.place, options)
         self._uploads = Uploads(self.place.where)
         self._claims = Claims(registry=self._registry, builders=dict(self.config.builders), worker="")
@@ -249,7 +249,7 @@ class Shared:
             return False
 
     def _content(self, name: str, node: File) -> Content:
-        def opens():  # type: ignore[no-untyped-def]
+        def opens() -> BinaryIO:
             file = self.cas.open(node.digest.sha256, node.digest.size)
             if file is None:
                 raise BuildError(f"the local cache has lost {name}")

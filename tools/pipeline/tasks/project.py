@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkout as the task creators see it: recipes and pins, the plan made of them, and the engine that runs it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +78,11 @@ class Project:
     def out(self, profile: Profile) -> Path:
         """Where a profile's artifacts go."""
         return self.root / ("out" if profile.name == DEFAULT_PROFILE else f"out-{profile.name}")
+
+    def tasks_of(self, command: str) -> Iterator[tuple[str, Profile]]:
+        """COMMAND for the default profile, COMMAND:PROFILE for each other."""
+        for profile in self.recipes.all_profiles:
+            yield command if profile.name == DEFAULT_PROFILE else f"{command}:{profile.name}", profile
 
     @cached_property
     def plan(self) -> Plan:

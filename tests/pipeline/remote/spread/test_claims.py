@@ -58,7 +58,7 @@ def test_two_at_once(machine: Machines, monkeypatch: pytest.MonkeyPatch) -> None
     read = Claims.read
 
     def together(self: Claims, kind: str, wanted: Wanted, **more: object) -> Claim | None:
-        found = read(self, kind, wanted, **more)  # type: ignore[arg-type]
+        found = read(self, kind, wanted, **more)  # type: ignore[arg-type]  # fields of several types
         if kind == claims.CLAIMS:
             both.wait(60)
         return found
@@ -85,7 +85,7 @@ def test_a_writer_that_is_slow(machine: Machines, monkeypatch: pytest.MonkeyPatc
     found: list[Claim | None] = []
 
     def slow(self: Claims, kind: str, wanted: Wanted, **more: object) -> Claim | None:
-        seen = read(self, kind, wanted, **more)  # type: ignore[arg-type]
+        seen = read(self, kind, wanted, **more)  # type: ignore[arg-type]  # fields of several types
         if self.worker == "ci" and kind == claims.CLAIMS and not found:
             found.append(seen)
             assert claim(alice, step()) is None

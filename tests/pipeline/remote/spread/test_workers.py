@@ -55,7 +55,7 @@ class Crew:
         order = Order(
             name=name, folder=str(folder), tree=str(self.tree.path), digest=self.tree.digest,
             log=str(folder / "log" if alone else self.log), variants=self.variants, first=first,
-            relay="" if alone else str(self.relay), config=str(folder / "remote.toml"), **more,  # type: ignore[arg-type]
+            relay="" if alone else str(self.relay), config=str(folder / "remote.toml"), **more,  # type: ignore[arg-type]  # several types
         )  # fmt: skip
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("SEV_ARTIFACTS", "XDG"))},

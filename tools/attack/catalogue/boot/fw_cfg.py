@@ -80,7 +80,7 @@ def loader_reads_directory(lab: Lab, target: Target) -> int:
     return lab.once(f"readings of {target.name}", run)
 
 
-def _wraps(lab: Lab, target: Target) -> Lie:  # noqa: ARG001
+def _wraps(lab: Lab, target: Target) -> Lie:  # noqa: ARG001 (all lies are called alike)
     """4096 and 2^32 - 2048 bytes: 2048 in 32 bits."""
     return Lie(
         lies=[
@@ -120,11 +120,11 @@ def _size(_: Lab, target: Target, *, size: Callable[[int], int]) -> Lie:
     return Lie(lies=[f"size {_KERNEL} 1 {size(target.kernel.stat().st_size):#x}"])
 
 
-def _fixed(lab: Lab, target: Target, *, lie: Lie) -> Lie:  # noqa: ARG001
+def _fixed(lab: Lab, target: Target, *, lie: Lie) -> Lie:  # noqa: ARG001 (all lies are called alike)
     return lie
 
 
-def _huge(_: Lab, target: Target) -> Lie:  # noqa: ARG001
+def _huge(_: Lab, target: Target) -> Lie:  # noqa: ARG001 (all lies are called alike)
     names = ("etc/acpi/tables", "etc/acpi/rsdp", "etc/smbios/smbios-tables")
     return Lie(
         lies=[*(f"size {name} 1 0xffffffff" for name in names), *(f"item {name} 1 @marks" for name in names)],

@@ -46,8 +46,7 @@ _PARAMS = [
 
 def publish(project: Project) -> Iterator[Task]:
     """Publish for the default profile, publish:PROFILE for each other."""
-    for profile in project.recipes.all_profiles:
-        name = "publish" if profile.name == DEFAULT_PROFILE else f"publish:{profile.name}"
+    for name, profile in project.tasks_of("publish"):
         yield {
             "basename": name,
             "doc": f"publish {project.out(profile).name}/: ./doit {name} --to HOST/NAME:TAG (docs/publishing.md)",

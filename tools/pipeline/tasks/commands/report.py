@@ -51,8 +51,7 @@ _CVE = [
 
 def cve(project: Project) -> Iterator[Task]:
     """Cve for the default profile, cve:PROFILE for each other."""
-    for profile in project.recipes.all_profiles:
-        name = "cve" if profile.name == DEFAULT_PROFILE else f"cve:{profile.name}"
+    for name, profile in project.tasks_of("cve"):
         yield {
             "basename": name,
             "doc": f"which CVEs kernel and firmware of {project.out(profile).name}/ have fixed, or lack (docs/cve.md)",
@@ -145,8 +144,7 @@ _REPORT = [
 
 def report(project: Project) -> Iterator[Task]:
     """Report for the default profile, report:PROFILE for each other."""
-    for profile in project.recipes.all_profiles:
-        name = "report" if profile.name == DEFAULT_PROFILE else f"report:{profile.name}"
+    for name, profile in project.tasks_of("report"):
         yield {
             "basename": name,
             "doc": f"one HTML page for people about {project.out(profile).name}/ (docs/publishing.md)",
