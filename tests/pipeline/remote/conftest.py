@@ -26,11 +26,16 @@ def python_tree(project: Project) -> Tree:
 
 
 @pytest.fixture(scope="session")
-def server(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Debian's docker-registry, without login and TLS."""
-    folder = tmp_path_factory.mktemp("registry")
-    program = HostTools(folder=folder).wrapper("docker-registry", project.trees.ensure("publish"))
-    made = Server(program=program, folder=folder / "server").start()
+def registry_program(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Debian's docker-registry."""
+    folder = tmp_path_factory.mktemp("registry-program")
+    return HostTools(folder=folder).wrapper("docker-registry", project.trees.ensure("publish"))
+
+
+@pytest.fixture(scope="session")
+def server(registry_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry without login and TLS."""
+    made = Server(program=registry_program, folder=tmp_path_factory.mktemp("registry") / "server").start()
     yield made
     made.kill()
 
@@ -59,9 +64,11 @@ def machine(tmp_path: Path, python_tree: Tree, people: Path, place: str, monkeyp
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user-state"))
     monkeypatch.setenv("DOCKER_CONFIG", "/nonexistent")
 
-    def make(name: str, *, lists: Sequence[str] = ("ci",), pushes: str = "", at: str = "") -> Machine:
+    def make(
+        name: str, *, lists: Sequence[str] = ("ci",), pushes: str = "", at: str = "", ca: Path | None = None
+    ) -> Machine:
         return Machine(
-            folder=tmp_path / name, place=at or place, tools=python_tree, keys=people, lists=lists, pushes=pushes
+            folder=tmp_path / name, place=at or place, tools=python_tree, keys=people, lists=lists, pushes=pushes, ca=ca
         )
 
     return make

@@ -30,7 +30,10 @@ TREE_KEY = "7" * 64
 
 @dataclass(kw_only=True)
 class Machine:
-    """A user on a machine. `lists` are the builders whose results are taken, `pushes` whose key signs what is sent."""
+    """A user on a machine. `lists` are the builders whose results are taken, `pushes` whose key signs what is sent.
+
+    With `ca` it speaks TLS.
+    """
 
     folder: Path
     place: str
@@ -38,6 +41,7 @@ class Machine:
     keys: Path
     lists: Sequence[str] = ()
     pushes: str = ""
+    ca: Path | None = None
     steps_run: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -48,6 +52,7 @@ class Machine:
     def config(self) -> Path:
         text = "".join(f'[builders.{name}]\nkey = "{self.keys}/{name}.pub"\n' for name in self.lists)
         text += f'[push]\nkey = "{self.keys}/{self.pushes}.key"\n' if self.pushes else ""
+        text += f'[registry]\nca = "{self.ca}"\n' if self.ca else ""
         path = self.folder / "remote.toml"
         path.touch(0o600)
         path.write_text(text)
@@ -56,7 +61,8 @@ class Machine:
     def engine(self, *, checkout: str = "checkout") -> Engine:
         """Of a new process."""
         engine = self.workshop.engine(checkout=checkout)
-        remote = choose.remote(f"http://{self.place}", cas=engine.cas, folder=self.folder, path=self.config)
+        named = self.place if self.ca else f"http://{self.place}"
+        remote = choose.remote(named, cas=engine.cas, folder=self.folder, path=self.config)
         engine.others = Others(remote=remote, tools_key=lambda _: TREE_KEY)
         return engine
 

@@ -47,6 +47,9 @@ class Options:
     stall: float = 60.0
     rounds: int = 4
     first_pause: float = 0.5
+    # How the user of this tool would say so.
+    plainly: str = "--plain-http"
+    authority: str = "--ca"
 
 
 class Lost(Exception):  # noqa: N818 (what became of a request, named for what it means)
@@ -79,7 +82,8 @@ class Connection:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, Adapter(options.stall))
         if options.ca is not None and not options.ca.is_file():
-            raise UserError("is not there", where=f"--ca {options.ca}", hint="name a PEM file of certificates")
+            where = f"{options.authority} {options.ca}"
+            raise UserError("is not there", where=where, hint="name a PEM file of certificates")
         transport.check_proxies([self.base])
 
     def close(self) -> None:
@@ -253,8 +257,10 @@ class Connection:
     def _translate(self, error: Exception) -> BuildError | Lost:
         if isinstance(error, requests.exceptions.SSLError):
             if "WRONG_VERSION_NUMBER" in str(error):
-                return self.error("does not speak TLS", hint="--plain-http, if nobody can listen or meddle on the way")
-            return self.error("its certificate was not accepted", hint="--ca FILE names a certificate authority")
+                hint = f"{self.options.plainly}, if nobody can listen or meddle on the way"
+                return self.error("does not speak TLS", hint=hint)
+            hint = f"{self.options.authority} FILE names a certificate authority"
+            return self.error("its certificate was not accepted", hint=hint)
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             return self.error("sends us to an invalid URL")
         return Lost(transport.describe(error))

@@ -43,7 +43,14 @@ OUTPUT, ARTIFACT = "application/vnd.sev-artifacts.output.v1", "application/vnd.s
 """Media types: of an output, and of a result's manifest."""
 RECORD = "sev-artifacts.record"
 """Annotation of a manifest: the record, in base64."""
-_OPTIONS = {"connect": 5.0, "stall": 15.0, "rounds": 2, "first_pause": 0.2}
+_OPTIONS = {
+    "connect": 5.0,
+    "stall": 15.0,
+    "rounds": 2,
+    "first_pause": 0.2,
+    "plainly": "http:// before its name",
+    "authority": "remote.toml: [registry] ca =",
+}
 _REFUSALS = 3  # results that could not be sent before no more is tried
 _SLOW = "sends some files more slowly than their steps run: those are made here"
 _BREAKS = 2  # connections that may break for one file
@@ -189,7 +196,8 @@ class Shared:
             self._stop(f"cannot be used: {lost}")
         except SevArtifactsError as error:
             if asking:
-                self._stop(f"cannot be used: {error.what}")
+                hint = f" ({error.hint})" if error.hint else ""
+                self._stop(f"cannot be used: {error.what}{hint}")
             else:
                 self._note(error.what, once=error.what)
         finally:

@@ -53,7 +53,7 @@ def test_fast(project: Project) -> Task:
     }
 
 
-_OF_SERIES = ("tests/boot", "tests/attack/test_short.py")
+_OF_SERIES = ("tests/boot", "tests/attack/test_short.py", "tests/bounce")
 
 
 def test_series(project: Project) -> Iterator[Task]:
@@ -61,7 +61,7 @@ def test_series(project: Project) -> Iterator[Task]:
     names = [one.name for one in project.recipes.series]
     yield {
         "basename": "test_series",
-        "doc": "boot, attack and forced-DMA tests on the kernels of other series, one after the other",
+        "doc": "boot, attack, forced-DMA and bounce-buffer tests on the kernels of other series, one after the other",
         "actions": [action(partial(_pytest, project, *_OF_SERIES, f"--series={name}")) for name in names],
         "task_dep": [need for name in names for need in _needs_of_series(project, name)],
         "io": {"capture": False},
@@ -69,7 +69,7 @@ def test_series(project: Project) -> Iterator[Task]:
     for name in names:
         yield {
             "basename": f"test_series:{name}",
-            "doc": f"boot, attack and forced-DMA tests on the kernels of {name}",
+            "doc": f"boot, attack, forced-DMA and bounce-buffer tests on the kernels of {name}",
             "actions": [action(partial(_pytest, project, *_OF_SERIES, f"--series={name}"))],
             "task_dep": _needs_of_series(project, name),
             "io": {"capture": False},
