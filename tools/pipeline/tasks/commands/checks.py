@@ -163,10 +163,14 @@ def development_requirements(project: Project) -> None:
         raise BuildError("the packages that tests need are not there", where="requirements-dev.lock")
 
 
+# A run has an hour: where it goes is to be seen in its log.
+_SLOWEST = ("--durations=20", "--durations-min=5")
+
+
 def _pytest(project: Project, *folders: str, before: Sequence[str] = ()) -> None:
     development_requirements(project)
     # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
-    argv = [*before, sys.executable, "-m", "pytest", *folders]
+    argv = [*before, sys.executable, "-m", "pytest", *_SLOWEST, *folders]
     status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)
     if status != 0:
         raise BuildError(f"pytest ended with status {status}", where=" ".join(folders))
