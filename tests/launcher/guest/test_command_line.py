@@ -110,7 +110,7 @@ def test_protected(out: Out, mode: Mode) -> None:
     assert options(out, mode=mode) == BASE + GOLDEN[mode] + BOOT + DEVICES
 
 
-@pytest.mark.parametrize(("accel", "cpu"), [(Accel.TCG, "max"), (Accel.KVM, "host")])
+@pytest.mark.parametrize(("accel", "cpu"), [(Accel.TCG, "max,monitor=off"), (Accel.KVM, "host")])
 def test_unprotected(out: Out, accel: Accel, cpu: str) -> None:
     machine: list[Option] = [
         ("-machine", "q35,vmport=off,sata=off,smbus=off"),

@@ -94,7 +94,8 @@ def _machine(spec: Spec, accel: Accel, files: Files) -> list[Option]:
     cpu = machine.cpu
     if spec.protection is None:
         # Nothing is measured: take the CPU that the accelerator offers without a warning.
-        cpu = "host" if accel is Accel.KVM else "max"
+        # MONITOR is emulated by spinning as soon as there are two vCPUs, and Linux waits with it.
+        cpu = "host" if accel is Accel.KVM else "max,monitor=off"
     options: list[Option] = [
         ("-machine", _machine_value(spec)),
         ("-accel", _TCG if accel is Accel.TCG else str(accel)),
