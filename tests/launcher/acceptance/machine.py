@@ -82,7 +82,7 @@ class Machine:
         if IdBlock.unpack(raw).digest != self.digest:
             sys.exit("qemu: sev_snp_launch_finish: SNP_LAUNCH_FINISH ret=-5 fw_error=11 'Bad measurement'")
         if not signature_holds(raw, auth):
-            sys.exit("qemu: sev_snp_launch_finish: SNP_LAUNCH_FINISH ret=-5 fw_error=4 'Bad signature'")
+            sys.exit("qemu: sev_snp_launch_finish: SNP_LAUNCH_FINISH ret=-5 fw_error=10 'Bad signature'")
 
     def log(self) -> str:
         lines = ["[    0.0] Linux version 6.12.1", self.pool]
@@ -210,8 +210,8 @@ class Agent:
             at = 0x2001000 if self.machine.bounces and "bounce" not in self.machine.lies else 0x4001000
             self.memory[at : at + len(data)] = data
             self.say("@held\n")
-        else:
-            self.send(0x35, 1, struct.pack("<BBHI", 0, 0, 0, 0))
+        elif "mute" not in self.machine.lies or self.document["host"]["exec"]:
+            self.send(0x35, 1, struct.pack("<BBHI", 0, 0, 0, 9 if "program" in self.machine.lies else 0))
 
 
 def main() -> None:

@@ -44,8 +44,17 @@ FEATURES = "[0.1] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP\n"
 CAME = Start(hello=1.0, processor=0.9)
 IN = Bounced(pools=((4096, 8191),), hit=(4096, 4096, 8191), forced=False)
 OUT = Bounced(pools=(), hit=None, forced=False)
-USER = {"Uid": "9 9 9 9", "CapEff": "0000000000000000", "Seccomp": "2", "NoNewPrivs": "1"}
-REFUSED = Start(end=End.ENDED, said=("qemu: SNP_LAUNCH_FINISH ret=-5 fw_error=11 'Bad measurement'",))
+USER = {
+    "Uid": "9 9 9 9", "CapPrm": "0000000000000000", "CapEff": "0000000000000000", "Seccomp": "2", "NoNewPrivs": "1",
+}  # fmt: skip
+
+
+def ended(said: str) -> Start:
+    return Start(end=End.ENDED, said=(f"qemu: {said}",))
+
+
+REFUSED = ended("SNP_LAUNCH_FINISH ret=-5 fw_error=11 'Bad measurement'")
+UNSIGNED = ended("SNP_LAUNCH_FINISH ret=-5 fw_error=10 'Bad signature'")
 
 
 def seen(word: Word) -> Seen:
@@ -65,7 +74,9 @@ def real(**changes: Any) -> Evidence:
     chain = File(where="chain", data=(DATA / "chain.pem").read_bytes())
     evidence = Evidence(
         guest=Guest.SNP,
-        starts=dict.fromkeys(Step, REFUSED) | dict.fromkeys((Step.HONEST, Step.OPEN, Step.PLATFORM), CAME),
+        starts=dict.fromkeys(Step, REFUSED)
+        | dict.fromkeys((Step.HONEST, Step.OPEN, Step.PLATFORM), CAME)
+        | {Step.OTHER_SIGNATURE: UNSIGNED},
         talk=talk,
         open_talk=Talk(log=FEATURES, refused=-1, bounced=IN),
         log_without_platform="virtio_rng virtio2: device must provide VIRTIO_F_ACCESS_PLATFORM",
@@ -125,7 +136,10 @@ def test_everything_that_was_seen_holds() -> None:
 
 
 SILENT = Start(end=End.SILENT)
-OTHER_END = Start(end=End.ENDED, said=("qemu: cannot allocate memory",))
+OTHER_END = ended("cannot allocate memory")
+# The secure processor's word, but not on the ID block.
+NO_ROOM = ended("sev_snp_launch_start: SNP_LAUNCH_START ret=-5 fw_error=23 'Required firmware resource depleted'")
+NO_PAGE = ended("SNP_LAUNCH_UPDATE ret=-5 fw_error=22 'Invalid parameter'")
 NO_TALK = Talk()
 WRONG: list[tuple[str, Evidence, Evidence | None, str]] = [
     ("starts", start(real(talk=NO_TALK), Step.HONEST, SILENT), None, "it did not start: nothing within the time"),
@@ -137,16 +151,24 @@ WRONG: list[tuple[str, Evidence, Evidence | None, str]] = [
     ("launch-digest", expected(nonce=b"x" * 64), None, "not over what was asked"),
     ("launch-digest", talk(real(), report=Answer(failure="no processor")), None, "no processor"),
     ("launch-digest", talk(real(), report=Answer(report=b"x")), None, "no attestation report"),
+    ("policy", expected(nonce=b"x" * 64), None, "not over what was asked"),
+    ("signed-report", expected(nonce=b"x" * 64), None, "not over what was asked"),
+    ("id-block-accepted", expected(nonce=b"x" * 64), None, "not over what was asked"),
     ("policy", expected(policy=0x30000), None, "reported 0x3001f, expected 0x30000"),
     ("id-block-accepted", expected(id_key_digest=bytes(48)), None, "the report names the ID key"),
     ("id-block-digest", start(real(), Step.OTHER_DIGEST, CAME), None, "it started, in 1.0 s"),
     ("id-block-digest", start(real(), Step.OTHER_DIGEST, OTHER_END), None, "not the secure processor that refused"),
     ("id-block-digest", start(real(), Step.OTHER_DIGEST, SILENT), None, "not the secure processor that refused"),
+    ("id-block-digest", start(real(), Step.OTHER_DIGEST, NO_ROOM), None, "for another reason than its ID block"),
+    ("id-block-digest", start(real(), Step.OTHER_DIGEST, UNSIGNED), None, "for another reason than its ID block"),
+    ("id-block-signature", start(real(), Step.OTHER_SIGNATURE, REFUSED), None, "for another reason than its ID block"),
     ("id-block-digest", start(real(), Step.OPEN, REFUSED), None, "the same guest with its own ID block"),
+    ("changed-kernel", start(real(), Step.KERNEL, NO_PAGE), None, "for another reason than its ID block"),
     ("changed-kernel", start(real(), Step.KERNEL, CAME), None, "it started, in 1.0 s"),
     ("changed-kernel", start(real(), Step.OPEN, SILENT), None, "the same guest without the change"),
     ("changed-kernel", start(plain(), Step.KERNEL, CAME), None, "it started, in 1.0 s"),
     ("changed-kernel", start(plain(), Step.KERNEL, SILENT), None, "it hangs, or this host is too busy"),
+    ("changed-kernel", start(plain(), Step.KERNEL, OTHER_END), None, "not the firmware that refused it: QEMU ended: q"),
     ("changed-kernel", start(plain(), Step.OPEN, OTHER_END), None, "the same guest without the change"),
     ("exec-refused", talk(real(), refused=-1), None, "a command of the host's choice ran"),
     ("exec-refused", talk(real(), refused=5), None, "was not refused either: error 5"),
@@ -160,8 +182,16 @@ WRONG: list[tuple[str, Evidence, Evidence | None, str]] = [
     ("memory-read", talk(plain(), memory=seen(Word.INCONCLUSIVE)), None, "inconclusive: because"),
     ("qemu-user", talk(real(), identity=USER | {"Uid": "0 0 0 0"}), None, "Uid 0 0 0 0"),
     ("qemu-user", talk(real(), identity=USER | {"CapEff": "0000000000000001"}), None, "CapEff 0000000000000001"),
+    ("qemu-user", talk(real(), identity=USER | {"CapPrm": "0000000000000001"}), None, "CapPrm 0000000000000001"),
+    ("qemu-user", talk(real(), identity=USER | {"NoNewPrivs": "0"}), None, "NoNewPrivs 0"),
     ("qemu-user", talk(real(), identity=USER | {"Seccomp": "0"}), None, "Seccomp 0"),
     ("id-block-machinery", plain(machinery=("parameter length", "parameter length")), None, "of a whole one"),
+    (
+        "id-block-machinery",
+        plain(machinery=("qemu: Property 'sev-snp-guest.x' not found", "parameter length")),
+        None,
+        "of a whole one",
+    ),
     ("id-block-machinery", plain(machinery=("KVM required", "KVM required")), None, "of one that is cut short"),
 ]
 

@@ -90,7 +90,7 @@ def test_all_of_it(accept: Accept) -> None:
     assert results(lines, "sev", "not run") >= {"starts", "launch-digest"}
     assert lines["starts", "sev"]["seen"] == "--mode snp was given"
     assert lines["changed-kernel", "snp"]["seen"] == "SNP_LAUNCH_FINISH: error 11, Bad measurement"
-    assert lines["id-block-signature", "snp"]["seen"] == "SNP_LAUNCH_FINISH: error 4, Bad signature"
+    assert lines["id-block-signature", "snp"]["seen"] == "SNP_LAUNCH_FINISH: error 10, Bad signature"
     assert "no certificate given" in lines["signed-report", "snp"]["seen"]
 
 
@@ -106,14 +106,14 @@ def test_all_of_it(accept: Accept) -> None:
             {"changed-kernel", "changed-initramfs", "changed-cmdline", "exec-refused"},
         ),
         (
-            ("report", "device", "memory", "bounce"),
-            {"launch-digest", "platform-device", "memory-closed", "bounce-buffers"},
-            {"bounce-buffers"},
+            ("report", "device", "memory", "bounce", "program"),
+            {"launch-digest", "platform-device", "memory-closed", "bounce-buffers", "starts"},
+            {"bounce-buffers", "starts"},
         ),
     ],
 )  # fmt: skip
 def test_what_does_not_hold_is_said(accept: Accept, lies: tuple[str, ...], snp: set[str], plain: set[str]) -> None:
-    """Four defences are missing at a time, none near another: their lines fail, and no other."""
+    """Some defences are missing at a time, none near another: their lines fail, and no other."""
     status, lines = accept(*lies)
     assert status == 1
     assert results(lines, "snp", "failed") - {"qemu-user"} == snp, lines
@@ -140,6 +140,14 @@ def test_a_guest_that_hangs_is_a_failed_line(accept: Accept) -> None:
     assert results(lines, "unprotected", "held") == set()
     assert lines["starts", "unprotected"]["seen"] == "it did not start: nothing within the time"
     assert results(lines, "unprotected", "failed") == {*PLAIN, "qemu-user"}
+
+
+def test_a_program_that_does_not_end_did_not_run_to_its_end(accept: Accept) -> None:
+    """Beside one that ends with another status, above."""
+    _, lines = accept("mute", mode="unprotected", timeout=10)
+    line = lines["starts", "unprotected"]
+    assert line["result"] == "failed"
+    assert line["seen"] == "it came up, and then: the program in the guest did not end within 10 s"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

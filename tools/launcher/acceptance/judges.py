@@ -8,14 +8,17 @@ A refusal holds beside its control only: the same guest without the change, whic
 import re
 
 from tools.launcher.acceptance.model import End, Evidence, Guest, Judge, Result, Start, Step, Verdict
-from tools.launcher.acceptance.talk import RAN
+from tools.launcher.acceptance.talk import IDENTITY, RAN
 from tools.launcher.channel.protocol import ErrorCode
 from tools.launcher.memory.verdict import Word
 
 _FEATURES = re.compile(r"Memory Encryption Features active: *(.*)")
 _WORDS = {Guest.SEV: "AMD SEV", Guest.SEV_ES: "AMD SEV SEV-ES", Guest.SNP: "AMD SEV SEV-ES SEV-SNP"}
 """print_mem_encrypt_feature_info() of arch/x86/mm/mem_encrypt.c."""
-_FIRMWARE_SAYS = re.compile(r"(SNP_LAUNCH_\w+|LAUNCH_\w+).*fw_error=(\d+) '([^']*)'")
+_PROCESSOR_SAYS = re.compile(r"(SNP_LAUNCH_\w+) .*fw_error=(\d+) '([^']*)'")
+_FINISH, _BAD_SIGNATURE, _BAD_MEASUREMENT = "SNP_LAUNCH_FINISH", 10, 11
+"""Where the secure processor looks at the ID block, and what it says against it: linux/psp-sev.h. Any other error is
+of a host that cannot start guests: too few of them left, a page that it does not like."""
 _PLATFORM = re.compile(r"device must provide VIRTIO_F_ACCESS_PLATFORM")
 
 
@@ -38,9 +41,8 @@ def troubled(start: Start | None) -> str | None:
     """Why nothing more can be said of a guest that had to start; None when it did."""
     if start is None:
         return "it was not started"
-    said = f": {start.said[-1]}" if start.said else ""
     if start.hello is None:
-        return f"it did not start: {start.trouble or start.end}{said}"
+        return f"it did not start: {start.trouble or start.end}{_last(start)}"
     return None
 
 
@@ -120,7 +122,8 @@ def bounce_buffers(own: Evidence, plain: Evidence) -> Verdict:
         return not_run("what was sent lies in them, but the guest without them is missing to compare with")
     if other.hit is not None:
         return failed("what was sent lies in the same place in a guest that has none: this shows nothing")
-    return held(found.said.removeprefix("In use: ").rstrip("."), "an unprotected guest without them: not there")
+    control = "not there" if other.pools else "its kernel names none"
+    return held(found.said.removeprefix("In use: ").rstrip("."), f"an unprotected guest without them: {control}")
 
 
 def exec_refused(own: Evidence, _: Evidence) -> Verdict:
@@ -143,9 +146,12 @@ def qemu_user(own: Evidence, _: Evidence) -> Verdict:
     said = own.talk.identity if own.talk else {}
     if not said:
         return failed(_unfinished(own.starts.get(Step.HONEST)))
-    text = ", ".join(f"{name} {said.get(name, '?')}" for name in ("Uid", "CapEff", "Seccomp"))
-    wrong = "0" in said.get("Uid", "0").split() or int(said.get("CapEff", "1"), 16) or said.get("Seccomp") != "2"
-    return (failed if wrong else held)(f"QEMU has {text}")
+    text = ", ".join(f"{name} {said.get(name, '?')}" for name in IDENTITY)
+    root = "0" in said.get("Uid", "0").split()
+    capable = any(int(said.get(name, "1"), 16) for name in ("CapPrm", "CapEff"))
+    # Without new privileges no program that QEMU might execute gives it any, whoever owns that file.
+    way = said.get("NoNewPrivs") != "1" or said.get("Seccomp") != "2"
+    return (failed if root or capable or way else held)(f"QEMU has {text}")
 
 
 def changed(step: Step) -> Judge:
@@ -159,7 +165,9 @@ def changed(step: Step) -> Judge:
             return failed(f"the same guest without the change: {why}")
         if own.guest in (Guest.SEV, Guest.SEV_ES):
             return _measured_otherwise(own, step)
-        return (_refused_by_firmware if own.guest is Guest.PLAIN else _refused_by_processor)(own, own.starts.get(step))
+        if own.guest is Guest.PLAIN:
+            return _refused_by_firmware(own, own.starts.get(step))
+        return _refused_by_processor(own, own.starts.get(step), _BAD_MEASUREMENT)
 
     return judge
 
@@ -176,31 +184,43 @@ def _refused_by_firmware(own: Evidence, start: Start | None) -> Verdict:
         return failed(f"it started, in {start.hello:.1f} s", _control(own))
     if start.end is End.SILENT:
         return failed("it neither started nor used the processor's time: it hangs, or this host is too busy to tell")
+    if start.end is not End.LOOPS:
+        # Its refusal is a loop; a QEMU that ends has no use for what it was given, or its guest crashed.
+        return failed(f"it did not start, but it was not the firmware that refused it: {start.end}{_last(start)}")
     twin = own.starts[Step.OPEN].processor
     seen = f"no word in {start.processor:.1f} s of the processor's time; unchanged it takes {twin:.1f} s"
-    return held(seen if start.end is End.LOOPS else f"{start.end} without a word of the agent's", _control(own))
+    return held(seen, _control(own))
 
 
-def _refused_by_processor(own: Evidence, start: Start | None) -> Verdict:
+def _last(start: Start) -> str:
+    return f": {start.said[-1]}" if start.said else ""
+
+
+def _refused_by_processor(own: Evidence, start: Start | None, error: int) -> Verdict:
     if start is None or start.trouble:
         return failed(start.trouble if start else "it was not started")
     if start.hello is not None:
         return failed(f"it started, in {start.hello:.1f} s", _control(own))
-    said = next((found for line in start.said if (found := _FIRMWARE_SAYS.search(line))), None)
+    said = next((found for line in start.said if (found := _PROCESSOR_SAYS.search(line))), None)
     if start.end is not End.ENDED or said is None or said[2] == "0":
-        last = f": {start.said[-1]}" if start.said else ""
-        return failed(f"it did not start, but it was not the secure processor that refused it: {start.end}{last}")
-    return held(f"{said[1]}: error {said[2]}, {said[3]}", _control(own))
+        return failed(
+            f"it did not start, but it was not the secure processor that refused it: {start.end}{_last(start)}"
+        )
+    seen = f"{said[1]}: error {said[2]}, {said[3]}"
+    if (said[1], said[2]) != (_FINISH, str(error)):
+        return failed(f"it did not start, for another reason than its ID block ({_FINISH}, error {error}): {seen}")
+    return held(seen, _control(own))
 
 
 def other_block(step: Step) -> Judge:
     """An ID block that is not this guest's, or not signed."""
+    error = _BAD_SIGNATURE if step is Step.OTHER_SIGNATURE else _BAD_MEASUREMENT
 
     def judge(own: Evidence, _: Evidence) -> Verdict:
         why = troubled(own.starts.get(Step.OPEN))
         if why is not None:
             return failed(f"the same guest with its own ID block: {why}")
-        return _refused_by_processor(own, own.starts.get(step))
+        return _refused_by_processor(own, own.starts.get(step), error)
 
     return judge
 
@@ -239,7 +259,8 @@ def machinery(own: Evidence, _: Evidence) -> Verdict:
     if own.machinery is None:
         return failed("it was not tried")
     whole, cut = own.machinery
-    if "parameter length" in whole or not re.search(r"KVM|SEV|sev", whole):
+    # It asks for KVM when it has read all of the object's properties; a property that it does not take, it names first.
+    if "parameter length" in whole or "KVM" not in whole:
         return failed(f"QEMU says of a whole one: {whole}")
     if "parameter length" not in cut:
         return failed(f"QEMU says of one that is cut short: {cut}")

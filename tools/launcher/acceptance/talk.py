@@ -27,7 +27,8 @@ from tools.sev.workload.document import Doors
 
 RAN = -1
 """In place of an error's number: it was not refused."""
-_IDENTITY = ("Uid", "CapEff", "Seccomp", "NoNewPrivs")
+IDENTITY = ("Uid", "CapPrm", "CapEff", "NoNewPrivs", "Seccomp")
+"""What is said of who QEMU is, by the names of /proc/PID/status."""
 
 
 class _Voice:
@@ -137,7 +138,10 @@ def _parts(
         yield from _memory(pid, masked=masked, control=control, log=log)
         yield {"refused": _command(session, limit)}
         voice.say(bytes(probe.PIECE))
-        session.serve(lambda: relay.finished, timeout=limit)
+        if not session.serve(lambda: relay.finished, timeout=limit):
+            raise GuestError(f"the program in the guest did not end within {limit:g} s")
+        if relay.status() != 0:
+            raise GuestError(f"the program in the guest ended with status {relay.status()}")
         session.shut_down()
 
 
@@ -159,7 +163,7 @@ def _identity(pid: int) -> dict[str, str]:
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
         pairs = (line.partition(":") for line in lines)
-        return {name: " ".join(text.split()) for name, _, text in pairs if name in _IDENTITY}
+        return {name: " ".join(text.split()) for name, _, text in pairs if name in IDENTITY}
     return {}
 
 
