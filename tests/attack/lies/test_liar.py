@@ -13,6 +13,7 @@ from tools.attack.base.model import Attack
 from tools.attack.catalogue.boot import fw_cfg
 from tools.attack.catalogue.devices import completions
 from tools.attack.lies import qemu as lying
+from tools.attack.lies.start import must_be_told
 from tools.pipeline.engine.step import CheckoutFile, Output, Step
 from tools.pipeline.guest import qemu
 from tools.pipeline.tasks.project import Project
@@ -68,3 +69,21 @@ def test_rows_tell_lies_that_it_knows(project: Project, repository: Path) -> Non
         assert forms[words[0]] == len(words), line
     hows = {line.split(" ")[4] for line in lines if line.startswith("used ")}
     assert all(f'"{how}"' in text for how in hows)
+
+
+def test_a_lie_about_the_directory_is_told_or_nothing_was_shown() -> None:
+    """One that stands for the first does not do: the firmware may never have come to the others."""
+    lies = ("size etc/acpi/tables 1 0xffffffff", "size etc/acpi/rsdp 1 0xffffffff", "item etc/acpi/rsdp 1 @marks")
+    assert [must_be_told(lie, lies[0]) for lie in lies] == [True, True, False]
+    assert must_be_told("item etc/e820 1 @map", "item etc/e820 1 @map")
+
+
+def test_rows_without_a_line_are_of_files_that_the_firmware_must_have_looked_for() -> None:
+    """What is only handed out is in no log of lies: the row names what was read, or its control reads it."""
+    for attack in fw_cfg.attacks():
+        made = attack.attempt
+        assert isinstance(made, partial)
+        make = made.keywords["make"]
+        lie = make.keywords.get("lie") if isinstance(make, partial) else None
+        if lie is not None and not lie.lies:
+            assert lie.read or getattr(attack.control, "attempt", None) is fw_cfg.numbers, attack.name

@@ -38,6 +38,8 @@ def attempt(lab: Lab, target: Target, folder: Path, *, entries: Sequence[_Entry]
     data = b"".join(struct.pack("<QQI", *entry) for entry in (*ram, *entries))
     lies = ["item etc/e820 1 @map", f"size etc/e820 1 {size or len(data)}"]
     ended = start(lab, speaks, folder, lies, files={"map": data}, until="NX (Execute Disable)")
+    if ended.became is Became.STUCK and honest:
+        raise BuildError(ended.became)  # too slow to say, or lost: neither is a firmware that stops
     if ended.became is not Became.STARTED:
         wild = not honest and ended.became is not Became.REFUSED
         return Outcome(succeeded=wild, guest=f"{ended.became}, where there is no memory" if wild else ended.became)

@@ -18,6 +18,7 @@ from tools.attack.base.target import Target
 from tools.attack.guests.firmware import Became
 from tools.attack.lies.start import MARK, size_of_memory, start
 from tools.attack.undefended.firmware import upstream
+from tools.pipeline.base.errors import BuildError
 
 _KERNEL = "etc/boot/kernel"
 _UPSTREAM = Undefended(what="firmware without patch 0002", target=upstream)
@@ -25,6 +26,13 @@ _UPSTREAM = Undefended(what="firmware without patch 0002", target=upstream)
 _KERNEL_SIZE, _KERNEL_DATA, _SETUP_SIZE, _SETUP_DATA, _DIRECTORY = 0x08, 0x11, 0x17, 0x18, 0x19
 _ENTRY = 64  # bytes of a file's entry in the directory
 _MARKS = MARK * 65536
+# Files with a number in them that this firmware looks for, each with one that changes nothing.
+_NUMBERS = {
+    "etc/reserved-memory-end": struct.pack("<Q", 8 << 30),
+    "etc/msr_feature_control": bytes(8),
+    "opt/ovmf/X-PciMmio64Mb": b"32768",
+    "opt/ovmf/PcdSetNxForStack": b"no",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +40,7 @@ class Lie:
     """Lines for the lying QEMU, the files in them, and more of QEMU's options.
 
     `room`: bytes of the host's that the firmware has a place for. `boots`: the guest may start, for what is lied about
-    is not measured.
+    is not measured. `read`: files that it must have chosen, or the row shows nothing.
     """
 
     lies: Sequence[str] = ()
@@ -40,6 +48,7 @@ class Lie:
     more: Mapping[str, bytes] = field(default_factory=dict)
     room: int = 0
     boots: bool = False
+    read: Sequence[str] = ()
 
 
 def attempt(lab: Lab, target: Target, folder: Path, *, make: Callable[[Lab, Target], Lie]) -> Outcome:
@@ -50,7 +59,12 @@ def attempt(lab: Lab, target: Target, folder: Path, *, make: Callable[[Lab, Targ
         (folder / str(number)).write_bytes(data)
         options.append(("-fw_cfg", f"name={name},file={folder / str(number)}"))
     ended = start(lab, target, folder, lie.lies, files=lie.files, options=options)
+    unread = sorted(set(lie.read) - ended.chosen)
+    if unread:
+        raise BuildError(f"the firmware did not read {', '.join(unread)}; {ended.became}")
     over = ended.marks * len(MARK) > lie.room
+    if ended.became is Became.STUCK and not over:
+        raise BuildError(ended.became)  # too slow to say, or lost: neither is a refusal
     booted = ended.became in {Became.BOOTED, Became.STARTED} and not lie.boots
     words = f"{ended.became}; {ended.marks * len(MARK)} bytes of the host's in its memory"
     return Outcome(succeeded=over or booted, guest=words if over else ended.became)
@@ -67,6 +81,12 @@ def honest(lab: Lab, target: Target, folder: Path) -> Outcome:
 
 
 HONEST = Honest(what="the same QEMU, honest", attempt=honest)
+
+
+def numbers(lab: Lab, target: Target, folder: Path) -> Outcome:
+    """Numbers as long as they should be are read: that the firmware looks at these files is seen by that alone."""
+    outcome = attempt(lab, target, folder, make=lambda *_: Lie(more=_NUMBERS, boots=True, read=tuple(_NUMBERS)))
+    return Outcome(succeeded=not outcome.succeeded and outcome.guest == Became.BOOTED, guest=outcome.guest)
 
 
 def loader_reads_directory(lab: Lab, target: Target) -> int:
@@ -116,8 +136,9 @@ def _endless_names(lab: Lab, target: Target) -> Lie:
     return Lie(lies=[f"item {_DIRECTORY:#x} {at} @directory"], files={"directory": struct.pack(">I", 3) + entry * 3})
 
 
-def _size(_: Lab, target: Target, *, size: Callable[[int], int]) -> Lie:
-    return Lie(lies=[f"size {_KERNEL} 1 {size(target.kernel.stat().st_size):#x}"])
+def _size(_: Lab, target: Target, *, more: int) -> Lie:
+    size = target.kernel.stat().st_size + more
+    return Lie(lies=[f"size {_KERNEL} 1 {size:#x}"], read=[_KERNEL])
 
 
 def _fixed(lab: Lab, target: Target, *, lie: Lie) -> Lie:  # noqa: ARG001 (all lies are called alike)
@@ -125,8 +146,10 @@ def _fixed(lab: Lab, target: Target, *, lie: Lie) -> Lie:  # noqa: ARG001 (all l
 
 
 def _huge(_: Lab, target: Target) -> Lie:  # noqa: ARG001 (all lies are called alike)
-    names = ("etc/acpi/tables", "etc/acpi/rsdp", "etc/smbios/smbios-tables")
+    names = ("etc/acpi/tables", "etc/acpi/rsdp")
     return Lie(
+        # The script asks for them by their names, and for as much memory as they are long.
+        read=["etc/table-loader"],
         lies=[*(f"size {name} 1 0xffffffff" for name in names), *(f"item {name} 1 @marks" for name in names)],
         files={"marks": _MARKS},
         boots=True,
@@ -144,19 +167,27 @@ _ROWS: dict[str, tuple[str, _Make, Undefended | Honest]] = {
     "names-without-end": ("names files that boot, with names that do not end", _endless_names, HONEST),
     "kernel-longer": (
         "says that the kernel is a page longer than it is",
-        partial(_size, size=lambda size: size + 4096),
+        partial(_size, more=4096),
         HONEST,
     ),
     "kernel-shorter": (
         "says that the kernel is a page shorter than it is",
-        partial(_size, size=lambda size: size - 4096),
+        partial(_size, more=-4096),
         HONEST,
     ),
-    "kernel-empty": ("says that the kernel has no bytes", partial(_size, size=lambda _: 0), HONEST),
-    "kernel-huge": ("says that the kernel has 2^32 - 1 bytes", partial(_size, size=lambda _: 0xFFFFFFFF), HONEST),
+    "kernel-empty": (
+        "says that the kernel has no bytes",
+        partial(_fixed, lie=Lie(lies=[f"size {_KERNEL} 1 0"])),
+        HONEST,
+    ),
+    "kernel-huge": (
+        "says that the kernel has 2^32 - 1 bytes",
+        partial(_fixed, lie=Lie(lies=[f"size {_KERNEL} 1 0xffffffff"])),
+        HONEST,
+    ),
     "kernel-twice": (
         "names a second file etc/boot/kernel, which is another",
-        partial(_fixed, lie=Lie(lies=[f"name etc/acpi/rsdp 1 {_KERNEL}"])),
+        partial(_fixed, lie=Lie(lies=[f"name etc/acpi/rsdp 1 {_KERNEL}"], read=["etc/acpi/rsdp"])),
         HONEST,
     ),
     "kernel-silent": (
@@ -169,23 +200,11 @@ _ROWS: dict[str, tuple[str, _Make, Undefended | Honest]] = {
         partial(_fixed, lie=Lie(lies=[f"silent {_KERNEL} 1 0x100000"])),
         HONEST,
     ),
-    "files-huge": ("says that tables of ACPI and SMBIOS have 2^32 - 1 bytes", _huge, HONEST),
+    "files-huge": ("says that tables of ACPI have 2^32 - 1 bytes", _huge, HONEST),
     "numbers-long": (
         "hands out a page where the firmware expects a number",
-        partial(
-            _fixed,
-            lie=Lie(
-                more=dict.fromkeys(
-                    (
-                        "etc/extra-pci-roots", "etc/reserved-memory-end", "etc/msr_feature_control",
-                        "opt/ovmf/X-PciMmio64Mb", "opt/ovmf/PcdSetNxForStack",
-                    ),
-                    MARK * 256,
-                ),
-                boots=True,
-            ),
-        ),
-        HONEST,
+        partial(_fixed, lie=Lie(more=dict.fromkeys(_NUMBERS, MARK * 256), boots=True)),
+        Honest(what="numbers as long as they should be, which it reads", attempt=numbers),
     ),
     "hardware-info-wraps": (
         "describes PCI host bridges whose lengths wrap",
@@ -195,6 +214,7 @@ _ROWS: dict[str, tuple[str, _Make, Undefended | Honest]] = {
                 more={"etc/hardware-info": struct.pack("<QQ", 1, (1 << 64) - 4096) + MARK * 256},
                 room=3 * 4112,
                 boots=True,
+                read=["etc/hardware-info"],
             ),
         ),
         HONEST,
