@@ -140,3 +140,45 @@ def test_the_footer_is_checked(project: Project, recipe: FirmwareRecipe, firmwar
         (tmp_path / "OVMF.fd").write_bytes(bad)
         with pytest.raises(BuildError, match=r"^OVMF\.fd: "):
             check({firmware.IMAGE: tmp_path / "OVMF.fd"})
+
+
+MODULES = {
+    "MdeModulePkg/Core/Dxe/DxeMain.inf",
+    "MdeModulePkg/Core/DxeIplPeim/DxeIpl.inf",
+    "MdeModulePkg/Core/Pei/PeiMain.inf",
+    "MdeModulePkg/Core/RuntimeDxe/RuntimeDxe.inf",
+    "MdeModulePkg/Universal/Acpi/AcpiTableDxe/AcpiTableDxe.inf",
+    "MdeModulePkg/Universal/Metronome/Metronome.inf",
+    "MdeModulePkg/Universal/PCD/Dxe/Pcd.inf",
+    "MdeModulePkg/Universal/PCD/Pei/Pcd.inf",
+    "MdeModulePkg/Universal/ResetSystemRuntimeDxe/ResetSystemRuntimeDxe.inf",
+    "MdeModulePkg/Universal/SecurityStubDxe/SecurityStubDxe.inf",
+    "MdeModulePkg/Universal/WatchdogTimerDxe/WatchdogTimer.inf",
+    "OvmfPkg/AcpiPlatformDxe/AcpiPlatformDxe.inf",
+    "OvmfPkg/AmdSev/SecretDxe/SecretDxe.inf",
+    "OvmfPkg/AmdSev/SecretPei/SecretPei.inf",
+    "OvmfPkg/AmdSevDxe/AmdSevDxe.inf",
+    "OvmfPkg/IoMmuDxe/IoMmuDxe.inf",
+    "OvmfPkg/LocalApicTimerDxe/LocalApicTimerDxe.inf",
+    "OvmfPkg/PlatformPei/PlatformPei.inf",
+    "OvmfPkg/QemuKernelLoaderFsDxe/QemuKernelLoaderFsDxe.inf",
+    "OvmfPkg/ResetVector/ResetVector.inf",
+    "OvmfPkg/Sec/SecMain.inf",
+    "SecurityPkg/RandomNumberGenerator/RngDxe/RngDxe.inf",
+    "SevGuest/AbsentServicesDxe/AbsentServicesDxe.inf",
+    "SevGuest/KernelBdsDxe/KernelBdsDxe.inf",
+    "UefiCpuPkg/CpuDxe/CpuDxe.inf",
+    "UefiCpuPkg/CpuMpPei/CpuMpPei.inf",
+}
+
+
+def test_the_firmware_has_these_modules_and_no_other(repository: Path) -> None:
+    """The build refuses some names; any other driver would read what a host gives it before anything is verified."""
+    platform = repository / "recipes/firmware/platform"
+    volumes = (platform / "SevGuest.fdf").read_text()
+    assert {line.split()[-1] for line in volumes.splitlines() if line.lstrip().startswith("INF ")} == MODULES
+    included = set(re.findall(r"^!include (\S+)", volumes, re.MULTILINE))
+    assert included == {"SevGuest/Volume.fdf.inc", "OvmfPkg/Include/Fdf/FvmainCompactScratchEnd.fdf.inc"}
+    components = (platform / "SevGuest.dsc").read_text().partition("[Components]")[2]
+    compiled = re.findall(r"^  ([A-Za-z]\S*/\S+\.inf)", components, re.MULTILINE)
+    assert set(compiled) == MODULES
