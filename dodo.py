@@ -23,7 +23,7 @@ from tools.pipeline.tasks.doit_glue import Task
 from tools.pipeline.tasks.project import Project
 
 PROJECT = doit_glue.load_or_exit(Project.load, Project.check)
-DOIT_CONFIG = doit_glue.config(PROJECT.build, default="build")
+DOIT_CONFIG = doit_glue.config(PROJECT.build, default="build", ended=PROJECT.ended)
 
 
 def task_build() -> Task:

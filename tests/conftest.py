@@ -17,7 +17,6 @@ from tools.attack.base.host_tools import HostTools
 from tools.attack.base.lab import Lab
 from tools.attack.base.target import Target
 from tools.pipeline.engine.tree import Tree
-from tools.pipeline.front import endings
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
 from tools.pipeline.tasks.commands import matrix
 from tools.pipeline.tasks.project import Project
@@ -30,13 +29,6 @@ def _default_signals() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             # Not the default action, which would end this run; a handler becomes the default in a child.
             signal.signal(number, lambda *_: None)
-
-
-@pytest.fixture(autouse=True)
-def _own_endings() -> Iterator[None]:
-    """What a test has begun beside its tasks ends with it: the next run in this process would end it, and say so."""
-    yield
-    endings.run()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,6 +5,7 @@
 import os
 import shutil
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from doit.task import Stream
 
 from tools.pipeline.base import ui
 from tools.pipeline.base.errors import UserError
-from tools.pipeline.front import endings
 from tools.pipeline.front.reporter import Reporter
 from tools.pipeline.front.runner import Runner
 from tools.pipeline.front.state import State
@@ -63,7 +63,10 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
     doc_usage = "[TASK ...]"
     cmd_options = (cmd_run.opt_always, cmd_run.opt_continue, cmd_run.opt_num_process, cmd_run.opt_single)
 
-    def _execute(self, always: bool, continue_: bool, num_process: int, single: bool) -> int:
+    def _execute(
+        self, always: bool, continue_: bool, num_process: int, single: bool, ended: Callable[[], object]
+    ) -> int:
+        # `ended` is of DOIT_CONFIG: doit hands its values to arguments of the same name, as it does with options.
         control = _Control(self.task_list)
         control.process(self.sel_tasks)
         if single:
@@ -82,7 +85,7 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
             max(1, num_process),
         )
         status: int = runner.run_all(control.task_dispatcher())
-        endings.run()
+        ended()
         return status
 
 

@@ -74,14 +74,15 @@ def load_or_exit(load: Callable[[], Project], *checks: Callable[[Project], objec
     return project
 
 
-def config(build: Path, *, default: str) -> dict[str, Any]:
-    """DOIT_CONFIG."""
+def config(build: Path, *, default: str, ended: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    """DOIT_CONFIG. `ended` is called after the last task of a run, whether it went well; not after an interrupt."""
     return {
         "default_tasks": [default],
         "backend": "state",
         "dep_file": os.fspath(build / "doit.db"),
         # Tasks wait for programs; how many processes those start is bounded elsewhere.
         "num_process": ambient.cpu_count(),
+        "ended": ended,
     }
 
 

@@ -17,7 +17,6 @@ from tools.pipeline.engine.store import seal
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.engine.store.results import Results
 from tools.pipeline.engine.store.seal import Seal
-from tools.pipeline.front import endings
 from tools.pipeline.recipes import load as recipes
 from tools.pipeline.recipes.load import Recipes
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE, Profile
@@ -127,9 +126,12 @@ class Project:
         # Importing requests takes longer than a build with nothing to do.
         from tools.pipeline.remote import choose  # noqa: PLC0415 (start-up: only builds with a remote need it)
 
-        found = choose.remote(named, cas=self.cas, folder=self.build / "remote")
-        endings.add(found.end)
-        return found
+        return choose.remote(named, cas=self.cas, folder=self.build / "remote")
+
+    def ended(self) -> None:
+        """The tasks have ended: what is sent beside them comes to its end, too."""
+        if self.remote is not None:
+            self.remote.end()
 
     def _fetch_blob(self, blob: Blob) -> None:
         """A pin that a step takes, where no task before the step's has fetched it."""
