@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""A real registry on loopback, what is between it and its client, and a small checkout to publish."""
+"""A real registry on loopback, and a small checkout to publish."""
 
 import contextlib
 import datetime as dt
@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.loopback import Between, free_port
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish.publishing import Built, Wish
 from tools.pipeline.registry import oci
@@ -34,13 +34,6 @@ from tools.pipeline.sources.wanted import Architecture, Kind, WantedSource
 USER, PASSWORD = "tester", "not a secret"
 # htpasswd -nbB tester 'not a secret': the server takes bcrypt only.
 HTPASSWD = "tester:$2b$05$abcdefghijklmnopqrstuuiitcSTbmWtinjxTMhPy6Z4ocreVFuRu\n"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @dataclass(kw_only=True)
@@ -140,52 +133,6 @@ def certificates(folder: Path) -> None:
     )
 
 
-class Between:
-    """Forwards connections to a server, and calls `then` when so many bytes have gone up (or down, to the client)."""
-
-    def __init__(self, port: int, *, after: int, then: Callable[[], object], down: bool = False) -> None:
-        self._port, self._left, self._then, self._down = port, after, then, down
-        self.passed = 0
-        self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._port))
-            except OSError:
-                client.close()
-                continue
-            for source, target, up in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._copy, args=(source, target, up), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket, up: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(16 << 10):
-                if up != self._down:
-                    self._count(len(data))
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _count(self, length: int) -> None:
-        with self._lock:
-            self.passed += length
-            before, self._left = self._left, self._left - length
-            if before > 0 >= self._left:
-                self._then()
-
-
 WISH = Wish(to="", tag="", although="", key="", builder="", ca="", plain_http=True, without_tools=False)
 
 
@@ -266,13 +213,12 @@ def killed_in(
             time.sleep(0.01)
         os.kill(found[0], signal.SIGKILL)
 
-    between = Between(server.port, after=after, then=kill, down=down)
-    process = multiprocessing.get_context("fork").Process(target=work, args=(between.host,))
-    process.start()
-    assert process.pid is not None
-    found.append(process.pid)
-    process.join(60)
-    between.close()
+    with Between(server.port, after=after, then=kill, down=down) as between:
+        process = multiprocessing.get_context("fork").Process(target=work, args=(between.host,))
+        process.start()
+        assert process.pid is not None
+        found.append(process.pid)
+        process.join(60)
     assert process.exitcode == -signal.SIGKILL
 
 

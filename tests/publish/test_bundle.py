@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import Relay, to
 from tests.publish import kit
 from tests.publish.kit import Server, wish
 from tools.pipeline.base.errors import BuildError, UserError
@@ -91,11 +92,11 @@ def test_a_pull_that_is_killed_goes_on_where_it_was(built: Built, server: Server
         server, after=1_000_000, down=True, ready=lambda: part.stat().st_size > 200_000,
     )  # fmt: skip
     assert not complete(built, cache)
-    between = kit.Between(server.port, after=1, then=lambda: None, down=True)
-    bring(built, cache, f"{between.host}/team/thing:v1")
+    with Relay(to(server.port)) as between:
+        bring(built, cache, f"{between.host}/team/thing:v1")
     assert complete(built, cache)
     # The rest of the file only, and the small ones.
-    assert between.passed < sum(one.size for one in pins_of(built)) - 100_000
+    assert between.down < sum(one.size for one in pins_of(built)) - 100_000
 
 
 def test_what_a_killed_pull_left_is_not_believed(built: Built, server: Server, cache: Cas) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import Between
 from tests.publish import kit
 from tests.publish.conftest import Run
-from tests.publish.kit import Between, Server, wish
+from tests.publish.kit import Server, wish
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.publish import publishing
 from tools.pipeline.publish.publishing import Built

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import Between
 from tests.publish.conftest import Run
-from tests.publish.kit import Between, Server
+from tests.publish.kit import Server
 from tests.publish.people import write_key
 from tools.attack.guests import roots
 from tools.attack.guests.run import Guest

@@ -10,7 +10,6 @@ and the registry. `python -m tests.bench.builds.remote TASK…` does the same wi
 import json
 import os
 import resource
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +18,10 @@ from pathlib import Path
 
 from tests.bench import report
 from tests.bench.report import Part, Row, seconds
-from tests.publish.kit import Between, Server, empty
+from tests.loopback import Relay, to
+from tests.publish.kit import Server, empty
 from tests.publish.people import write_key
+from tools.attack.base.host_tools import HostTools
 from tools.pipeline.base import ambient, checkout_copy, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine import graph
@@ -45,12 +46,7 @@ class Run:
 def measure(project: Project, tasks: Sequence[str] = _TASKS) -> Part:
     """The three ways, and what they cost."""
     folder = empty(report.folder(project) / "remote")
-    tree = project.trees.ensure("publish").path
-    program = folder / "docker-registry"
-    usr = shlex.quote(f"{tree}/usr")
-    text = f'#!/bin/sh\nexec bwrap --die-with-parent --dev-bind / / --ro-bind {usr} /usr -- docker-registry "$@"\n'
-    program.write_text(text)
-    program.chmod(0o755)
+    program = HostTools(folder=folder).wrapper("docker-registry", project.trees.ensure("publish"))
     write_key(folder, "ci")
     server = Server(program=program, folder=folder / "registry").start()
     try:
@@ -70,20 +66,16 @@ def _runs(project: Project, folder: Path, server: Server, tasks: Sequence[str]) 
 
     def build(name: str, more: dict[str, str], *, remote: str = "") -> Run:
         checkout = checkout_copy.make(project.root, folder / name)
-        counts = [Between(server.port, after=1 << 62, then=lambda: None, down=down) for down in (True, False)]
         environment = {**mine, **more, "PYTHONDONTWRITEBYTECODE": "1"}
-        if remote:
-            # One after the other, each counts one direction.
-            counts[1]._port = int(counts[0].host.rpartition(":")[2])
-            environment |= {
-                "SEV_ARTIFACTS_REMOTE": f"http://{counts[1].host}/{_NAME}",
-                "SEV_ARTIFACTS_REMOTE_CONFIG": f"{folder}/{remote}.toml",
-            }
-        run = _timed(lambda: _doit(checkout, environment, tasks, folder / f"{name}.log"))
-        for one in counts:
-            one.close()
+        with Relay(to(server.port)) as between:
+            if remote:
+                environment |= {
+                    "SEV_ARTIFACTS_REMOTE": f"http://{between.host}/{_NAME}",
+                    "SEV_ARTIFACTS_REMOTE_CONFIG": f"{folder}/{remote}.toml",
+                }
+            run = _timed(lambda: _doit(checkout, environment, tasks, folder / f"{name}.log"))
         report.say(f"{name}: {seconds(run.wall)}")
-        return Run(wall=run.wall, cpu=run.cpu, down=counts[0].passed, up=counts[1].passed)
+        return Run(wall=run.wall, cpu=run.cpu, down=between.down, up=between.up)
 
     nobody = {
         "SEV_ARTIFACTS_CACHE": str(folder / "cache"),
@@ -138,8 +130,7 @@ def _table(runs: dict[str, Run], made: float) -> tuple[Row, ...]:
         )
 
     return (
-        Row(what="all of out/, cold: sum of the times that its steps ran, when they did", measured=ui.duration(made),
-            goal="none", met=None),
+        Row(what="all of out/, cold: sum of the times that its steps ran, when they did", measured=ui.duration(made)),
         row("new checkout, warm local cache", runs["warm local"]),
         row("the same, and everything sent to an empty registry", runs["filled"]),
         row("the same once more: all of it is there", runs["filled again"]),

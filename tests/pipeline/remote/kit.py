@@ -5,10 +5,9 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,6 @@ class Machine:
     lists: Sequence[str] = ()
     pushes: str = ""
     ca: Path | None = None
-    steps_run: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.workshop = Workshop(folder=self.folder, tools=self.tools)
@@ -127,38 +125,3 @@ class Mute:
             self._listener.shutdown(socket.SHUT_RDWR)
         for one in (self._listener, *self.connections):
             one.close()
-
-
-class Narrow:
-    """Forwards to a server; after the first `free` bytes of a connection, so many bytes a second come back."""
-
-    def __init__(self, host: str, *, free: int, rate: int) -> None:
-        self._port, self._free, self._rate = int(host.rpartition(":")[2]), free, rate
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
-                threading.Thread(target=self._copy, args=(client, server, 0), daemon=True).start()
-                threading.Thread(target=self._copy, args=(server, client, self._rate), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket, rate: int) -> None:
-        passed = 0
-        with suppress(OSError):
-            while data := source.recv(4096):
-                passed += len(data)
-                if rate and passed > self._free:
-                    time.sleep(len(data) / rate)
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)

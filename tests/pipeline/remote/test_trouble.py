@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.loopback import Relay, Slow, free_port, to
 from tests.pipeline.engine.workshop import shell
 from tests.pipeline.registry.liar import NAME, Answer, Asked, Liar
 from tests.pipeline.remote import kit
 from tests.pipeline.remote.conftest import Machines
-from tests.publish.kit import Server, free_port
+from tests.publish.kit import Server
 from tools.pipeline.base import children
 from tools.pipeline.engine import others
 from tools.pipeline.engine.executor import Engine
@@ -68,7 +69,7 @@ def test_gone_in_the_middle(machine: Machines, server: Server, place: str, capfd
     """Between the record and its bytes."""
     one = steps(1)[0]
     machine("ci", pushes="ci").build(one)
-    between = kit.Narrow(server.host, free=1 << 30, rate=1)
+    between = Relay(to(server.port))
     other = machine("other", at=place.replace(server.host, between.host))
     engine, target = other.engine(), other.folder / "copy"
     assert str(engine.ensure(one).origin).startswith(TAKEN)
@@ -86,7 +87,7 @@ def test_slow(machine: Machines, server: Server, place: str, rate: int, capfd: p
     big = shell("head -c 600000 /dev/zero | tr '\\0' x >/out/out; cp /out/out /out/more", outputs=("out", "more"))
     small = shell("echo small >/out/out", name="small")
     machine("ci", pushes="ci").build(big, small)
-    narrow = kit.Narrow(server.host, free=8 << 10, rate=rate)
+    narrow = Slow(server.port, free=8 << 10, rate=rate)
     other = machine("other", at=place.replace(server.host, narrow.host))
     engine = other.engine()
     for one in (big, small):

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import Between
 from tests.publish import kit
 from tests.publish.conftest import Lie
-from tests.publish.kit import Between, Server
+from tests.publish.kit import Server
 from tests.publish.liar import Answer, Liar
 from tests.publish.people import NAME, World
 from tests.publish.test_signed import client

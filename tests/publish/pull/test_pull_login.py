@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import free_port
 from tests.publish import kit
 from tests.publish.kit import Server
 from tests.publish.liar import Answer, Liar
@@ -101,7 +102,7 @@ def test_references_that_are_none(world: World, ref: str) -> None:
 
 def test_nobody_listens(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    world.refused(r"Connection refused \(4 tries\)", ref=f"127.0.0.1:{kit.free_port()}/{NAME}:v1")
+    world.refused(r"Connection refused \(4 tries\)", ref=f"127.0.0.1:{free_port()}/{NAME}:v1")
 
 
 def test_what_is_no_artifact_of_ours(world: World, make_world: Callable[..., World], server: Server) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline.engine.workshop import TREE, Workshop
-from tests.pipeline.remote.reapi.kit import Casd, Wire, small_tree
+from tests.pipeline.remote.reapi.kit import Casd, small_tree
 from tests.pipeline.remote.reapi.liar import Liar, Lie
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.others import Others
@@ -80,20 +80,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield make
     for one in made:
         one.kill()
-
-
-@pytest.fixture
-def wire() -> Iterator[Callable[..., Wire]]:
-    """wire(port, …): what stands between a service and its client."""
-    made: list[Wire] = []
-
-    def make(port: int, **options: Any) -> Wire:
-        made.append(Wire(port, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 @pytest.fixture

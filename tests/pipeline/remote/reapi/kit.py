@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The sev-artifacts authors
 # SPDX-License-Identifier: Apache-2.0
-"""buildbox-casd on loopback, what stands between it and its client, and a small tool tree for steps on it."""
+"""buildbox-casd on loopback, and a small tool tree for steps on it."""
 
 import contextlib
 import importlib.metadata
@@ -9,11 +9,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.loopback import free_port
 from tools.pipeline.engine.store import merkle
 from tools.pipeline.engine.tree import Tree
 
@@ -40,13 +40,6 @@ def small_tree(whole: Tree, target: Path) -> Tree:
         shutil.copy(whole.path / "usr/lib/x86_64-linux-gnu" / name, target / "usr/lib/x86_64-linux-gnu" / name)
     (target / "usr/lib64/ld-linux-x86-64.so.2").symlink_to("../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     return Tree(path=target, digest=merkle.read(target).digest().sha256)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def buildbox() -> Path:
@@ -97,71 +90,3 @@ class Casd:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-
-
-class Wire:
-    """Forwards connections to a service. `rate`: bytes a second that go through at most; 0 for as many as come.
-
-    It can be cut: what is open breaks, once, when so many bytes have gone up (or down, to the client).
-    """
-
-    def __init__(self, port: int, *, rate: int = 0, cut_after: int = 0, down: bool = False) -> None:
-        self._port, self.rate, self._left, self._down = port, rate, cut_after, down
-        self.passed, self.up, self.cuts = 0, 0, 0
-        self._lock = threading.Lock()
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"grpc://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-        self._cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._port))
-            except OSError:
-                client.close()
-                continue
-            with self._lock:
-                self._open += [client, server]
-            for source, target, up in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._copy, args=(source, target, up), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket, up: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(16 << 10):
-                if self._count(len(data), up):
-                    break
-                if self.rate:
-                    time.sleep(len(data) / self.rate)
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _count(self, length: int, up: bool) -> bool:
-        with self._lock:
-            self.passed += length
-            self.up += length if up else 0
-            if up == self._down or not self._left:
-                return False
-            self._left = max(0, self._left - length)
-            if self._left:
-                return False
-            self.cuts += 1
-        self._cut()
-        return True
-
-    def _cut(self) -> None:
-        with self._lock:
-            ends, self._open = self._open, []
-        for end in ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)

@@ -10,10 +10,9 @@ import fcntl
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+
+from tests.loopback import Relay, to
 
 _NEWUSER, _NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
@@ -41,51 +40,20 @@ def interfaces() -> list[str]:
     return [name for _, name in socket.if_nameindex()]
 
 
-class Relay:
-    """Hands connections of a listener on, until it is closed."""
-
-    def __init__(self, listener: socket.socket, connect: Callable[[], socket.socket]) -> None:
-        self._listener, self._connect = listener, connect
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = self._connect()
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-
 def to_port(path: Path, port: int) -> Relay:
     """From a socket in the file system to a port of this network."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(128)
-    return Relay(listener, lambda: socket.create_connection(("127.0.0.1", port)))
+    return Relay(to(port), listener=listener)
 
 
-def to_path(path: Path) -> int:
-    """From a port of this network, which is given back, to a socket in the file system."""
+def to_path(path: Path) -> str:
+    """From a port of this network, HOST:PORT, which is given back, to a socket in the file system."""
 
     def connect() -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
         made.connect(str(path))
         return made
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    Relay(listener, connect)
-    port: int = listener.getsockname()[1]
-    return port
+    return Relay(connect).host

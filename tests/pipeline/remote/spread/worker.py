@@ -55,8 +55,8 @@ def main() -> None:
     engine.cas.root.mkdir(parents=True, exist_ok=True)
     remote = None
     if order.relay:
-        port = network.to_path(Path(order.relay))
-        place = f"http://127.0.0.1:{port}/team/cache-{Path(order.log).parent.name.replace('_', '-')}"
+        host = network.to_path(Path(order.relay))
+        place = f"http://{host}/team/cache-{Path(order.log).parent.name.replace('_', '-')}"
         remote = choose.remote(place, cas=engine.cas, folder=Path(order.folder), path=Path(order.config))
         engine.others = Others(remote=remote, tools_key=lambda _: TREE_KEY)
     claims.UNKNOWN = order.patience
