@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench import debian, report
 from tests.bench.power_on import accesses, intercepted, paid, programs
-from tests.bench.power_on.guest import own_config, qemu_wrapper, stage
+from tests.bench.power_on.guest import boot_qemu, own_config, stage
 from tests.bench.report import Part, Row, say, seconds, spread
 from tools.launcher.config.runtime_config import Artifact, RuntimeConfig
 from tools.launcher.host import qemu_program
@@ -29,7 +29,7 @@ def measure(project: Project, *, runs: int) -> Part:
     folder = report.folder(project) / "boot"
     if folder.exists():
         shutil.rmtree(folder)
-    qemu = qemu_program.find_qemu(str(qemu_wrapper(project, folder)))
+    qemu = boot_qemu(project, folder)
     theirs, version = _debian_config(project, ours, folder)
     guests = (
         stage("ours", ours, qemu, folder),

@@ -8,7 +8,6 @@ imported late: oras has nothing of it either.
 """
 
 import re
-import shlex
 import statistics
 import subprocess
 import sys
@@ -50,6 +49,7 @@ def measure(project: "Project", *, runs: int) -> Part:
     """Time and memory of a process that pushes, and of one that pulls."""
     from tests.publish.kit import Server, empty  # noqa: PLC0415 (not for what is measured)
     from tests.publish.people import World, small  # noqa: PLC0415 (the same)
+    from tools.attack.base.host_tools import HostTools  # noqa: PLC0415 (the same)
 
     folder = empty(report.folder(project) / "publishing")
     blob, got = folder / "blob", folder / "got"
@@ -57,13 +57,14 @@ def measure(project: "Project", *, runs: int) -> Part:
         for _ in range(_MEGABYTES):
             file.write(ambient.random_bytes(1_000_000))
     known = (files.of_file(blob), str(blob.stat().st_size))
-    tree = project.trees.ensure("publish").path
-    oras, skopeo, program = (str(_wrapper(folder, name, tree)) for name in ("oras", "skopeo", "docker-registry"))
+    tools, tree = HostTools(folder=folder), project.trees.ensure("publish")
+    oras, skopeo = (str(tools.wrapper(name, tree)) for name in ("oras", "skopeo"))
+    program = tools.wrapper("docker-registry", tree)
     times: dict[str, list[float]] = {f"{who} {what}": [] for what in ("push", "fetch") for who in ("ours", "oras")}
     most = 0
     for number in range(runs):
         for who in ("ours", "oras"):
-            server = Server(program=Path(program), folder=empty(folder / "registry")).start()
+            server = Server(program=program, folder=empty(folder / "registry")).start()
             place = f"{server.host}/{_NAME}:v1"
             for what in ("push", "fetch"):
                 empty(got)
@@ -77,7 +78,7 @@ def measure(project: "Project", *, runs: int) -> Part:
                 most = max(most, int(said) if who == "ours" else 0)
             server.kill()
         report.say(f"{number + 1} of {runs} runs")
-    server = Server(program=Path(program), folder=empty(folder / "registry")).start()
+    server = Server(program=program, folder=empty(folder / "registry")).start()
     world = World(
         built=small(folder / "checkout", {"blob": blob.read_bytes()}), host=server.host, folder=folder / "people"
     )
@@ -128,15 +129,6 @@ def _pull_row(times: Mapping[str, Sequence[float]]) -> Row:
 
 def _run(argv: Sequence[str], cwd: Path) -> str:
     return subprocess.run(argv, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def _wrapper(folder: Path, name: str, tree: Path) -> Path:
-    """A program of the tree, on the host's files."""
-    path = folder / name
-    usr = shlex.quote(f"{tree}/usr")
-    path.write_text(f'#!/bin/sh\nexec bwrap --die-with-parent --dev-bind / / --ro-bind {usr} /usr -- {name} "$@"\n')
-    path.chmod(0o755)
-    return path
 
 
 def push(host: str, blob: str) -> None:

@@ -46,8 +46,8 @@ class Row:
     what: str
     measured: str
     beside: str = ""
-    goal: str
-    met: bool | None
+    goal: str = "none"
+    met: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,8 @@ from tools.pipeline.sandbox import failure, sandbox
 
 SLOT = 2 << 10
 """Bytes of a slot (IO_TLB_SIZE, include/linux/swiotlb.h)."""
+FORCED = "virtio_ring.force_dma_api=1"
+"""On the command line: devices go through the DMA API whether they ask for it or not (kernel-patches/NNN/0001)."""
 
 _SOURCES = Path(__file__).parent / "guest"
 _LIMIT = 6 * 3600.0  # seconds; the guest itself says when nothing moves any more

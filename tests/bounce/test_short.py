@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bounce.machine import SLOT, Machine
-
-_FORCED = "virtio_ring.force_dma_api=1"
+from tests.bounce.machine import FORCED, SLOT, Machine
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +20,7 @@ def machine(qemu: Path, load: Path, debug_artifacts: Path) -> Machine:
 def test_all_comes_back_from_a_small_pool(machine: Machine, tmp_path: Path) -> None:
     """Disk, network and port at once, without memory to spare: right to the last word, and no slot is lost."""
     wishes = {"disk": 160, "net": 40, "port": 2, "mtu": 1500, "pressure": 64}
-    result = machine.run(tmp_path / "guest", wishes, pool=4, append=_FORCED)
+    result = machine.run(tmp_path / "guest", wishes, pool=4, append=FORCED)
     assert result.troubles == [], result.log[-4000:]
     assert result.slots == (4 << 20) // SLOT
     assert result.disk >= 160 << 20
@@ -35,7 +33,7 @@ def test_all_comes_back_from_a_small_pool(machine: Machine, tmp_path: Path) -> N
 
 def test_a_slot_that_is_not_given_back_is_found(machine: Machine, tmp_path: Path) -> None:
     """A request that is never answered keeps its buffers, as a leak would."""
-    result = machine.run(tmp_path / "guest", {"disk": 4, "hold": 1}, pool=4, append=_FORCED, held=True)
+    result = machine.run(tmp_path / "guest", {"disk": 4, "hold": 1}, pool=4, append=FORCED, held=True)
     assert result.leaked > 0
     assert result.troubles == [f"{result.leaked} slots were not given back"]
 
@@ -44,9 +42,9 @@ def test_without_the_forced_dma_api_nothing_is_bounced(machine: Machine, tmp_pat
     """Devices that do not ask for it: the pool is there, and kernel-patches/NNN/0001 decides whether it is used."""
     used = {
         append: machine.run(tmp_path / f"guest{len(append)}", {"disk": 4}, pool=4, append=append, platform=False)
-        for append in ("", _FORCED)
+        for append in ("", FORCED)
     }
-    assert {append: result.troubles for append, result in used.items()} == {"": [], _FORCED: []}
-    assert used[""].slots == used[_FORCED].slots > 0
+    assert {append: result.troubles for append, result in used.items()} == {"": [], FORCED: []}
+    assert used[""].slots == used[FORCED].slots > 0
     assert used[""].most == 0
-    assert used[_FORCED].most > 0
+    assert used[FORCED].most > 0

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.bounce.conftest import Start
-from tests.bounce.machine import SLOT
+from tests.bounce.machine import FORCED, SLOT
 from tools.pipeline.recipes import kernels
 from tools.pipeline.tasks.project import Project
 
 _DEBUG = kernels.fragment("debug")
 _PRESSURE = 64  # MiB that are left
-_FORCED = "virtio_ring.force_dma_api=1"
 
 
 def _kernels() -> list[str]:
@@ -39,7 +38,7 @@ def test_ten_gib(start: Start, kernel: str, size: tuple[int, int, int], tmp_path
     """
     pool, mtu, net = size
     wishes = {"disk": (10 << 10) - net, "net": net, "port": 64, "mtu": mtu, "pressure": _PRESSURE}
-    result = start(kernel).run(tmp_path / "guest", wishes, pool=pool, append=_FORCED)
+    result = start(kernel).run(tmp_path / "guest", wishes, pool=pool, append=FORCED)
     assert result.troubles == [], result.log[-4000:]
     assert result.slots == (pool << 20) // SLOT
     assert result.disk + result.network >= 10 << 30

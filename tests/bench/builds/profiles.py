@@ -31,8 +31,6 @@ def measure(project: Project) -> Part:
                 what=f"build of all profiles from nothing, side by side, {what}; beside it one step after the other",
                 measured=ui.duration(together),
                 beside=f"{ui.duration(alone)} (factor {together / alone:.2f})",
-                goal="none",
-                met=None,
             )
         )
     return Part(rows=tuple(rows), data={way: found.times for way, found in built.items()})

@@ -31,8 +31,6 @@ def measure(project: Project) -> Part:
                 what=f"`./doit repro`, {what}; beside it one plain build from nothing",
                 measured=ui.duration(total),
                 beside=f"{ui.duration(plain[kind])} (factor {total / plain[kind]:.1f})",
-                goal="none",
-                met=None,
             )
         )
     return Part(rows=tuple(rows), data={"plain": plain, "varied": varied, "files": len(result["files"])})

@@ -244,8 +244,7 @@ def table(items: Sequence[Item], network: Network) -> Part:
                  "efficiency": round(speed / workers, 3), "longest": longest}
             )  # fmt: skip
         what = f"simulated: {variants:,} variants on 1, 4, 16, 64 workers (speed-up, efficiency)"
-        rows.append(Row(what=what, measured="; ".join(words), beside=f"longest chain {hours(longest)}", goal="none",
-                        met=None))  # fmt: skip
+        rows.append(Row(what=what, measured="; ".join(words), beside=f"longest chain {hours(longest)}"))
         report.say(rows[-1].measured)
     return Part(rows=tuple(rows), data={"network": asdict(network), "steps": [asdict(one) for one in items],
                                         "simulated": data})  # fmt: skip

@@ -104,15 +104,13 @@ def rows(counts: dict[Phase, Counter[str]]) -> tuple[Row, ...]:
             what="looks at the ACPI timer while the firmware waits",
             measured=f"{waits:,}",
             beside="2 ns an instruction; the slower a look, the fewer",
-            goal="none",
-            met=None,
         ),
     )
 
 
 def _row(what: str, found: Counter[str]) -> Row:
     top = ", ".join(f"{region} {number:,}" for region, number in found.most_common(_SHOWN))
-    return Row(what=what, measured=f"{found.total():,}", beside=top, goal="none", met=None)
+    return Row(what=what, measured=f"{found.total():,}", beside=top)
 
 
 def data(counts: dict[Phase, Counter[str]]) -> dict[str, Any]:

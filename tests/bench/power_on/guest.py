@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.attack.base.host_tools import HostTools
 from tools.launcher.channel import protocol
 from tools.launcher.channel.session import listen
 from tools.launcher.config import artifacts
@@ -19,7 +20,7 @@ from tools.launcher.guest.binding import UNBOUND, compose
 from tools.launcher.guest.qemu import Qemu
 from tools.launcher.guest.spec import Accel, Spec
 from tools.launcher.guest.staging import SOCKET, Staging
-from tools.launcher.host.qemu_program import QemuProgram
+from tools.launcher.host.qemu_program import QemuProgram, find_qemu
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.tasks.project import Project
@@ -156,15 +157,10 @@ def stage(
     return Guest(name=name, folder=private, argv=tuple(argv), length=length, said=said)
 
 
-def qemu_wrapper(project: Project, folder: Path) -> Path:
-    """QEMU of the boot tree as a program on this host: the tree's /usr lies on top of the host's."""
+def boot_qemu(project: Project, folder: Path) -> QemuProgram:
+    """QEMU of the boot tree, as a program in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "qemu-system-x86_64"
-    usr = project.trees.ensure("boot").path / "usr"
-    argv = f"--die-with-parent --dev-bind / / --ro-bind '{usr}' /usr -- /usr/bin/qemu-system-x86_64"
-    path.write_text(f'#!/bin/sh\nexec bwrap {argv} "$@"\n')
-    path.chmod(0o755)
-    return path
+    return find_qemu(str(HostTools(folder=folder).wrapper("qemu-system-x86_64", project.trees.ensure("boot"))))
 
 
 def own_config(project: Project) -> RuntimeConfig:

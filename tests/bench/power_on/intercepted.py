@@ -83,8 +83,6 @@ def _row(kind: str, found: Counter[tuple[str, str]]) -> Row:
         what=f"{kind} instructions, power-on to HELLO",
         measured=f"{found.total():,} ({kernel:,} of them the kernel's)",
         beside=top,
-        goal="none",
-        met=None,
     )
 
 

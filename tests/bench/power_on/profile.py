@@ -11,10 +11,9 @@ from typing import Any
 
 from tests.bench import report
 from tests.bench.power_on import phases, programs, sampler
-from tests.bench.power_on.guest import own_config, qemu_wrapper, stage
+from tests.bench.power_on.guest import boot_qemu, own_config, stage
 from tests.bench.power_on.phases import Phase, Step
 from tests.bench.report import say
-from tools.launcher.host import qemu_program
 from tools.pipeline.base import files, ui
 from tools.pipeline.tasks.project import Project
 
@@ -26,7 +25,7 @@ def show(project: Project, *, runs: int, as_json: bool) -> None:
     """Start the default profile's guest `runs` times, print the table, and write build/bench/profile.json."""
     folder = report.folder(project) / "profile"
     shutil.rmtree(folder, ignore_errors=True)
-    qemu = qemu_program.find_qemu(str(qemu_wrapper(project, folder)))
+    qemu = boot_qemu(project, folder)
     known = programs.load(project, folder / "programs")
     guest = stage("guest", own_config(project), qemu, folder)
     steps: list[Step] = []

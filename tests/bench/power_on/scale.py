@@ -8,9 +8,8 @@ import statistics
 from collections.abc import Iterable
 
 from tests.bench import report
-from tests.bench.power_on.guest import Guest, own_config, qemu_wrapper, stage
+from tests.bench.power_on.guest import Guest, boot_qemu, own_config, stage
 from tests.bench.report import Part, Row, say, seconds, spread
-from tools.launcher.host import qemu_program
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.tasks.project import Project
 
@@ -24,7 +23,7 @@ def measure(project: Project, *, runs: int) -> Part:
     """Start a guest of each size in turn, `runs` times."""
     folder = report.folder(project) / "scale"
     shutil.rmtree(folder, ignore_errors=True)
-    qemu = qemu_program.find_qemu(str(qemu_wrapper(project, folder)))
+    qemu = boot_qemu(project, folder)
     config = own_config(project)
     first = (_VCPUS[0], _MEMORY[0])
     sizes = dict.fromkeys([first, *((count, first[1]) for count in _VCPUS), *((first[0], size) for size in _MEMORY)])
