@@ -16,6 +16,7 @@ from typing import Any
 from tools.pipeline.base import ambient
 
 _TERMINATE = 3.0  # seconds that a program has to end after SIGTERM
+_BEAT = 0.2  # seconds between two looks at whether the run is being stopped
 
 
 class Interrupted(BaseException):
@@ -41,6 +42,14 @@ def check() -> None:
     """Raise Interrupted when the run is being stopped; for loops that start no program."""
     if _STATE.stopping:
         raise Interrupted
+
+
+def sleep(seconds: float) -> None:
+    """Wait; Interrupted soon after the run is being stopped."""
+    end = ambient.monotonic() + seconds
+    while (left := end - ambient.monotonic()) > 0:
+        check()
+        ambient.sleep(min(_BEAT, left))
 
 
 @contextmanager

@@ -45,7 +45,6 @@ _MOST = 3600.0  # seconds, for any claim
 _SLACK = 1.5  # of the last time: after a step come its checks, packing and sending
 _TURNS = 2  # claims that are waited for, one after the other, before a step is run whatever is claimed
 _POLL, _POLL_MOST, _MORE = 0.4, 4.0, 1.25  # seconds between two looks, at first and at most, and how they grow
-_BEAT = 0.2  # seconds between two looks at whether the build is being stopped
 _MOMENT_MOST = 3.0
 
 
@@ -162,7 +161,7 @@ def wait(
                 now = ambient.monotonic()
                 if now >= limit:
                     break
-                _sleep(min(pause, limit - now))
+                children.sleep(min(pause, limit - now))
                 pause = min(pause * _MORE, _POLL_MOST)
     return None
 
@@ -180,10 +179,3 @@ def worker(cache: Path) -> str:
     except OSError:
         return ambient.random_bytes(16).hex()
     return files.of_bytes(boot + f"{status.st_dev}:{status.st_ino}".encode())[:32]
-
-
-def _sleep(seconds: float) -> None:
-    end = ambient.monotonic() + seconds
-    while (now := ambient.monotonic()) < end:
-        children.check()
-        ambient.sleep(min(_BEAT, end - now))

@@ -8,8 +8,9 @@ when the time is over. What was asked for is then left to itself, and what still
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from concurrent import futures
+from concurrent.futures import Future
+from typing import TypeVar
 
 from tools.pipeline.base import ambient, children
 
@@ -24,14 +25,6 @@ T = TypeVar("T")
 
 class TooLong(Exception):  # noqa: N818 (what happened)
     """It took longer than it may."""
-
-
-@dataclass(kw_only=True)
-class Given(Generic[T]):
-    """What a thread gives: a value, or what it raised."""
-
-    value: list[T] = field(default_factory=list)
-    error: BaseException | None = None
 
 
 class Ticket:
@@ -50,27 +43,24 @@ class Ticket:
 
 def within(seconds: float, work: Callable[[Ticket], T]) -> T:
     """work() in a thread of its own, for so many seconds; TooLong when they are over. Its exceptions pass through."""
-    ticket, given, done = Ticket(), Given[T](), threading.Event()
+    ticket, given = Ticket(), Future[T]()
 
     def run() -> None:
         try:
-            given.value.append(work(ticket))
+            given.set_result(work(ticket))
         except BaseException as error:  # noqa: BLE001 (raised again by who waits)
-            given.error = error
-        done.set()
+            given.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     end = ambient.monotonic() + seconds
     try:
-        while not done.wait(min(max(end - ambient.monotonic(), 0.0), _BEATS)):
+        while not futures.wait([given], min(max(end - ambient.monotonic(), 0.0), _BEATS)).done:
             children.check()
             if ambient.monotonic() >= end:
                 raise TooLong
     finally:
         ticket.over.set()
-    if given.error is not None:
-        raise given.error
-    return given.value[0]
+    return given.result()
 
 
 class Pace:

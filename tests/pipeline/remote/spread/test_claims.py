@@ -12,6 +12,7 @@ from tests.pipeline.engine.workshop import shell
 from tests.pipeline.remote import kit
 from tests.pipeline.remote.conftest import Machines
 from tests.pipeline.remote.kit import Machine
+from tools.pipeline.base import children
 from tools.pipeline.engine import others
 from tools.pipeline.engine.remote import Wanted
 from tools.pipeline.engine.step import Step
@@ -169,7 +170,7 @@ def test_what_makes_nobody_wait(
     """With ten minutes for a step whose time is not known, a wait would be noticed: there is no poll at all."""
     one = put(machine)
     polls: list[float] = []
-    monkeypatch.setattr(claims, "_sleep", polls.append)
+    monkeypatch.setattr(children, "sleep", polls.append)
     assert machine("ci", lists=_LISTED, pushes="ci").build(one)["step"] == RAN
     assert not polls
 

@@ -60,7 +60,7 @@ def run(root: Path, wish: Wish) -> None:
                 if not good:
                     raise BuildError("not everything there could be endorsed", where=str(place), hint="see above")
                 return
-            _sleep(wish.every)
+            children.sleep(wish.every)
 
 
 class Watcher:
@@ -139,11 +139,3 @@ class Watcher:
 def _absolute(words: str, root: Path) -> str:
     """A file's path, for a program that runs elsewhere; a PKCS#11 URI is none."""
     return words if words.startswith("pkcs11:") else str(root / words)
-
-
-def _sleep(seconds: float) -> None:
-    """Until the time is over or somebody stops us."""
-    end = ambient.monotonic() + seconds
-    while (left := end - ambient.monotonic()) > 0:
-        children.check()
-        ambient.sleep(min(left, 0.5))
