@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tools.pipeline.base.errors import BuildError
@@ -49,9 +49,7 @@ def artifacts(registry: Registry, tag: str = "") -> list[Artifact]:
         if one is not None:
             before = found.get(one.subject.digest)
             tags = (*(before.tags if before else ()), name)
-            found[one.subject.digest] = Artifact(
-                subject=one.subject, tags=tags, profile=one.profile, document=one.document
-            )
+            found[one.subject.digest] = replace(one, tags=tags)
     return list(found.values())
 
 
