@@ -90,7 +90,9 @@ _ROWS: dict[str, tuple[str, Sequence[_Entry]]] = {
     "wraps": ("gives memory that ends where it began to count", [
         ((1 << 64) - 4096, 8192, _RAM), (4096, (1 << 64) - 4096, _RAM),
     ]),
-    "empty": ("gives a hundred pieces of memory of no bytes", [(i << 30, 0, i % 5) for i in range(100)]),
+    # The honest one beside them is the last that the firmware takes (recipes/firmware/patches/0007).
+    "empty": ("gives 63 pieces of memory of no bytes", [(i << 30, 0, i % 5) for i in range(63)]),
+    "hundreds": ("gives 420 pieces of memory", [((1 << 32) + i * 8192, 4096, _RESERVED) for i in range(420)]),
     "pieces": ("gives 20,000 pieces of memory", [((1 << 32) + i * 8192, 4096, _RESERVED) for i in range(20000)]),
 }  # fmt: skip
 _LOW = {
