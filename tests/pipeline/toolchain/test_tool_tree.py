@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tool trees: what packages give, whose trees are believed, and set-ups that are killed or meet."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,8 +11,10 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,3 +283,62 @@ def test_old_trees_are_pruned(shop: Workshop) -> None:
         shop.add("a", package_file(member("./usr/x", bytes([i]))))
         made.append(shop.ensure())
     assert [t.path.exists() for t in made] == [False, False, True, True, True]
+
+
+@contextlib.contextmanager
+def another_process(tree: Tree, *, lives: bool) -> Iterator[None]:
+    """That holds the tree, or has held it and is gone."""
+    run = "from tools.pipeline.engine.tree import Tree\nfrom tools.pipeline.toolchain import tool_tree"
+    code = f"import sys\nfrom pathlib import Path\n{run}\n"
+    code += f"assert tool_tree.hold(Tree(path=Path({str(tree.path)!r}), digest=''))\nprint(flush=True)\nsys.stdin.read()"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"\n"
+        if not lives:
+            process.kill()
+            process.wait()
+        yield
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_tree_that_somebody_uses_is_not_cleared_away(shop: Workshop, *, lives: bool) -> None:
+    """Neither by ./doit gc nor by who sets newer ones up; who is killed uses nothing."""
+    shop.add("a", package_file(member("./usr/x", b"x")))
+    used = shop.ensure()
+    with another_process(used, lives=lives):
+        assert tool_tree.in_use(used.path.parent) == lives
+        for number in range(4):
+            shop.packages.clear()
+            shop.add("a", package_file(member("./usr/x", bytes([number]))))
+            shop.ensure()
+        assert used.path.exists() == lives
+        if lives:
+            tool_tree.remove_unused(used.path.parent)
+            assert used.path.exists()
+        others = [folder for folder, _ in tool_tree.folders(shop.trees) if folder != used.path.parent]
+        tool_tree.remove_unused(others[0])
+        assert not others[0].exists()
+
+
+def test_who_uses_a_tree_that_goes_at_that_moment_knows_it(shop: Workshop) -> None:
+    shop.add("a", package_file(member("./usr/x", b"x")))
+    made = shop.ensure()
+    assert tool_tree.hold(made)
+    assert tool_tree.hold(made)
+    tool_tree.remove(made.path.parent)
+    assert not tool_tree.hold(made)
+    assert tool_tree.hold(shop.ensure())
+
+
+def test_no_link_is_followed_to_other_trees(shop: Workshop) -> None:
+    shop.add("a", package_file(member("./usr/x", b"x")))
+    made = shop.ensure()
+    assert [folder for folder, _ in tool_tree.folders(shop.trees)] == [made.path.parent]
+    moved = shop.trees.rename(shop.trees.with_name("elsewhere"))
+    assert tool_tree.folders(shop.trees) == []
+    shop.trees.symlink_to(moved)
+    with pytest.raises(UserError, match="is a link or a file where a folder must be"):
+        tool_tree.folders(shop.trees)

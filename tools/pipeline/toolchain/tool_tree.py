@@ -9,17 +9,19 @@
 KEY is the digest of everything that decides the bytes: the packages' digests, the layout and TREE_VERSION. A
 tree is made under a temporary name and renamed when it is complete. Its record is sealed (seal.py), and the
 whole tree is hashed again before a step runs in it. All of it lies where only we and root can write: what was
-hashed is what a step sees.
+hashed is what a step sees. Whoever runs something in a tree holds it (flock of its record): it is not cleared away.
 """
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,6 +41,8 @@ _RECORD = "tree.json"
 _KIND = "tool tree"
 _KEY = 32  # hex digits of the key in the folder's name
 _KEEP = 3  # trees of a name that stay
+_HELD: dict[Path, int] = {}  # descriptors of records, for as long as the process lives
+_HOLDING = threading.Lock()
 
 
 def key(wanted: WantedTree, layout: Layout, packages: Iterable[Package]) -> str:
@@ -98,6 +102,10 @@ def place(name: str, *, toolchain: Toolchain, lock: ToolchainLock, trees: Path) 
 
 def folders(trees: Path) -> list[tuple[Path, float]]:
     """Folders of complete trees, whoever made them, and when each was last used (seconds since the epoch)."""
+    try:
+        os.close(files.open_folder(trees.parent, trees.name))
+    except FileNotFoundError:
+        return []
     records = sorted(trees.glob(f"*-{'[0-9a-f]' * _KEY}/{_RECORD}"))
     return [(record.parent, record.stat().st_mtime) for record in records]
 
@@ -149,7 +157,55 @@ def _prune(trees: Path, name: str) -> None:
     """Keep the trees that were used last: every change of the lock makes a new one."""
     records = sorted(trees.glob(f"{name}-{'[0-9a-f]' * _KEY}/{_RECORD}"), key=lambda p: -p.stat().st_mtime_ns)
     for record in records[_KEEP:]:
-        remove(record.parent)
+        remove_unused(record.parent)
+
+
+def hold(tree: Tree) -> bool:
+    """Keep others from clearing a tree away until this process ends; False when somebody just has."""
+    record = tree.path.parent / _RECORD
+    with _HOLDING, suppress(FileNotFoundError):
+        held = _HELD.get(record)
+        if held is not None and os.path.samestat(os.fstat(held), record.lstat()):
+            return True
+        guard = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fcntl.flock(guard, fcntl.LOCK_SH)
+        if held is not None:
+            os.close(held)  # of a tree that was changed, and is set up again
+        _HELD[record] = guard
+        return os.path.samestat(os.fstat(guard), record.lstat())
+    return False
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process holds the tree."""
+    with _unheld(folder) as free:
+        return not free
+
+
+def remove_unused(folder: Path) -> None:
+    """Delete a tree unless a process holds it."""
+    with _unheld(folder) as free:
+        if free:
+            remove(folder)
+
+
+@contextmanager
+def _unheld(folder: Path) -> Iterator[bool]:
+    """Whether nobody holds the tree; until the end nobody can."""
+    try:
+        guard = os.open(folder / _RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield True  # what has no record is no tree that anybody uses
+        return
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError as error:
+        free = error.errno != errno.EWOULDBLOCK  # where there are no locks, nobody holds anything
+    try:
+        yield free
+    finally:
+        os.close(guard)
 
 
 def is_intact(tree: Tree) -> bool:

@@ -55,17 +55,21 @@ class Trees:
         }
 
     def ensure(self, name: str) -> Tree:
-        """The tree, unpacked now if need be; its packages must be in the cache."""
-        self._found[name] = tool_tree.ensure_tree(
-            name,
-            toolchain=self.toolchain,
-            lock=self.lock,
-            cache=self.cas,
-            trees=self.path,
-            seal=self.seal,
-            jobs=ambient.cpu_count(),
-        )
-        return self._found[name]
+        """The tree, unpacked now if need be, and held until this process ends; its packages must be in the cache."""
+        while True:
+            found = tool_tree.ensure_tree(
+                name,
+                toolchain=self.toolchain,
+                lock=self.lock,
+                cache=self.cas,
+                trees=self.path,
+                seal=self.seal,
+                jobs=ambient.cpu_count(),
+            )
+            # It was there a moment ago; another checkout's ./doit gc may have been faster.
+            if tool_tree.hold(found):
+                self._found[name] = found
+                return found
 
     def checked(self, name: str) -> Tree:
         """The tree after hashing all of it, once a process; one that was changed is set up again."""

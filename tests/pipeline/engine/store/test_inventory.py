@@ -107,6 +107,21 @@ def test_pins_and_downloads_on_their_way(workshop: Workshop) -> None:
     assert [path.name for path in partial.iterdir()] == ["a" * 64]
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_link_in_the_place_of_all_results(workshop: Workshop, *, before: bool) -> None:
+    """Not even when it was there before anything was listed: those of another cache stay."""
+    engine = workshop.engine()
+    engine.ensure(OLD)
+    age(workshop.cache, when=1000)
+    found = [item for item in listed(engine) if item.kind is Kind.RESULT]
+    elsewhere = (workshop.cache / "results").rename(workshop.folder / "elsewhere")
+    (workshop.cache / "results").symlink_to(elsewhere)
+    (record,) = elsewhere.rglob("*.json")
+    with pytest.raises(SevArtifactsError, match="is a link"):
+        prune(engine, listed(engine) if before else found, before=2000)
+    assert record.is_file()
+
+
 def test_a_link_in_the_caches_place_removes_nothing_elsewhere(workshop: Workshop) -> None:
     """Others may write to the cache: a folder of results that is a link by the time of the removal."""
     engine = workshop.engine()

@@ -67,8 +67,9 @@ class Results:
 
     def entries(self) -> Iterator[tuple[str, int, float]]:
         """Key, size in bytes and last use (seconds since the epoch) of every record, whoever wrote it."""
+        # From the cache's own folder on, as they are read: others may put a link in the place of any below it.
         for folder in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
-            for name, status in files.members(self.root, folder.name):
+            for name, status in files.members(self.root.parent, self.root.name, folder.name):
                 if match := _NAME.fullmatch(name):
                     yield match[1], status.st_size, status.st_mtime
 
@@ -79,7 +80,7 @@ class Results:
 
     def remove(self, key: str) -> None:
         """Remove a record, if it is there."""
-        files.remove_member(self.root, key[:2], f"{key}.json")
+        files.remove_member(self.root.parent, self.root.name, key[:2], f"{key}.json")
 
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.json"

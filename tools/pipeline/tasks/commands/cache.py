@@ -84,7 +84,7 @@ def _gc(project: Project, *, keep: str, max: str, dry_run: bool) -> None:  # noq
     did = "would remove" if dry_run else "removed"
     ui.line(f"   {did} {ui.size(freed)} in {len(chosen)} files and trees; {ui.size(left)} are left")
     if most is not None and left > most:
-        ui.line("   note: this checkout needs what is left, or it was used within the last hour (./doit cache)")
+        ui.line("   note: this checkout needs what is left, a build uses it, or it was used within the last hour (./doit cache)")
 
 
 def items(project: Project) -> list[Item]:
@@ -116,8 +116,8 @@ def _trees(project: Project) -> Iterable[Item]:
             kind=Kind.TREE,
             size=inventory.disk_usage(folder),
             used=used,
-            needed=folder in current,
-            remove=partial(tool_tree.remove, folder),
+            needed=folder in current or tool_tree.in_use(folder),
+            remove=partial(tool_tree.remove_unused, folder),
         )
 
 
