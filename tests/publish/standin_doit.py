@@ -3,7 +3,8 @@
 """What `./doit` is in the small checkout of test_watch.py: a rebuild that takes no time, and the real endorsement.
 
 standin_doit.py WORLD rebuild --manifest FILE | endorse --profile … --to …; WORLD/log has a line for each call. While
-WORLD/hold is there, a rebuild does not end. It gives the bytes of WORLD/built, or others while WORLD/other is there.
+WORLD/hold is there, a rebuild does not end. It gives the bytes of WORLD/built, or others while WORLD/other is there, or
+WORLD/other-COMMIT at that commit; while WORLD/failing is there, it fails.
 """
 
 import json
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.publish import kit, people
+from tools.pipeline.publish import checkout
 from tools.pipeline.repro import endorse
 
 
@@ -28,7 +30,10 @@ def main(world: Path, command: str, *words: str) -> int:
             time.sleep(0.02)
         for name in ("out", "cache"):
             shutil.copytree(world / "built" / name, here / name)
-        if (world / "other").exists():
+        if (world / "failing").exists():
+            return 1
+        commit = checkout.look(here).commit
+        if (world / "other").exists() or (world / f"other-{commit}").exists():
             (here / "out/manifest.json").write_text("{}")
         result.parent.mkdir(parents=True)
         good = (here / "out/manifest.json").read_bytes() == Path(options["--manifest"]).read_bytes()

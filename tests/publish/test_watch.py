@@ -26,7 +26,7 @@ from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.target import Tally
 from tools.pipeline.repro.watch import watcher
 from tools.pipeline.sign import statements
-from tools.sev.formats import ENDORSEMENT
+from tools.sev.formats import ENDORSEMENT, PROVENANCE, SUBJECT
 from tools.sev.registry.reference import Reference
 
 WISH = watcher.Wish(to="", key="", branch="origin/HEAD", every=0.01, once=True, days="365", ca="", plain_http=True)
@@ -195,6 +195,75 @@ def test_strangers_things_are_left_alone(service: Service) -> None:
         target.attach(registry, target.Attachment(whole=made), subject.descriptor, Tally())
     service.look()
     service.endorsed("v1")
+
+
+def claimed(service: Service, commit: str, tag: str = "v1") -> None:
+    """A stranger's provenance, before the vendor's in the list: that the artifact comes from that commit."""
+    registry = client.Registry(Reference(host=service.world.host, name=NAME), Options(plain_http=True))
+    subject = registry.resolve(tag)
+    assert subject is not None
+    says = {"buildDefinition": {"externalParameters": {"source": {"digest": {"gitCommit": commit}}}}}
+    payload = statements.statement([(SUBJECT, subject.descriptor.sha256)], PROVENANCE, says)
+    attached = statements.attached(payload, None, subject=subject.descriptor, says="0" * 64, created="")
+    target.attach(registry, attached, subject.descriptor, Tally())
+    listed = registry.resolve(oci.referrers_tag(subject.descriptor))
+    assert listed is not None
+    (*others, last) = json.loads(listed.data)["manifests"]
+    registry.manifest(oci.of_bytes(oci.index([last, *others]), oci.INDEX), oci.referrers_tag(subject.descriptor))
+
+
+def head(service: Service) -> str:
+    argv = ["git", "-C", str(service.world.built.root), "rev-parse", "HEAD"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("gives", ["same", "other"])
+def test_a_stranger_claims_another_commit(service: Service, gives: str) -> None:
+    """One that is merged, too. It costs a rebuild, and never the endorsement of what comes from the vendor's."""
+    service.look()
+    old = head(service)
+    service.commit("v2.txt")
+    service.world.publish("v2")
+    claimed(service, old, "v2")
+    if gives == "other":
+        (service.folder / f"other-{old}").touch()
+    service.look()
+    service.endorsed("v1", "v2")
+    # v2 was rebuilt at the other commit, too, where nothing could be endorsed.
+    assert service.log().count("rebuild") == 3
+
+
+def test_all_that_is_claimed_gives_other_bytes(service: Service) -> None:
+    old = head(service)
+    service.commit("v2.txt")
+    service.world.publish("v2")
+    claimed(service, old, "v2")
+    (service.folder / "other").touch()
+    for _ in range(2):
+        with pytest.raises(BuildError, match="not everything"):
+            service.look()
+    assert service.log() == ["rebuild"] * 3, "each commit once, and never again"
+
+
+@pytest.mark.parametrize("ahead", [10.0, 1e9, float("inf")])
+def test_a_clock_that_was_wrong(service: Service, tmp_path: Path, ahead: float) -> None:
+    """What failed while it was is not put off for ever."""
+    (service.folder / "failing").touch()
+    with pytest.raises(BuildError, match="not everything"):
+        service.look()
+    (service.folder / "failing").unlink()
+    (notes,) = (tmp_path / "state").glob("sev-artifacts/watch/*/artifacts.json")
+    document = json.loads(notes.read_bytes())
+    (note,) = document["artifacts"].values()
+    assert note["state"] == "failed"
+    note["again"] = time.time() + ahead
+    notes.write_text(json.dumps(document))
+    if ahead < 1e6:
+        with pytest.raises(BuildError, match="not everything"):
+            service.look()
+    else:
+        service.look()
+        service.endorsed("v1")
 
 
 def test_all_tags_are_listed(service: Service, liar: Callable[..., Liar], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,13 +37,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """On one artifact. `again`: seconds since the epoch from which on it is tried again; `tries` so far."""
+    """On one artifact. `again`: seconds since the epoch from which on it is tried again; `tries` so far.
+
+    `others`: commits that it is said to come from, and that gave other bytes.
+    """
 
     state: State
     commit: str = ""
     why: str = ""
     tries: int = 0
     again: float = 0.0
+    others: tuple[str, ...] = ()
 
     @property
     def final(self) -> bool:
@@ -82,11 +86,16 @@ class Memory:
 
 
 def _note(value: dict[str, object]) -> Note:
-    tries, again = value["tries"], value["again"]
-    if not isinstance(tries, int) or not isinstance(again, int | float):
+    tries, again, others = value["tries"], value["again"], value.get("others", [])
+    if not isinstance(tries, int) or not isinstance(again, int | float) or not isinstance(others, list):
         raise TypeError
     return Note(
-        state=State(str(value["state"])), commit=str(value["commit"]), why=str(value["why"]), tries=tries, again=again
+        state=State(str(value["state"])),
+        commit=str(value["commit"]),
+        why=str(value["why"]),
+        tries=tries,
+        again=again,
+        others=tuple(str(commit) for commit in others),
     )
 
 

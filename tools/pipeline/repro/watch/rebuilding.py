@@ -41,11 +41,11 @@ class Rebuilder:
             with ui.working("fetching new commits"):
                 self._git("fetch", "--quiet", "--all")
 
-    def trusted(self, commits: Sequence[str]) -> str:
-        """The first of these commits that is on the branch; BuildError when none is."""
-        for commit in commits:
-            if self._on_branch(commit):
-                return commit
+    def trusted(self, commits: Sequence[str]) -> list[str]:
+        """Those of these commits that are on the branch; BuildError when none is."""
+        found = [commit for commit in commits if self._on_branch(commit)]
+        if found:
+            return found
         if not commits:
             raise BuildError("no provenance names its commit", hint="it was published without one: publish it again")
         raise BuildError(f"commit {commits[0]} is not on {self.branch}", hint="merge it, or name a branch: --branch")

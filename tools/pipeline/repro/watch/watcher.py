@@ -6,6 +6,7 @@ A look begins with what the registry has, never with what was new since the last
 without the machine leaves nothing out but what has lost its last tag meanwhile, which nobody can list any more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,17 +100,19 @@ class Watcher:
     def _one(self, one: Artifact) -> bool:
         digest = one.subject.digest
         note = self._memory.get(digest) or Note(state=State.BEGUN)
-        if note.final or note.again > ambient.now():
+        # What lies farther ahead was noted by a clock that was wrong.
+        if note.final or 0 < note.again - ambient.now() <= _PAUSE_MAX:
             return note.state is State.ENDORSED
         begun = replace(note, state=State.BEGUN, tries=note.tries + 1, again=0.0, why="")
         self._memory.put(digest, begun)
         try:
             ended = self._rebuilt(one, begun)
         except Different as error:
-            ended = replace(begun, state=State.DIFFERENT, why=str(error))
+            ended = replace(self._memory.get(digest) or begun, state=State.DIFFERENT, why=str(error))
         except SevArtifactsError as error:
             pause = min(self._wish.every * 2.0 ** min(begun.tries, 20), _PAUSE_MAX)
-            ended = replace(begun, state=State.FAILED, why=str(error), again=ambient.now() + pause)
+            noted, again = self._memory.get(digest) or begun, ambient.now() + pause
+            ended = replace(noted, state=State.FAILED, why=str(error), again=again)
         self._memory.put(digest, ended)
         tags = ", ".join(one.tags)
         ui.line(f"   {ended.state:<10} {tags} {digest}{': ' if ended.why else ''}{ended.why}")
@@ -124,11 +127,26 @@ class Watcher:
         finally:
             registry.close()  # it would not wait for the rebuild
         self._rebuilder.update()
-        commit = self._rebuilder.trusted(commits)
+        return self._tried(one, note, self._rebuilder.trusted(commits), document)
+
+    def _tried(self, one: Artifact, note: Note, commits: Sequence[str], document: bytes) -> Note:
+        """Each commit in turn: anybody who may write there can say of an artifact that it comes from another one."""
         place = f"{self._place.where}@{one.subject.digest}"
-        ui.line(f"   rebuilding {', '.join(one.tags)}, profile {one.profile}, commit {commit}")
-        self._rebuilder.rebuild(commit, document, profile=one.profile, place=place)
-        return replace(note, state=State.ENDORSED, commit=commit)
+        different, failed = Different("was not reproduced"), list[SevArtifactsError]()
+        for commit in commits:
+            if commit in note.others:
+                continue
+            ui.line(f"   rebuilding {', '.join(one.tags)}, profile {one.profile}, commit {commit}")
+            try:
+                self._rebuilder.rebuild(commit, document, profile=one.profile, place=place)
+            except Different as error:
+                different, note = error, replace(note, others=(*note.others, commit))
+                self._memory.put(one.subject.digest, note)
+            except SevArtifactsError as error:
+                failed.append(error)
+            else:
+                return replace(note, state=State.ENDORSED, commit=commit)
+        raise failed[0] if failed else different
 
     def _say_once(self, text: str) -> None:
         if text != self._said:
