@@ -63,6 +63,7 @@ def write_key(folder: Path, name: str, *, p256: bool = False) -> str:
     private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     (folder / f"{name}.pub").write_bytes(public)
+    (folder / f"{name}.pub").chmod(0o644)
     return str(private)
 
 

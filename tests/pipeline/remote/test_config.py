@@ -77,6 +77,28 @@ def test_a_list_that_others_can_write_to(folder: Path) -> None:
         config.load(folder / "none.toml")
 
 
+@pytest.mark.parametrize("name", ["ci.pub", "registry.pem", "service.pem"])
+def test_what_it_names_is_nobody_elses_to_write_either(folder: Path, name: str) -> None:
+    """Who can put another key in its place is listed himself."""
+    text = f'{GOOD}[registry]\nca = "registry.pem"\n[service]\nca = "service.pem"\n'
+    path = written(folder, text)
+    for one in ("registry.pem", "service.pem"):
+        (folder / one).touch(0o600)
+    assert config.load(path, service=True).builders
+    for mode in (0o664, 0o646):
+        (folder / name).chmod(mode)
+        with pytest.raises(UserError, match=rf"{name}: others can write to it"):
+            config.load(path, service=True)
+
+
+def test_who_believes_an_action_cache_says_so(folder: Path) -> None:
+    assert not config.load(written(folder, f"{GOOD}[service]\n")).cached
+    for word, believed in (("ignored", False), ("believed", True)):
+        assert config.load(written(folder, f'{GOOD}[service]\naction-cache = "{word}"\n')).cached == believed
+    with pytest.raises(UserError, match="service.action-cache: 'yes' is not believed or ignored"):
+        config.load(written(folder, f'{GOOD}[service]\naction-cache = "yes"\n'))
+
+
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEV_ARTIFACTS_REMOTE_CONFIG", "/here/r.toml")
     assert ambient.remote_config() == Path("/here/r.toml")

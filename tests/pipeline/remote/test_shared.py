@@ -206,6 +206,13 @@ FORGED: dict[str, tuple[Callable[[Forger], bytes | None], str]] = {
         "of a form that is not known",
     ),
     "no time": (lambda f: f.signed("ci", _says(seconds="now")), "of a form that is not known"),
+    "no number": (lambda f: f.signed("ci", _says(seconds=float("nan"))), "of a form that is not known"),
+    "for ever": (lambda f: f.signed("ci", _says(seconds=float("inf"))), "of a form that is not known"),
+    "longer than a number": (lambda f: f.signed("ci", _says(seconds=10**400)), "of a form that is not known"),
+    "a digest that is a number": (
+        lambda f: f.signed("ci", lambda p: p["predicate"]["outputs"]["out"].update(sha256=10**63)),
+        "of a form that is not known",
+    ),
     "too large": (lambda f: f.good + b" " * records.RECORD_MAX, "is too large"),
 }
 

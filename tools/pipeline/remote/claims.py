@@ -123,7 +123,7 @@ class Claims:
             claim = Claim(builder=str(about["builder"]), worker=str(about["worker"]), time=float(about["time"]))
             good = document["predicateType"] == PREDICATE and claim.builder == fingerprint
             good = good and (about["kind"], about["key"]) == (wanted.kind, wanted.key)
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
             return None
         good = good and math.isfinite(claim.time)
         return claim if good and claim.worker != self.worker else None

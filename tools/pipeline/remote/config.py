@@ -15,6 +15,7 @@
     ca = "ca.pem"                  # the same
     compare = 25                   # percent of the steps executed there that are run here, too; one at least
     platform = ["pool=large"]      # properties that steps ask for besides those that all need
+    action-cache = "believed"      # results that it has already are taken, too; "ignored" if nothing is said
 
 Where the shared cache is, SEV_ARTIFACTS_REMOTE says; this file alone changes nothing.
 """
@@ -60,6 +61,7 @@ class Config:
     service_ca: Path | None = None
     share: float = COMPARE / 100
     platform: Mapping[str, str] = field(default_factory=dict)
+    cached: bool = False
 
     def believes(self, origin: Origin) -> bool:
         """Whether whoever vouches for a result is listed."""
@@ -89,6 +91,7 @@ def load(path: Path | None = None, *, service: bool = False, shares: bool = True
             if re.fullmatch(_NAME, name) is None:
                 raise entry.error("", "is no name of a builder", "letters, digits and . _ - only")
             where = path.parent / entry.string("key")
+            _check_ours(where)
             public = keys.load_public(where)
             entry.close()
             fingerprint = keys.fingerprint(public)
@@ -101,7 +104,7 @@ def load(path: Path | None = None, *, service: bool = False, shares: bool = True
         entry.close()
     if table.has("registry"):
         entry = table.table("registry")
-        ca = path.parent / entry.string("ca")
+        ca = _authorities(path.parent / entry.string("ca"))
         entry.close()
     more = _service(table.table("service"), path) if table.has("service") else {}
     table.close()
@@ -113,9 +116,12 @@ def load(path: Path | None = None, *, service: bool = False, shares: bool = True
 def _service(table: toml_reader.Table, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if table.has("ca"):
-        found["service_ca"] = path.parent / table.string("ca")
+        found["service_ca"] = _authorities(path.parent / table.string("ca"))
     if table.has("compare"):
         found["share"] = table.integer("compare", low=0, high=100) / 100
+    if table.has("action-cache"):
+        said = table.string("action-cache", pattern="believed|ignored", says="believed or ignored")
+        found["cached"] = said == "believed"
     if table.has("platform"):
         words = table.strings("platform")
         for word in words:
@@ -126,8 +132,15 @@ def _service(table: toml_reader.Table, path: Path) -> dict[str, Any]:
     return found
 
 
+def _authorities(path: Path) -> Path:
+    """A file of them, which need not be there before it is used."""
+    if path.exists():
+        _check_ours(path)
+    return path
+
+
 def _check_ours(path: Path) -> None:
-    """Whoever can write the list decides whose results are built in."""
+    """Whoever can write the list, or a file that it names, decides whose results are built in."""
     try:
         status = path.stat()
     except OSError as error:

@@ -7,6 +7,7 @@
 A record is read for what is wanted: another's record in its place, of another key, engine or builder, is refused.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +68,9 @@ def read(data: bytes, wanted: Wanted, publics: Mapping[str, Public], origin: Ori
         _compare(about, wanted, fingerprint)
         outputs = {str(name): _node(entry) for name, entry in said["outputs"].items()}
         seconds = float(said["seconds"])
-    except (ValueError, LookupError, TypeError, AttributeError):
+        if not math.isfinite(seconds):
+            raise ValueError("no time")
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise Refused("is of a form that is not known") from None
     if sorted(outputs) != sorted(wanted.outputs):
         raise Refused("names other outputs than the step has")
@@ -86,6 +89,6 @@ def _node(entry: Mapping[str, Any]) -> merkle.File:
     sha256, size, executable = entry["sha256"], entry["size"], entry["executable"]
     if not isinstance(executable, bool) or type(size) is not int or not 0 <= size <= _SIZE_MAX:
         raise ValueError("no file")
-    if DIGEST.fullmatch(f"sha256:{sha256}") is None:
+    if not isinstance(sha256, str) or DIGEST.fullmatch(f"sha256:{sha256}") is None:
         raise ValueError("no digest")
     return merkle.File(digest=merkle.Digest(sha256=sha256, size=size), executable=executable)

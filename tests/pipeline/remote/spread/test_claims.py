@@ -163,7 +163,15 @@ def _replayed(machine: Machines) -> Step:
     return step("other")
 
 
-@pytest.mark.parametrize("put", [_stranger, _old, _replayed])
+def _endless(machine: Machines) -> Step:
+    """A time that is no number, signed by a listed builder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools.pipeline.base.ambient.now", lambda: 10**400)
+        assert claim(machine("alice", lists=_LISTED, pushes="alice"), step()) is None
+    return step()
+
+
+@pytest.mark.parametrize("put", [_stranger, _old, _replayed, _endless])
 def test_what_makes_nobody_wait(
     machine: Machines, monkeypatch: pytest.MonkeyPatch, put: Callable[[Machines], Step]
 ) -> None:
