@@ -103,7 +103,7 @@ def test_beyond_the_size_goes_also_what_was_used_lately(site: Site) -> None:
     assert done.returncode == 0
     # Neither what this checkout needs, nor what was used within the hour.
     assert site.present() == [True, True, True, False]
-    assert "note: this checkout needs what is left" in done.stderr
+    assert "note: this checkout or a build needs what is left" in done.stderr
 
 
 def hours_ago(path: Path, hours: int) -> None:

@@ -290,7 +290,9 @@ def another_process(tree: Tree, *, lives: bool) -> Iterator[None]:
     """That holds the tree, or has held it and is gone."""
     run = "from tools.pipeline.engine.tree import Tree\nfrom tools.pipeline.toolchain import tool_tree"
     code = f"import sys\nfrom pathlib import Path\n{run}\n"
-    code += f"assert tool_tree.hold(Tree(path=Path({str(tree.path)!r}), digest=''))\nprint(flush=True)\nsys.stdin.read()"
+    code += (
+        f"assert tool_tree.hold(Tree(path=Path({str(tree.path)!r}), digest=''))\nprint(flush=True)\nsys.stdin.read()"
+    )
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
         assert process.stdout is not None

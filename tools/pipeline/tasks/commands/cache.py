@@ -84,7 +84,9 @@ def _gc(project: Project, *, keep: str, max: str, dry_run: bool) -> None:  # noq
     did = "would remove" if dry_run else "removed"
     ui.line(f"   {did} {ui.size(freed)} in {len(chosen)} files and trees; {ui.size(left)} are left")
     if most is not None and left > most:
-        ui.line("   note: this checkout needs what is left, a build uses it, or it was used within the last hour (./doit cache)")
+        ui.line(
+            "   note: this checkout or a build needs what is left, or it was used within the last hour (./doit cache)"
+        )
 
 
 def items(project: Project) -> list[Item]:
