@@ -95,7 +95,7 @@ def test_who_believes_an_action_cache_says_so(folder: Path) -> None:
     assert not config.load(written(folder, f"{GOOD}[service]\n")).cached
     for word, believed in (("ignored", False), ("believed", True)):
         assert config.load(written(folder, f'{GOOD}[service]\naction-cache = "{word}"\n')).cached == believed
-    with pytest.raises(UserError, match="service.action-cache: 'yes' is not believed or ignored"):
+    with pytest.raises(UserError, match=r"service\.action-cache: 'yes' is not believed or ignored"):
         config.load(written(folder, f'{GOOD}[service]\naction-cache = "yes"\n'))
 
 

@@ -30,7 +30,7 @@ from tools.pipeline.engine import key, others, scratch
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.memory import Memory
 from tools.pipeline.engine.others import Others
-from tools.pipeline.engine.remote import Wanted, Work
+from tools.pipeline.engine.remote import Different, Wanted, Work
 from tools.pipeline.engine.scratch import Scratch
 from tools.pipeline.engine.step import Blob, CheckoutFile, Literal, Output, Reference, Step
 from tools.pipeline.engine.store import locks, merkle
@@ -158,7 +158,7 @@ class Engine:
         again = self._run_unless(step, lambda: self.find(step, whole=True))
         if again.outputs[name] != node or not self.cas.copy_to(node.digest.sha256, node.digest.size, target):
             whose = "" if result.origin.ours else f" than {result.origin} has, by {result.origin.builder}"
-            raise BuildError(f"made another {name} from the same inputs{whose}", where=step.title)
+            raise Different(f"made another {name} from the same inputs{whose}", where=step.title)
 
     def log(self, step: Step) -> Path:
         """Where the step's output was written when it last ran here."""

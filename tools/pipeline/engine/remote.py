@@ -6,9 +6,9 @@
     what ran here ── offer()
     what is not there ── execute() ── run elsewhere, or not
 
-Whoever stands behind it verifies: what is handed to the engine is believed. Nothing raises but BaseException of a stop,
-and nothing keeps a step waiting for longer than it would take to run it: a remote that is down, slow, full or lying
-costs a note, never the build. The rooms above implement it; the engine knows no registry and no service.
+Whoever stands behind it verifies: what is handed to the engine is believed. Nothing raises but BaseException of a stop
+and Different, and nothing keeps a step waiting for longer than it would take to run it: a remote that is down, slow,
+full or lying costs a note, never the build. The rooms above implement it; the engine knows no registry and no service.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.store.merkle import File
 from tools.pipeline.engine.store.origin import Origin
@@ -24,6 +25,10 @@ from tools.pipeline.engine.store.results import Result
 STEP, TREE = "step", "tree"
 """Kinds of results: of a step, and of setting up a tool tree, whose one output ROOT is the tree's digest."""
 ROOT = "root"
+
+
+class Different(BuildError):  # noqa: N818 (what came of it)
+    """What ran here gave other bytes than somebody says. No build goes on after that."""
 
 
 @dataclass(frozen=True, kw_only=True)

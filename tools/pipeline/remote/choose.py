@@ -63,6 +63,7 @@ def _service(text: str, *, cas: Cas, folder: Path, path: Path | None) -> Remote:
         execute=execute,
         share=chosen.share,
         platform=chosen.platform,
+        cached=chosen.cached,
     )
     return Service(place, settings, cas=cas, folder=folder)
 

@@ -68,10 +68,10 @@ def read(data: bytes, wanted: Wanted, publics: Mapping[str, Public], origin: Ori
         _compare(about, wanted, fingerprint)
         outputs = {str(name): _node(entry) for name, entry in said["outputs"].items()}
         seconds = float(said["seconds"])
-        if not math.isfinite(seconds):
-            raise ValueError("no time")
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         raise Refused("is of a form that is not known") from None
+    if not math.isfinite(seconds):
+        raise Refused("is of a form that is not known")
     if sorted(outputs) != sorted(wanted.outputs):
         raise Refused("names other outputs than the step has")
     whose = Origin(how=origin.how, place=origin.place, builder=fingerprint)

@@ -13,13 +13,17 @@ result among n of which k are run again is found with probability k/n, in each b
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.executor import Engine
+from tools.pipeline.engine.remote import Different
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.store.origin import How, Origin
 from tools.pipeline.engine.store.results import Result
+
+T = TypeVar("T")
 
 
 def settle(engine: Engine, steps: Sequence[Step]) -> None:
@@ -32,34 +36,46 @@ def settle(engine: Engine, steps: Sequence[Step]) -> None:
         return
     chosen = choose(waiting, remote.share)
     ui.line(f"   {len(waiting)} steps were executed elsewhere; {len(chosen)} of them run here, too, to compare")
-    for step in chosen:
-        claimed = engine.find(step)
-        assert claimed is not None
+    try:
+        for step, claimed in chosen:
+            _compare(engine, step, claimed)
+    except Different:
+        for other, _ in waiting:
+            claim = engine.find(other)
+            if claim is not None and not claim.origin.ours:
+                engine.replace(other, claim, None)
+        raise
+    for step, claimed in waiting:
+        now = engine.find(step)
+        if now is None:
+            # Another profile's check, beside this one.
+            raise BuildError("was thrown away: another check has found a difference", where=step.title)
+        if now == claimed:
+            engine.replace(step, claimed, replace(claimed, origin=replace(claimed.origin, how=How.COMPARED)))
+
+
+def _compare(engine: Engine, step: Step, claimed: Result) -> None:
+    """Run the step here; Different, naming step and executor, when it gives other bytes."""
+    where = f"{step.name} ({step.title})"
+    try:
         made = engine.again(step)
-        if made.outputs != claimed.outputs:
-            for other in waiting:
-                claim = engine.find(other)
-                if claim is not None and not claim.origin.ours:
-                    engine.replace(other, claim, None)
-            raise BuildError(
-                f"{who(claimed.origin)} says that it gives {_digests(claimed, made)}; here it gives "
-                f"{_digests(made, claimed)}",
-                where=f"{step.name} ({step.title})",
-                hint="nothing that was executed there counts any more; find out why before you execute there again",
-            )
-    for step in waiting:
-        claimed = engine.find(step)
-        assert claimed is not None
-        if claimed.origin.how is How.EXECUTED:
-            compared = replace(claimed, origin=replace(claimed.origin, how=How.COMPARED))
-            engine.replace(step, claimed, compared)
+    except Different:
+        raise  # of an input, which it names
+    except BuildError as error:
+        what = f"{error.what}; {who(claimed.origin)} says that it ended well there"
+        raise BuildError(what, where=error.where or where, hint=error.hint, details=error.details) from None
+    if made.outputs != claimed.outputs:
+        raise Different(
+            f"{who(claimed.origin)} says that it gives {_digests(claimed, made)}; here it gives "
+            f"{_digests(made, claimed)}",
+            where=where,
+            hint="nothing that was executed there counts any more; find out why before you execute there again",
+        )
 
 
 def refuse(engine: Engine, steps: Sequence[Step], *, what: str) -> None:
     """BuildError when one of the steps was executed elsewhere and not compared; `what` is not done then."""
-    for step in uncompared(engine, steps):
-        result = engine.find(step)
-        assert result is not None
+    for step, result in uncompared(engine, steps):
         raise BuildError(
             f"was {result.origin} and not compared yet, so nothing is {what}",
             where=f"{step.name} ({step.title})",
@@ -67,17 +83,17 @@ def refuse(engine: Engine, steps: Sequence[Step], *, what: str) -> None:
         )
 
 
-def choose(steps: Sequence[Step], share: float) -> list[Step]:
+def choose(steps: Sequence[T], share: float) -> list[T]:
     """A share of the steps, never fewer than one, by chance; in their order."""
     count = min(len(steps), max(1, math.ceil(len(steps) * share)))
     drawn = sorted(range(len(steps)), key=lambda _: ambient.random_bytes(16))[:count]
     return [steps[number] for number in sorted(drawn)]
 
 
-def uncompared(engine: Engine, steps: Sequence[Step]) -> list[Step]:
-    """Those that were executed elsewhere, and count only when they have been compared."""
+def uncompared(engine: Engine, steps: Sequence[Step]) -> list[tuple[Step, Result]]:
+    """Those that were executed elsewhere, and count only when they have been compared; with what was said of them."""
     found = ((step, engine.find(step)) for step in steps)
-    return [step for step, result in found if result is not None and result.origin.how is How.EXECUTED]
+    return [(step, result) for step, result in found if result is not None and result.origin.how is How.EXECUTED]
 
 
 def who(origin: Origin) -> str:

@@ -39,12 +39,13 @@ def origins(engine: Engine, steps: list[Step]) -> Counter[str]:
     return Counter(str(engine.ensure(step).origin.how) for step in steps)
 
 
-def changed(answer: bytes, change: Callable[[reapi.ActionResult], None]) -> bytes:
+def changed(answer: bytes, change: Callable[[reapi.ActionResult], None], *, cached: bool = False) -> bytes:
     """The result of an execution, changed."""
     operation = operations_pb2.Operation.FromString(answer)
     response = reapi.ExecuteResponse()
     if operation.done and operation.response.Unpack(response):
         change(response.result)
+        response.cached_result = response.cached_result or cached
         operation.response.Pack(response)
     return operation.SerializeToString()
 
@@ -146,6 +147,25 @@ def test_after_a_lie_nothing_of_that_build_counts(machine: Machine, start: Start
     with pytest.raises(BuildError, match="here it gives"):
         sampling.settle(engine, steps)
     assert sum(engine.find(step) is not None for step in steps) <= 1, "the one that was run here"
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["honest", "lying"])
+def test_a_lie_about_bytes_that_are_nowhere(machine: Machine, start: Start, liar: Lying, lies: bool) -> None:
+    """The next step wants them, so it is found out before anything is compared; it is no fault to go on after."""
+
+    def lie(method: str, answer: bytes) -> bytes:
+        def change(result: reapi.ActionResult) -> None:
+            result.output_files[0].digest.hash = hashlib.sha256(b"x\n").hexdigest()
+
+        return changed(answer, change) if lies and method == "Execute" else answer
+
+    engine, (first, second) = machine().engine(liar(start().address, lie).address), chain(2)
+    assert engine.ensure(first).origin.how is How.EXECUTED
+    if not lies:
+        assert engine.ensure(second).origin.how is How.EXECUTED
+        return
+    with pytest.raises(BuildError, match="the s0: made another out from the same inputs than executed at grpc://"):
+        engine.ensure(second)
 
 
 def test_the_result_of_another_step(machine: Machine, start: Start, liar: Lying) -> None:

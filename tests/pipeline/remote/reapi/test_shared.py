@@ -126,7 +126,11 @@ def without_bytes(answer: reapi.ActionResult) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [(None, ""), (unsigned, "has no record among its outputs: ignored"), (without_bytes, "not found")],
+    [
+        (None, ""),
+        (unsigned, "has no record among its outputs: ignored"),
+        (without_bytes, "names bytes that are not there: ignored"),
+    ],
 )
 def test_a_record_that_is_none(
     machine: Machine, start: Start, signers: dict[str, Signer], liar: Callable[..., Liar], capfd: Said, *,

@@ -50,8 +50,8 @@ class Execution:
     ) -> Executed:
         """Execute the action, of which everything is in the store.
 
-        `again`: whatever the service has a result of it. `tell` hears the stage. Raises RemoteError; StepFailedError
-        when it is the command that failed.
+        `again`: whatever its action cache has for it, where any other client may have put that. `tell` hears the stage.
+        Raises RemoteError; StepFailedError when it is the command that failed.
         """
         request = reapi.ExecuteRequest(
             instance_name=self._connection.address.instance, action_digest=message(action), skip_cache_lookup=again
@@ -63,7 +63,10 @@ class Execution:
                     for operation in self._listen(request, name, limit):
                         name = operation.name or name
                         if operation.done:
-                            return _response(operation, names)
+                            executed = _response(operation, names)
+                            if again and executed.cached:
+                                raise RemoteError("gives what its action cache has in place of a run")
+                            return executed
                         tell(_stage(operation))
                 raise RemoteError("ended the conversation before the result", code="UNAVAILABLE")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, ui
 from tools.pipeline.base.errors import SevArtifactsError
-from tools.pipeline.engine.remote import STEP, Wanted, Work
+from tools.pipeline.engine.remote import STEP, Different, Wanted, Work
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.engine.store.merkle import Digest
 from tools.pipeline.engine.store.origin import How, Origin
@@ -50,7 +50,8 @@ class Settings:
 
     `builders`, by their keys' fingerprints, are those whose records are taken; `signer` gives the key of who sends
     records. `execute`: run steps there, and a `share` of them here, too; `platform` are properties that they ask for
-    besides action.PLATFORM; `patience`: seconds that a step may take there in any case.
+    besides action.PLATFORM; `patience`: seconds that a step may take there in any case. `cached`: what its action cache
+    has for a step need not be executed; whoever may write to that is believed as the service is.
     """
 
     builders: Mapping[str, Public] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Settings:
     share: float = 0.0
     platform: Mapping[str, str] = field(default_factory=dict)
     patience: float = 120.0
+    cached: bool = False
 
 
 @dataclass(kw_only=True)
@@ -106,13 +108,15 @@ class Service:
         limit = patience.UNKNOWN if wanted.seconds is None else max(wanted.seconds, patience.LEAST)
         found = None
         with self._mishaps():
-            try:
-                found = self._shared.find(wanted, self._settings.builders, limit=Limit.of(limit))
-            except Refused as refused:
-                self._note(f"a record for {wanted.title} {refused}: ignored", once=str(refused))
+            found = self._shared.find(
+                wanted, self._settings.builders, limit=Limit.of(limit), refused=partial(self._refused, wanted)
+            )
         if found is not None and wanted.kind == STEP:
             self._count(found=1)
         return found
+
+    def _refused(self, wanted: Wanted, refused: Refused) -> None:
+        self._note(f"a record for {wanted.title} {refused}: ignored", once=str(refused))
 
     def offer(self, wanted: Wanted, result: Result) -> None:
         """Sign it and send it, beside the build."""
@@ -187,8 +191,9 @@ class Service:
             sources: dict[Digest, Source] = {**root.blobs, **described.blobs}
             for number, (path, node) in enumerate(sorted(work.inputs.items())):
                 sources[node.digest] = partial(_copied, work, path, Path(folder) / str(number))
+            again = not self._settings.cached
             run = partial(
-                self._execution.run, described.digest, work.step.outputs, again=False, limit=limit, tell=state.say
+                self._execution.run, described.digest, work.step.outputs, again=again, limit=limit, tell=state.say
             )
             self._send(sources, limit, state)
             try:
@@ -251,6 +256,8 @@ class Service:
             with self._lock:
                 self._failures += _FAILURES if error.code in _GONE else 1
             self._note(f"{error}; the build goes on without it", once="failure")
+        except Different:
+            raise  # found out while an input was brought or made: a lie, and no mishap
         except SevArtifactsError as error:
             self._note(error.what, once=error.what)
 

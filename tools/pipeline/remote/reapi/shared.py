@@ -9,8 +9,7 @@ The API has no signatures, so the record (remote/records.py) is one more output.
 he cannot overwrite another's. The service keeps an entry only as long as it has everything that the entry names.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2_grpc as services
@@ -37,27 +36,32 @@ class Shared:
         self._blobs = blobs
         self._cache = services.ActionCacheStub(connection.channel)
 
-    def find(self, wanted: Wanted, builders: Mapping[str, Public], *, limit: Limit) -> Result | None:
+    def find(
+        self,
+        wanted: Wanted,
+        builders: Mapping[str, Public],
+        *,
+        limit: Limit,
+        refused: Callable[[records.Refused], object],
+    ) -> Result | None:
         """The first result that one of the builders has signed, and whose outputs are there; keys by fingerprint.
 
-        Raises RemoteError, or records.Refused for what is there and does not count.
+        `refused` hears of each that is there and does not count. Raises RemoteError.
         """
-        refused: records.Refused | None = None
+        origin = Origin(how=How.CACHE, place=str(self._connection.address))
         for builder, public in builders.items():
-            data = self._record(_entry(wanted, builder)[0], limit)
-            if data is None:
-                continue
-            origin = Origin(how=How.CACHE, place=str(self._connection.address))
             try:
+                data = self._record(_entry(wanted, builder)[0], limit)
+                if data is None:
+                    continue
                 result = records.read(data, wanted, {builder: public}, origin)
             except records.Refused as error:
-                refused = error
+                # Whoever may write to the action cache has put it there: it hides no other builder's.
+                refused(error)
                 continue
             outputs = () if wanted.kind == TREE else [node.digest for node in result.outputs.values()]
             if not self._blobs.missing(outputs, limit=limit):
                 return result
-        if refused is not None:
-            raise refused
         return None
 
     def _record(self, action: Digest, limit: Limit) -> bytes | None:
@@ -70,20 +74,26 @@ class Shared:
             if error.code == _NOT_FOUND:
                 return None
             raise
-        for file in found.output_files:
-            if file.path == _RECORD:
-                return self._blobs.read(taken(file.digest), most=records.RECORD_MAX, limit=limit)
-        raise records.Refused("has no record among its outputs")
+        digest = next((taken(file.digest) for file in found.output_files if file.path == _RECORD), None)
+        if digest is None:
+            raise records.Refused("has no record among its outputs")
+        if digest.size > records.RECORD_MAX:
+            raise records.Refused("is too large")
+        try:
+            return self._blobs.read(digest, most=records.RECORD_MAX, limit=limit)
+        except RemoteError as error:
+            if error.code == _NOT_FOUND:
+                raise records.Refused("names bytes that are not there") from None
+            raise
 
     def offer(
         self, wanted: Wanted, result: Result, sources: Mapping[Digest, Source], signer: Signer, *, limit: Limit
     ) -> bool:
         """Send the outputs, of which `sources` knows the bytes, and a signed record of them; False if it is there."""
         builder = keys.fingerprint(signer.public)
-        with suppress(records.Refused):
-            there = self.find(wanted, {builder: signer.public}, limit=limit)
-            if there is not None and dict(there.outputs) == dict(result.outputs):
-                return False
+        there = self.find(wanted, {builder: signer.public}, limit=limit, refused=lambda _: None)
+        if there is not None and dict(there.outputs) == dict(result.outputs):
+            return False
         record = records.write(wanted, result, signer)
         action, blobs = _entry(wanted, builder)
         everything = {**sources, **blobs, Digest.of(record): record}
