@@ -94,7 +94,11 @@ def service(
     return Service(world=made, folder=folder, clone=tmp_path / "clone")
 
 
-def test_what_is_published_is_rebuilt_once_and_endorsed(service: Service, tmp_path: Path) -> None:
+def test_what_is_published_is_rebuilt_once_and_endorsed(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("", "_CONFIG", "_EXECUTE"):
+        monkeypatch.setenv(f"SEV_ARTIFACTS_REMOTE{name}", "/set")
     service.look()
     service.endorsed("v1")
     assert service.log() == ["rebuild", "endorse"]

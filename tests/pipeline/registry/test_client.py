@@ -245,6 +245,21 @@ def test_a_blob_without_a_length_never_has_more_than_its_size(liar: Liar) -> Non
         list(liar.client().fetch(BLOB.descriptor))
 
 
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "x"])
+def test_a_length_that_is_no_number_is_none(liar: Liar, length: str) -> None:
+    """A digit that is no number, and one that has more digits than Python reads: neither ends more than the request."""
+    pushed(liar)
+    liar.lie = lambda _, answer: (answer[0], {**answer[1], "Content-Length": length}, answer[2])
+    assert liar.client().read(BLOB.descriptor) == DATA
+    liar.lie = lambda asked, answer: (
+        answer if asked.method != "HEAD" else (200, {**answer[1], "Content-Length": length}, b"")
+    )
+    assert not liar.client().blob(BLOB), "it is there"
+    liar.blobs.clear()
+    liar.lie = lambda _, answer: (answer[0], {**answer[1], "OCI-Chunk-Min-Length": length}, answer[2])
+    assert liar.client(part=30_000).blob(BLOB)
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_blob_goes_on_where_it_was(liar: Liar, ranges: bool) -> None:
     pushed(liar)

@@ -127,6 +127,22 @@ def workshop_engine(engine: Engine) -> Engine:
     return replace(engine, _known={})
 
 
+def test_a_check_that_is_cut_short_gives_no_second_draw(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service sees what is drawn by what is asked of it then, and may stall until somebody gives up."""
+    engine = executed(workshop, *STEPS, lies=("b",), share=0.5)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "choose", lambda waiting, _: waiting[1:])
+    monkeypatch.setattr(sampling, "_compare", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sampling.settle(engine, STEPS)
+    later = workshop_engine(engine)
+    assert later.find(STEPS[0]) is not None, "it was not drawn"
+    assert later.find(STEPS[1]) is None
+
+
 def test_what_another_check_has_thrown_away_does_not_count(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two profiles are checked at the same time, and the other one finds the lie in a step that both have."""
     engine = executed(workshop, *STEPS)

@@ -14,6 +14,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.registry import login, oci, upload
 from tools.pipeline.registry.connection import Connection, Lost, Options
 from tools.pipeline.registry.oci import MANIFEST_MAX, Content, Descriptor
+from tools.pipeline.sources import transport
 from tools.sev.registry.login import Login
 from tools.sev.registry.reference import TAG, Reference
 
@@ -158,8 +159,8 @@ class Registry:
         with self._connection.request("GET", url, good=(200, 206), headers=headers) as response:
             left = descriptor.size - (start if response.status_code == 206 else 0)
             skip = start if response.status_code == 200 else 0
-            length = response.headers.get("Content-Length", "")
-            if length.isdigit() and int(length) != left:
+            length = transport.number(response, "Content-Length")
+            if length is not None and length != left:
                 what = f"sends {length} bytes of {descriptor.digest}, which has {left} more"
                 raise self._connection.error(what, hint=_LIES)
             for chunk in self._connection.chunks(response, left):

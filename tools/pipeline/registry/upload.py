@@ -19,6 +19,7 @@ from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.registry.connection import Connection, Lost
 from tools.pipeline.registry.oci import Content
+from tools.pipeline.sources import transport
 
 PART = 64 << 20
 """Bytes of one request: what is sent again at most when a connection breaks."""
@@ -66,8 +67,8 @@ def push(connection: Connection, content: Content, *, part: int = PART) -> bool:
 def _there(connection: Connection, content: Content) -> bool:
     url = connection.url(f"blobs/{content.descriptor.digest}")
     with connection.request("HEAD", url, good=(200, 404)) as response:
-        length = response.headers.get("Content-Length", "")
-        if response.status_code == 200 and length.isdigit() and int(length) != content.descriptor.size:
+        length = transport.number(response, "Content-Length")
+        if response.status_code == 200 and length not in {None, content.descriptor.size}:
             what = f"has {content.descriptor.digest} with {length} bytes in place of {content.descriptor.size}"
             raise connection.error(what, hint="its storage is damaged, or it lies: push to another")
         return response.status_code == 200
@@ -76,8 +77,7 @@ def _there(connection: Connection, content: Content) -> bool:
 def _begin(connection: Connection) -> tuple[str, int]:
     """Where an upload goes, and the least size of its parts."""
     with connection.request("POST", connection.url("blobs/uploads/"), good=(202,), body=lambda: b"") as response:
-        least = response.headers.get("OCI-Chunk-Min-Length", "")
-        return _location(connection, response), int(least) if least.isdigit() else 0
+        return _location(connection, response), transport.number(response, "OCI-Chunk-Min-Length") or 0
 
 
 def _location(connection: Connection, response: requests.Response) -> str:

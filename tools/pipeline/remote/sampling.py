@@ -36,6 +36,10 @@ def settle(engine: Engine, steps: Sequence[Step]) -> None:
         return
     chosen = choose(waiting, remote.share)
     ui.line(f"   {len(waiting)} steps were executed elsewhere; {len(chosen)} of them run here, too, to compare")
+    for _, claimed in chosen:
+        # Bytes that do not come tell the service what was drawn: whoever stops the build for it, or a time limit that
+        # does, must not give it another draw with the same results.
+        engine.results.remove(claimed.key)
     try:
         for step, claimed in chosen:
             _compare(engine, step, claimed)

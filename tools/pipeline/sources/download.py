@@ -208,8 +208,8 @@ class Download:
             part.restart()
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise Refused("sends a transfer encoding that was not asked for")
-        length = response.headers.get("Content-Length", "")
-        if length.isascii() and length.isdigit() and int(length) != self.pin.size - part.size:
+        length = transport.number(response, "Content-Length")
+        if length is not None and length != self.pin.size - part.size:
             if resumed:
                 raise _Unresumed
             raise Refused(f"is {length} bytes long, the pin says {self.pin.size}")

@@ -5,6 +5,7 @@
 import errno
 import hashlib
 import os
+import re
 import socket
 import stat
 import urllib.parse
@@ -24,6 +25,7 @@ from tools.pipeline.sources.wanted import MAX_SIZE, Promise
 
 _CHUNK = 256 << 10
 _REDIRECTS = 5
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,15 +182,24 @@ def size_at(place: str, session: requests.Session, limits: Limits) -> int:
     if path is not None:
         return _local_size(path)
     with request(place, session, limits, method="HEAD") as response:
-        length = response.headers.get("Content-Length", "")
+        length = number(response, "Content-Length")
         if response.status_code in {404, 410}:
             raise Absent(f"{response.status_code} {response.reason}")
         if response.status_code != 200:
             # It may want a password, know no HEAD, or be a proxy: none of that is about the file.
             raise Broken(f"{response.status_code} {response.reason}")
-        if not (length.isascii() and length.isdigit()) or "Content-Encoding" in response.headers:
+        if length is None or "Content-Encoding" in response.headers:
             raise Broken("does not say how long the file is")
-        return int(length)
+        return length
+
+
+def number(response: requests.Response, header: str) -> int | None:
+    """A whole number in a header of an answer; None where there is none, or none that a file could have.
+
+    "²" is a digit to Python and no number, and of more than 4,300 digits it makes none.
+    """
+    text = response.headers.get(header, "")
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _local_size(path: Path) -> int:
@@ -218,10 +229,10 @@ def measure(place: str, session: requests.Session, limits: Limits) -> Promise:
         while size <= MAX_SIZE and (chunk := response.raw.read1(_CHUNK)):
             digest.update(chunk)
             size += len(chunk)
-        announced = response.headers.get("Content-Length", "")
+        announced = number(response, "Content-Length")
     if size > MAX_SIZE:
         raise Refused(f"is larger than {MAX_SIZE} bytes")
-    if announced.isdigit() and int(announced) != size:
+    if announced is not None and announced != size:
         raise Broken(f"the connection ended after {size} of {announced} bytes")
     return Promise(sha256=digest.hexdigest(), size=size)
 
