@@ -11,7 +11,7 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as streams
 from buildgrid.common.protos.google.longrunning import operations_pb2
 from google.protobuf.message import Message
 
-from tests.pipeline.remote.reapi.kit import free_port
+from tests.loopback import free_port
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.store import merkle
 from tools.pipeline.engine.store.merkle import Digest, File
