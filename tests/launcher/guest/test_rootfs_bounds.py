@@ -4,10 +4,12 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,4 +61,30 @@ def test_the_members_of_a_tar_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     assert rootfs.prepare(source, into=tmp_path, memory_mib=512, note=print).path == source
     monkeypatch.setattr("tools.launcher.guest.tar_check.ENTRIES_MAX", 2)
     with pytest.raises(UserError, match="has more than 2 members; make an EROFS image"):
+        rootfs.prepare(source, into=tmp_path, memory_mib=512, note=print)
+
+
+@pytest.mark.parametrize(
+    ("record", "fits"),
+    [
+        (b"13 size=0003\n", True),
+        (b"9" * 5000, True),
+        (b"000000013" + b"0" * 5000 + b" size=3\n", True),
+        (b"size", False),
+    ],
+    ids=["honest", "no-record", "long-length", "long-size"],
+)
+def test_numbers_of_a_tar_have_any_length(tmp_path: Path, record: bytes, *, fits: bool) -> None:
+    if record == b"size":
+        record = b"5012 size=" + b"9" * 5001 + b"\n"
+    source = tmp_path / "x.tar"
+    with tarfile.open(source, "w") as tar:
+        extended, member = tarfile.TarInfo("pax"), tarfile.TarInfo("a")
+        extended.type, extended.size, member.size = tarfile.XHDTYPE, len(record), 3
+        tar.addfile(extended, io.BytesIO(record))
+        tar.addfile(member, io.BytesIO(b"abc"))
+    if fits:
+        assert rootfs.prepare(source, into=tmp_path, memory_mib=512, note=print).path == source
+        return
+    with pytest.raises(UserError, match="truncated"):
         rootfs.prepare(source, into=tmp_path, memory_mib=512, note=print)

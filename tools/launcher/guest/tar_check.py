@@ -112,8 +112,10 @@ def _members(stream: BinaryIO, *, where: str) -> Iterator[_Member]:
                 long_name = stream.read(size).rstrip(b"\0")
             stream.seek(at + BLOCK + _padded(size))
             continue
-        if pax.get(b"size", b"").isdigit():
-            size = int(pax[b"size"])
+        digits = pax.get(b"size", b"")
+        if digits.isdigit():
+            # A file of 20 digits is longer than any; int() has a limit of its own, and an error for it.
+            size = int(digits[:20])
         prefix = block[345:500].rstrip(b"\0") if block[257:263] == b"ustar\0" else b""
         short = b"/".join(part for part in (prefix, block[:100].split(b"\0")[0]) if part)
         sparse = any(key.startswith(b"GNU.sparse.") for key in pax)
@@ -144,7 +146,7 @@ def _records(data: bytes) -> dict[bytes, bytes]:
     records: dict[bytes, bytes] = {}
     while data:
         length, _, rest = data.partition(b" ")
-        if not length.isdigit() or not 0 < int(length[:9]) <= len(data):
+        if len(length) > 9 or not length.isdigit() or not 0 < int(length) <= len(data):
             break
         key, equals, value = rest[: int(length) - len(length) - 1].rstrip(b"\n").partition(b"=")
         if equals:
