@@ -17,6 +17,7 @@ from tools.pipeline.engine.tree import Tree
 from tools.pipeline.sources.pins import Archive, Package, Pin, PoolFile, ToolchainLock
 from tools.pipeline.sources.wanted import Architecture, Layout, Toolchain, WantedTree
 from tools.pipeline.toolchain import tool_tree
+from tools.pipeline.toolchain.trees import Trees
 
 LAYOUT = Layout(merged=("bin", "lib"), folders=("build", "var/tmp"), skip=("usr/share/doc",))
 
@@ -93,13 +94,24 @@ class Workshop:
         )
         self.packages.append(Package(pin=pin, architecture=Architecture.ALL, trees=("t",)))
 
-    def ensure(self, layout: Layout = LAYOUT, jobs: int = 2, name: str = "t") -> Tree:
+    def of_a_checkout(self, layout: Layout = LAYOUT, name: str = "t") -> Trees:
         wanted = WantedTree(name=name, packages=("a",), links=self.links)
         toolchain = Toolchain(suite="s", architecture=Architecture.AMD64, layout=layout, trees=(wanted,))
         packages = tuple(replace(package, trees=(name,)) for package in self.packages)
         lock = ToolchainLock(suite="s", wanted=((name, ("a",)),), packages=packages)
+        return Trees(toolchain=toolchain, lock=lock, cas=self.cache, seal=self.seal, path=self.trees)
+
+    def ensure(self, layout: Layout = LAYOUT, jobs: int = 2, name: str = "t") -> Tree:
+        """Set up without being held, as by a process that has ended."""
+        made = self.of_a_checkout(layout, name)
         return tool_tree.ensure_tree(
-            name, toolchain=toolchain, lock=lock, cache=self.cache, trees=self.trees, seal=self.seal, jobs=jobs
+            name,
+            toolchain=made.toolchain,
+            lock=made.lock,
+            cache=self.cache,
+            trees=self.trees,
+            seal=self.seal,
+            jobs=jobs,
         )
 
 

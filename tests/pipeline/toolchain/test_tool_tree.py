@@ -325,6 +325,14 @@ def test_a_tree_that_somebody_uses_is_not_cleared_away(shop: Workshop, *, lives:
         assert not others[0].exists()
 
 
+def test_a_tree_that_a_build_is_given_is_held(shop: Workshop) -> None:
+    shop.add("a", package_file(member("./usr/x", b"x")))
+    folder = shop.ensure().path.parent
+    assert not tool_tree.in_use(folder)
+    assert shop.of_a_checkout().ensure("t").path.parent == folder
+    assert tool_tree.in_use(folder)
+
+
 def test_who_uses_a_tree_that_goes_at_that_moment_knows_it(shop: Workshop) -> None:
     shop.add("a", package_file(member("./usr/x", b"x")))
     made = shop.ensure()

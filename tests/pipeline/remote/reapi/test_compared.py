@@ -132,7 +132,8 @@ def test_other_bytes_end_the_build(machine: Machine, start: Start, liar: Lying, 
     assert later.ensure(steps[0]).outputs["out"].digest == Digest.of(b"0\n")
 
 
-def test_after_a_lie_nothing_of_that_build_counts(machine: Machine, start: Start, liar: Lying) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["chain", "independent"])
+def test_after_a_lie_nothing_of_that_build_counts(machine: Machine, start: Start, liar: Lying, *, alone: bool) -> None:
     away, evil = machine(), [Digest.of(b"")]
 
     def lie(method: str, answer: bytes) -> bytes:
@@ -141,9 +142,11 @@ def test_after_a_lie_nothing_of_that_build_counts(machine: Machine, start: Start
 
         return changed(answer, change) if method == "Execute" else answer
 
-    engine, steps = away.engine(liar(start().address, lie).address), chain(3)
+    engine = away.engine(liar(start().address, lie).address)
+    steps = [shell(f"echo {number} >/out/out", name=f"a{number}") for number in range(3)] if alone else chain(3)
     evil[0] = planted(away, b"evil\n")
-    engine.ensure(steps[-1])
+    for step in steps:
+        assert engine.ensure(step).origin.how is How.EXECUTED
     with pytest.raises(BuildError, match="here it gives"):
         sampling.settle(engine, steps)
     assert sum(engine.find(step) is not None for step in steps) <= 1, "the one that was run here"
