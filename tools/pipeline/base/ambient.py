@@ -58,33 +58,36 @@ def state_dir() -> Path | None:
     return Path(base) / "sev-artifacts"
 
 
+REMOTE, REMOTE_EXECUTE = "SEV_ARTIFACTS_REMOTE", "SEV_ARTIFACTS_REMOTE_EXECUTE"
+REMOTE_CONFIG = "SEV_ARTIFACTS_REMOTE_CONFIG"
+
+
 def remote() -> str:
     """The shared cache or service in SEV_ARTIFACTS_REMOTE; empty when unset."""
-    return os.environ.get("SEV_ARTIFACTS_REMOTE", "").strip()
+    return os.environ.get(REMOTE, "").strip()
 
 
 def remote_execute() -> bool:
     """Whether SEV_ARTIFACTS_REMOTE_EXECUTE says that steps run at the service."""
-    chosen = os.environ.get("SEV_ARTIFACTS_REMOTE_EXECUTE", "")
+    chosen = os.environ.get(REMOTE_EXECUTE, "")
     if chosen not in {"", "1"}:
-        where = "SEV_ARTIFACTS_REMOTE_EXECUTE"
-        raise UserError(f"{chosen!r} is not known", where=where, hint="set it to 1, or unset it")
+        raise UserError(f"{chosen!r} is not known", where=REMOTE_EXECUTE, hint="set it to 1, or unset it")
     return bool(chosen)
 
 
 def remote_config() -> Path:
     """Whose results are taken: SEV_ARTIFACTS_REMOTE_CONFIG, else remote.toml in the XDG configuration folder."""
-    chosen = os.environ.get("SEV_ARTIFACTS_REMOTE_CONFIG", "")
+    chosen = os.environ.get(REMOTE_CONFIG, "")
     if chosen:
         if not Path(chosen).is_absolute():
             what = f"{chosen!r} is not an absolute path"
-            raise UserError(what, where="SEV_ARTIFACTS_REMOTE_CONFIG", hint="set it to an absolute path, or unset it")
+            raise UserError(what, where=REMOTE_CONFIG, hint="set it to an absolute path, or unset it")
         return Path(chosen)
     base = os.environ.get("XDG_CONFIG_HOME", "")
     if not Path(base).is_absolute():
         home = os.environ.get("HOME", "")
         if not Path(home).is_absolute():
-            hint = "set SEV_ARTIFACTS_REMOTE_CONFIG to a file"
+            hint = f"set {REMOTE_CONFIG} to a file"
             raise UserError("no HOME and no XDG_CONFIG_HOME, so there is no remote.toml", hint=hint)
         base = str(Path(home) / ".config")
     return Path(base) / "sev-artifacts/remote.toml"

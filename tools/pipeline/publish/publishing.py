@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.pipeline.base import files, ui
+from tools.pipeline.base import ambient, files, ui
 from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.publish import artifact, checkout, documents, expected, places, provenance
@@ -206,5 +206,5 @@ def object_to(built: Built, ours: Checkout) -> list[str]:
         # A provenance says who built: that must be who signs it.
         shown, more = ", ".join(built.taken[:_SHOWN]), len(built.taken) - _SHOWN
         what = f"{len(built.taken)} steps were not run here: {shown}{f' and {more} more' if more > 0 else ''}"
-        found.append(f"{what} (without SEV_ARTIFACTS_REMOTE they are)")
+        found.append(f"{what} (without {ambient.REMOTE} they are)")
     return found

@@ -22,7 +22,6 @@ from tools.pipeline.remote.shared import Shared
 from tools.pipeline.sign import keys
 from tools.pipeline.sign.keys import Signer
 
-WHERE, EXECUTE = "SEV_ARTIFACTS_REMOTE", "SEV_ARTIFACTS_REMOTE_EXECUTE"
 _PLAIN = "http://"
 
 
@@ -34,15 +33,16 @@ def remote(text: str, *, cas: Cas, folder: Path, path: Path | None = None) -> Re
     if address.is_service(text):
         return _service(text, cas=cas, folder=folder, path=path)
     if ambient.remote_execute():
-        raise UserError("a registry runs nothing", where=EXECUTE, hint=f"name a service in {WHERE}: grpcs://HOST:PORT")
+        hint = f"name a service in {ambient.REMOTE}: grpcs://HOST:PORT"
+        raise UserError("a registry runs nothing", where=ambient.REMOTE_EXECUTE, hint=hint)
     scheme, separator, rest = text.partition("://")
     if separator and scheme not in {"http", "https"}:
         raise UserError(
-            f"{scheme[:20]}:// is not known", where=WHERE, hint="HOST/NAME of a registry, grpcs://HOST:PORT"
+            f"{scheme[:20]}:// is not known", where=ambient.REMOTE, hint="HOST/NAME of a registry, grpcs://HOST:PORT"
         )
-    place = reference.parse(rest if separator else text, where=WHERE)
+    place = reference.parse(rest if separator else text, where=ambient.REMOTE)
     if place.tag or place.digest:
-        raise UserError("has a tag or a digest", where=WHERE, hint="name the repository alone: HOST/NAME")
+        raise UserError("has a tag or a digest", where=ambient.REMOTE, hint="name the repository alone: HOST/NAME")
     chosen = config.load(path)
     return Shared(place=place, config=chosen, cas=cas, signer=signer(chosen), plain_http=text.startswith(_PLAIN))
 
@@ -56,7 +56,9 @@ def _service(text: str, *, cas: Cas, folder: Path, path: Path | None) -> Remote:
         from tools.pipeline.remote.reapi.service import Service, Settings  # noqa: PLC0415 (an optional dependency)
     except ImportError as error:
         hint = "./doit installs it when the variable is set: call it by its name"
-        raise UserError(f"needs a package that is not installed ({error.name})", where=WHERE, hint=hint) from None
+        raise UserError(
+            f"needs a package that is not installed ({error.name})", where=ambient.REMOTE, hint=hint
+        ) from None
     settings = Settings(
         builders={name: builder.public for name, builder in chosen.builders.items()},
         signer=signer(chosen),

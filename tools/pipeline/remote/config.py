@@ -144,7 +144,7 @@ def _check_ours(path: Path) -> None:
     try:
         status = path.stat()
     except OSError as error:
-        hint = f"SEV_ARTIFACTS_REMOTE needs it: {_HINT}"
+        hint = f"{ambient.REMOTE} needs it: {_HINT}"
         raise UserError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
     if status.st_uid not in {0, ambient.effective_uid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)

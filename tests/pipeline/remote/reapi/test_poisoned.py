@@ -11,17 +11,17 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from tests.pipeline.engine.workshop import shell
 from tests.pipeline.remote.reapi.conftest import Away, Start
 from tests.pipeline.remote.reapi.liar import Liar
+from tests.pipeline.remote.reapi.test_action_cache import pushed, signers, takes
 from tests.pipeline.remote.reapi.test_compared import changed
 from tests.pipeline.remote.reapi.test_executed import made
 from tests.pipeline.remote.reapi.test_faults import notes
-from tests.pipeline.remote.reapi.test_shared import pushed, signers, takes
 from tools.pipeline.engine import others
 from tools.pipeline.engine.remote import TREE, Wanted
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.store.merkle import Digest
 from tools.pipeline.engine.store.origin import How
 from tools.pipeline.remote import records
-from tools.pipeline.remote.reapi import action, shared, tree
+from tools.pipeline.remote.reapi import action, action_cache, tree
 from tools.pipeline.remote.reapi.blobs import Blobs, Source, message
 from tools.pipeline.remote.reapi.connection import Limit
 from tools.pipeline.sign import keys
@@ -66,7 +66,7 @@ class Mallory:
 
     def replaces(self, wanted: Wanted, signer: Signer, result: reapi.ActionResult, *blobs: bytes) -> None:
         """A builder's entry."""
-        digest, told = shared._entry(wanted, keys.fingerprint(signer.public))
+        digest, told = action_cache._entry(wanted, keys.fingerprint(signer.public))
         self.puts(digest, result, {**told, **{Digest.of(data): data for data in blobs}})
 
 

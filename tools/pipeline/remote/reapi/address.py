@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import UserError
 
 SCHEMES = ("grpc://", "grpcs://")
-VARIABLE = "SEV_ARTIFACTS_REMOTE"
 _FORM = re.compile(r"(grpcs?)://((?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5}))(?:/([A-Za-z0-9._/-]*))?")
 
 
@@ -36,5 +36,7 @@ def parse(text: str, *, ca: Path | None = None) -> Address:
     """The service that the user names; UserError when it is no such address."""
     found = _FORM.fullmatch(text)
     if found is None or not 0 < int(found[3]) < 1 << 16:
-        raise UserError(f"{text[:80]!r} is no address of a service", where=VARIABLE, hint="grpc://HOST:PORT/INSTANCE")
+        raise UserError(
+            f"{text[:80]!r} is no address of a service", where=ambient.REMOTE, hint="grpc://HOST:PORT/INSTANCE"
+        )
     return Address(target=found[2], instance=(found[4] or "").strip("/"), secure=found[1] == "grpcs", ca=ca)

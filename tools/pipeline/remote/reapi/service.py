@@ -27,11 +27,11 @@ from tools.pipeline.engine.store.origin import How, Origin
 from tools.pipeline.engine.store.results import Result
 from tools.pipeline.remote import patience
 from tools.pipeline.remote.reapi import action, tree
+from tools.pipeline.remote.reapi.action_cache import ActionCache
 from tools.pipeline.remote.reapi.address import Address
 from tools.pipeline.remote.reapi.blobs import Blobs, Source
 from tools.pipeline.remote.reapi.connection import Connection, Limit, RemoteError
 from tools.pipeline.remote.reapi.execution import Executed, Execution, StepFailedError
-from tools.pipeline.remote.reapi.shared import Shared
 from tools.pipeline.remote.reapi.tree import Root
 from tools.pipeline.remote.records import Refused
 from tools.pipeline.remote.uploads import WAIT, Uploads
@@ -82,7 +82,7 @@ class Service:
         self._cas = cas
         self._folder = folder
         self._blobs = Blobs(self.connection)
-        self._shared = Shared(self.connection, self._blobs)
+        self._action_cache = ActionCache(self.connection, self._blobs)
         self._execution = Execution(self.connection)
         self._uploads = Uploads(str(address))
         self._tally = _Tally()
@@ -108,7 +108,7 @@ class Service:
         limit = patience.UNKNOWN if wanted.seconds is None else max(wanted.seconds, patience.LEAST)
         found = None
         with self._mishaps():
-            found = self._shared.find(
+            found = self._action_cache.find(
                 wanted, self._settings.builders, limit=Limit.of(limit), refused=partial(self._refused, wanted)
             )
         if found is not None and wanted.kind == STEP:
@@ -132,7 +132,10 @@ class Service:
                 for name, node in result.outputs.items()
                 if wanted.kind == STEP
             }
-            if self._shared.offer(wanted, result, sources, signer(), limit=Limit.of(WAIT)) and wanted.kind == STEP:
+            if (
+                self._action_cache.offer(wanted, result, sources, signer(), limit=Limit.of(WAIT))
+                and wanted.kind == STEP
+            ):
                 self._count(sent=1)
 
     def _copy(self, digest: Digest, target: Path) -> Path:

@@ -18,7 +18,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.repro.check import RESULT
 
 _GRACE = 20.0  # seconds that a rebuild has to clean up after an interrupt
-_SHARED = ("SEV_ARTIFACTS_REMOTE", "SEV_ARTIFACTS_REMOTE_CONFIG", "SEV_ARTIFACTS_REMOTE_EXECUTE")
+_SHARED = (ambient.REMOTE, ambient.REMOTE_CONFIG, ambient.REMOTE_EXECUTE)
 """A rebuild takes nobody's word, so that these are not even told to it."""
 
 

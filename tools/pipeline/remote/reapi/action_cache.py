@@ -28,7 +28,7 @@ _RECORD = "record"
 _NOT_FOUND = "NOT_FOUND"
 
 
-class Shared:
+class ActionCache:
     """The action cache of one instance, as the place of signed records."""
 
     def __init__(self, connection: Connection, blobs: Blobs) -> None:
