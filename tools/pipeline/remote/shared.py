@@ -30,6 +30,7 @@ from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Lost, Options
 from tools.pipeline.registry.oci import Content, Descriptor
 from tools.pipeline.remote import claims, patience, records, uploads
+from tools.pipeline.remote.account import Account
 from tools.pipeline.remote.claims import Claims, Gone
 from tools.pipeline.remote.config import Builder, Config
 from tools.pipeline.remote.patience import Pace, Ticket, TooLong
@@ -60,17 +61,6 @@ T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
-class _Tally:
-    """What came and went, for people."""
-
-    found: int = 0
-    sent: int = 0
-    there: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-
-@dataclass(kw_only=True)
 class Shared:
     """The cache at `place`. `signer` gives the key of who sends results, and is None for who only takes them."""
 
@@ -79,10 +69,8 @@ class Shared:
     cas: Cas
     signer: Callable[[], Signer] | None
     plain_http: bool = False
-    _tally: _Tally = field(default_factory=_Tally)
     _pace: Pace = field(default_factory=Pace)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _said: set[str] = field(default_factory=set)
     _offered: set[str] = field(default_factory=set)
     _spent: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _blobs: defaultdict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
@@ -93,6 +81,7 @@ class Shared:
     def __post_init__(self) -> None:
         options = Options(plain_http=self.plain_http, ca=self.config.ca, **_OPTIONS)  # type: ignore[arg-type]  # several types
         self._registry = Registry(self.place, options)
+        self._account = Account(self.place.where)
         self._uploads = Uploads(self.place.where)
         self._claims = Claims(registry=self._registry, builders=dict(self.config.builders), worker="")
         self._origin = Origin(how=How.CACHE, place=self.place.where)
@@ -110,7 +99,7 @@ class Shared:
         limit = patience.UNKNOWN if wanted.seconds is None else max(wanted.seconds, patience.LEAST)
         result = self._asked(wanted.key, limit, lambda _: self._look(wanted))
         if result is not None and wanted.kind == STEP:
-            self._count(found=1)
+            self._account.count("found")
         return result
 
     def _look(self, wanted: Wanted) -> Result | None:
@@ -121,7 +110,9 @@ class Shared:
             try:
                 return self._read(content, wanted, builder)
             except Refused as refused:
-                self._note(f"the record of {builder.name} for {wanted.title} {refused}: ignored", once=str(refused))
+                self._account.note(
+                    f"the record of {builder.name} for {wanted.title} {refused}: ignored", once=str(refused)
+                )
         return None
 
     def _read(self, content: Content, wanted: Wanted, builder: Builder) -> Result:
@@ -144,12 +135,14 @@ class Shared:
             if self.cas.verified(node.digest.sha256, node.digest.size):
                 return True
             if self._pace.hopeless(node.digest.size, limit - self._spent[result.key]):
-                self._note(_SLOW, once="slow")
+                self._account.note(_SLOW, once="slow")
                 return False
             with self._shown(node):
                 came = self._asked(result.key, limit, lambda ticket: self._fetch(node, ticket), asking=False)
         if came is False:
-            self._note(f"sends other bytes for {name} of a result than its record says: ignored", once="other bytes")
+            self._account.note(
+                f"sends other bytes for {name} of a result than its record says: ignored", once="other bytes"
+            )
         return bool(came)
 
     def _shown(self, node: File) -> AbstractContextManager[None]:
@@ -174,7 +167,7 @@ class Shared:
             for chunk in self._registry.fetch(descriptor):
                 now = ambient.monotonic()
                 self._pace.came(len(chunk), now - began)
-                self._count(bytes_in=len(chunk))
+                self._account.count("bytes_in", len(chunk))
                 began = now
                 yield chunk
         except OSError as error:
@@ -191,7 +184,7 @@ class Shared:
                 self._stop(f"has not answered within {ui.duration(limit)}")
             else:
                 self._pace.came(0, ambient.monotonic() - began)
-                self._note(_SLOW, once="slow")
+                self._account.note(_SLOW, once="slow")
         except Lost as lost:
             self._stop(f"cannot be used: {lost}")
         except SevArtifactsError as error:
@@ -199,7 +192,7 @@ class Shared:
                 hint = f" ({error.hint})" if error.hint else ""
                 self._stop(f"cannot be used: {error.what}{hint}")
             else:
-                self._note(error.what, once=error.what)
+                self._account.note(error.what, once=error.what)
         finally:
             with self._lock:
                 self._spent[key] += ambient.monotonic() - began
@@ -225,27 +218,26 @@ class Shared:
             what = error.what if isinstance(error, SevArtifactsError) else str(error)
             with self._lock:
                 self._refused += 1
-            self._note(f"does not take results: {what}", once="refuses")
+            self._account.note(f"does not take results: {what}", once="refuses")
         except OSError as error:
-            self._note(f"{wanted.title} is not sent: {error.strerror}", once="unreadable")
+            self._account.note(f"{wanted.title} is not sent: {error.strerror}", once="unreadable")
 
     def _send(self, wanted: Wanted, result: Result, signer: Signer) -> None:
         tag = _tag(wanted, keys.fingerprint(signer.public))
         there = self._registry.resolve(tag)
         if there is not None and self._is_ours(there, wanted, result, signer):
-            self._count(there=1)
             return
         # A tree is its digest: what it is made of, everybody has in the lock.
         files = list(result.outputs.items()) if wanted.kind == STEP else []
         contents = [self._content(name, node) for name, node in files]
         for content in contents:
             if self._registry.blob(content):
-                self._count(bytes_out=content.descriptor.size)
+                self._account.count("bytes_out", content.descriptor.size)
         record = base64.b64encode(records.write(wanted, result, signer)).decode()
         self._registry.blob(oci.EMPTY)
         layers = [content.descriptor for content in contents] or [oci.EMPTY.descriptor]
         self._registry.manifest(oci.manifest(ARTIFACT, layers, annotations={RECORD: record}), tag)
-        self._count(sent=1)
+        self._account.count("sent")
 
     def _is_ours(self, there: Content, wanted: Wanted, result: Result, signer: Signer) -> bool:
         """Whether the tag says already what we would say."""
@@ -288,7 +280,7 @@ class Shared:
         except Gone:
             return None
         if result is not None:
-            self._count(found=1)
+            self._account.count("found")
         return result
 
     def _briefly(self, work: Callable[[], T]) -> T:
@@ -306,33 +298,18 @@ class Shared:
 
     def end(self) -> None:
         """Wait for what is on its way, and say what came and went."""
-        left = self._uploads.end(wait=0.0 if self._off else uploads.WAIT)
-        if left:
-            self._note(f"{left} results were not sent in time; the next build sends them", once="left")
-        tally, parts = self._tally, []
-        if tally.found:
-            parts.append(f"{tally.found} results found, {ui.size(tally.bytes_in)} came")
-        if tally.sent:
-            parts.append(f"{tally.sent} sent, {ui.size(tally.bytes_out)}")
+        self._account.note_left(self._uploads.end(wait=0.0 if self._off else uploads.WAIT))
+        counts, parts = self._account.close(), []
+        if counts["found"]:
+            parts.append(f"{counts['found']} results found, {ui.size(counts['bytes_in'])} came")
+        if counts["sent"]:
+            parts.append(f"{counts['sent']} sent, {ui.size(counts['bytes_out'])}")
         if parts:
             ui.line(f"   {self.place.where}: {'; '.join(parts)}")
-        self._tally = _Tally()
 
     def _stop(self, why: str) -> None:
         self._off = True
-        self._note(f"{why}; the build goes on without it", once="off")
-
-    def _note(self, text: str, *, once: str) -> None:
-        with self._lock:
-            if once in self._said:
-                return
-            self._said.add(once)
-        ui.line(f"   note: {self.place.where} {text}")
-
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            for name, count in more.items():
-                setattr(self._tally, name, getattr(self._tally, name) + count)
+        self._account.note(f"{why}; the build goes on without it", once="off")
 
 
 def _tag(wanted: Wanted, fingerprint: str) -> str:

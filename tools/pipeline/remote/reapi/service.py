@@ -26,6 +26,7 @@ from tools.pipeline.engine.store.merkle import Digest
 from tools.pipeline.engine.store.origin import How, Origin
 from tools.pipeline.engine.store.results import Result
 from tools.pipeline.remote import patience
+from tools.pipeline.remote.account import Account
 from tools.pipeline.remote.reapi import action, tree
 from tools.pipeline.remote.reapi.action_cache import ActionCache
 from tools.pipeline.remote.reapi.address import Address
@@ -63,15 +64,6 @@ class Settings:
     cached: bool = False
 
 
-@dataclass(kw_only=True)
-class _Tally:
-    """What came and went, for people."""
-
-    found: int = 0
-    executed: int = 0
-    sent: int = 0
-
-
 class Service:
     """A service, from several threads at once. `folder` is below build/, ours alone."""
 
@@ -85,10 +77,9 @@ class Service:
         self._action_cache = ActionCache(self.connection, self._blobs)
         self._execution = Execution(self.connection)
         self._uploads = Uploads(str(address))
-        self._tally = _Tally()
+        self._account = Account(f"{address}:")
         self._trees: dict[str, Root] = {}
         self._there: set[Digest] = set()
-        self._said: set[str] = set()
         self._failures = 0
         self._sending = threading.Lock()
         self._lock = threading.Lock()
@@ -112,11 +103,11 @@ class Service:
                 wanted, self._settings.builders, limit=Limit.of(limit), refused=partial(self._refused, wanted)
             )
         if found is not None and wanted.kind == STEP:
-            self._count(found=1)
+            self._account.count("results found")
         return found
 
     def _refused(self, wanted: Wanted, refused: Refused) -> None:
-        self._note(f"a record for {wanted.title} {refused}: ignored", once=str(refused))
+        self._account.note(f"a record for {wanted.title} {refused}: ignored", once=str(refused))
 
     def offer(self, wanted: Wanted, result: Result) -> None:
         """Sign it and send it, beside the build."""
@@ -136,7 +127,7 @@ class Service:
                 self._action_cache.offer(wanted, result, sources, signer(), limit=Limit.of(WAIT))
                 and wanted.kind == STEP
             ):
-                self._count(sent=1)
+                self._account.count("results sent")
 
     def _copy(self, digest: Digest, target: Path) -> Path:
         if not target.exists() and not self._cas.copy_to(digest.sha256, digest.size, target):
@@ -176,7 +167,7 @@ class Service:
                 # Another's word, too. Its log and its replay script are wanted here.
                 ui.line(f"   note: {work.wanted.title} {failed} at {self.address}; running it here")
                 return None
-            self._count(executed=1)
+            self._account.count("steps executed")
             return Result(
                 key=work.wanted.key,
                 outputs=executed.outputs,
@@ -235,17 +226,12 @@ class Service:
 
     def end(self) -> None:
         """Wait for what is on its way, and say what came and went."""
-        left = self._uploads.end(wait=0.0 if self._is_out() else WAIT)
-        if left:
-            self._note(f"{left} results were not sent in time; the next build sends them", once="left")
-        tally, traffic = self._tally, self.connection.traffic
-        parts = [f"{count} {what}" for count, what in
-                 ((tally.found, "results found"), (tally.executed, "steps executed"), (tally.sent, "results sent"))
-                 if count]  # fmt: skip
+        self._account.note_left(self._uploads.end(wait=0.0 if self._is_out() else WAIT))
+        traffic = self.connection.traffic
+        parts = [f"{count} {what}" for what, count in self._account.close().items()]
         if parts:
             moved = f"{ui.size(traffic.sent)} sent, {ui.size(traffic.received)} received"
             ui.line(f"   {self.address}: {', '.join(parts)}; {moved}")
-        self._tally = _Tally()
 
     def _is_out(self) -> bool:
         return self._failures >= _FAILURES
@@ -258,23 +244,11 @@ class Service:
         except RemoteError as error:
             with self._lock:
                 self._failures += _FAILURES if error.code in _GONE else 1
-            self._note(f"{error}; the build goes on without it", once="failure")
+            self._account.note(f"{error}; the build goes on without it", once="failure")
         except Different:
             raise  # found out while an input was brought or made: a lie, and no mishap
         except SevArtifactsError as error:
-            self._note(error.what, once=error.what)
-
-    def _note(self, text: str, *, once: str) -> None:
-        with self._lock:
-            if once in self._said:
-                return
-            self._said.add(once)
-        ui.line(f"   note: {self.address}: {text}")
-
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            for name, count in more.items():
-                setattr(self._tally, name, getattr(self._tally, name) + count)
+            self._account.note(error.what, once=error.what)
 
 
 @dataclass(kw_only=True)
