@@ -28,6 +28,8 @@ _MIB = 1 << 20
 _FLASH = (1 << 32) - _MIB
 _REACH = 1 << 46  # edk2 uses no addresses above with four levels of page tables (OvmfPkg, MemDetect.c)
 _LINE = re.compile(r"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (\S+)")
+_FILE = "etc/e820"
+_MOST = 64 * 20  # bytes: 64 pieces (recipes/firmware/patches/0007)
 _Entry = tuple[int, int, int]
 
 
@@ -36,8 +38,11 @@ def attempt(lab: Lab, target: Target, folder: Path, *, entries: Sequence[_Entry]
     speaks = lab.once(f"{target.name}, a kernel that speaks", partial(_speaking, lab, target))
     ram = [(0, size_of_memory(lab, target), _RAM)] if honest else []
     data = b"".join(struct.pack("<QQI", *entry) for entry in (*ram, *entries))
-    lies = ["item etc/e820 1 @map", f"size etc/e820 1 {size or len(data)}"]
+    lies = [f"size {_FILE} 1 {size or len(data)}", f"item {_FILE} 1 @map"]
     ended = start(lab, speaks, folder, lies, files={"map": data}, until="NX (Execute Disable)")
+    # By its length alone the firmware may refuse it; any other must have been read.
+    if not size and len(data) <= _MOST and _FILE not in ended.chosen:
+        raise BuildError(f"the map was not read; {ended.became}")
     if ended.became is Became.STUCK and honest:
         raise BuildError(ended.became)  # too slow to say, or lost: neither is a firmware that stops
     if ended.became is not Became.STARTED:
