@@ -67,8 +67,9 @@ def test_a_shell_on_a_terminal(guest: Guest, tmp_path: Path) -> None:
         desk.type(b"tty; stty size\r", b"\r\n/dev/pts/0\r\n31 97\r\n")
         desk.resize(43, 111)
         desk.type(b"while [ \"$(stty size)\" != '43 111' ]; do sleep 0.1; done; echo re''sized\r", b"resized")
-        # An interrupt ends the command and neither the shell nor the launcher.
-        desk.type(b"echo wai''ting; sleep 1000\r", b"waiting")
+        # An interrupt ends the command and neither the shell nor the launcher. A command of its own says that it runs:
+        # between two of them the shell itself has the terminal, and an interrupt that comes as it forks ends nothing.
+        desk.type(b"sh -c \"echo wai''ting; exec sleep 1000\"\r", b"waiting")
         desk.type(b"\x03", b"# ")
         desk.type(b"echo $((40 + 2))\r", b"\r\n42\r\n")
         desk.type(b"exit 9\r", b"exit")
