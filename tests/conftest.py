@@ -115,9 +115,10 @@ def debug_artifacts(project: Project, of_series: Callable[[str], Profile]) -> Pa
 
 
 @pytest.fixture(scope="session")
-def kata_artifacts(project: Project) -> Path:
+def kata_artifacts(project: Project, of_series: Callable[[str], Profile]) -> Path:
     """The artifacts for Kata Containers: the only ones with drop-ins, and so with a folder in their folder."""
-    return _artifacts(project.out(project.recipes.profile("kata")), command="./doit artifacts:kata")
+    profile = of_series("kata")
+    return _artifacts(project.out(profile), command=f"./doit artifacts:{profile.name}")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from tools.attack.base.model import Part
 from tools.attack.base.target import CONFIG, LAUNCHER, Target
 from tools.launcher.config.runtime_config import load_config
 from tools.pipeline.base.errors import UserError
+from tools.sev.formats import NETWORK, with_addition
 
 ROLES = ("kernel", "initramfs", "firmware")
 _KNOWN = {
@@ -50,9 +51,11 @@ def target(lab: Lab, folder: Path, named: Mapping[str, str]) -> tuple[Target, fr
 
 
 def _configured(lab: Lab, folder: Path, place: Path) -> tuple[Target, frozenset[Part]]:
-    config = load_config(folder / CONFIG)
+    # Some rows are about guests with a network, which have a config and a kernel of their own beside the first.
+    configs = [name for name in (CONFIG, with_addition(CONFIG, NETWORK)) if (folder / name).is_file()]
+    files = {artifact.file for name in configs for artifact in load_config(folder / name).artifacts}
     place.mkdir()
-    for name in (CONFIG, *(artifact.file for artifact in config.artifacts)):
+    for name in (*configs, *sorted(files)):
         shutil.copyfile(folder / name, place / name)
     parts = {Part.FIRMWARE, Part.KERNEL, Part.AGENT}
     theirs = (folder / LAUNCHER).is_file()

@@ -77,7 +77,7 @@ def test_series(project: Project) -> Iterator[Task]:
 
 
 def _needs_of_series(project: Project, name: str) -> list[str]:
-    made = [f"artifacts:{profile.name}" for profile in project.recipes.of_series(name) if not profile.kata]
+    made = [f"artifacts:{profile.name}" for profile in project.recipes.of_series(name)]
     # Of the default series: the controls of some attacks.
     return ["build", *made, "toolchain:bench", "toolchain:boot", "toolchain:build"]
 
