@@ -225,6 +225,11 @@ def host_environment(*names: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def silence_grpc() -> None:
+    """Keep gRPC's core from lines of its own on standard error; it reads this when it is first imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def whole_environment() -> dict[str, str]:
     """All of it, for a program that a person could have typed in our place."""
     return dict(os.environ)

@@ -12,7 +12,7 @@ import pytest
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as reapi
 from buildgrid.common.protos.google.bytestream import bytestream_pb2 as streams
 
-from tests.loopback import Between, Slow
+from tests.loopback import Between, Relay, Slow, to
 from tests.pipeline.engine.workshop import shell
 from tests.pipeline.remote.reapi.conftest import Away, Start
 from tests.pipeline.remote.reapi.liar import Liar
@@ -21,6 +21,7 @@ from tests.publish.kit import certificates
 from tools.pipeline.engine.step import Literal
 from tools.pipeline.engine.store.merkle import Digest
 from tools.pipeline.engine.store.origin import How
+from tools.pipeline.remote.reapi import connection
 from tools.pipeline.remote.reapi.blobs import Blobs
 from tools.pipeline.remote.reapi.connection import Limit, RemoteError
 
@@ -111,6 +112,33 @@ def test_a_broken_connection_goes_on(machine: Machine, start: Start, capfd: Said
     assert engine.find(step) is not None
     assert not notes(capfd)
     between.close()
+
+
+@pytest.mark.parametrize(("held", "there"), [(1.0, True), (1000.0, False)])
+def test_connections_that_break_again_and_again(
+    machine: Machine, start: Start, capfd: Said, monkeypatch: pytest.MonkeyPatch, *, held: float, there: bool
+) -> None:
+    """A step of an hour outlives many of them, if each held on for a while."""
+    monkeypatch.setattr(connection, "HELD", held)
+    with Relay(to(start().port)) as between:
+        engine = machine().engine(f"grpc://{between.host}")
+        engine.ensure(shell("echo first >/out/out", name="first"))
+        over = threading.Event()
+
+        def cuts() -> None:
+            while not over.wait(2.5):
+                between.cut()
+
+        cutter = threading.Thread(target=cuts)
+        cutter.start()
+        try:
+            step = shell("echo slow >/out/out; [ $(cat /proc/sys/kernel/hostname) = sandbox ] || sleep 16")
+            assert (engine.ensure(step).origin.how is How.EXECUTED) is there
+        finally:
+            over.set()
+            cutter.join()
+    assert between.cuts >= 3
+    assert "chttp2" not in capfd.readouterr().err, "gRPC's own lines"
 
 
 def test_a_service_that_is_not_there(machine: Machine, capfd: Said) -> None:
