@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.publish import kit
 from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.engine.store.origin import How, Origin
+from tools.pipeline.registry import reference
 from tools.pipeline.remote import choose, config
 from tools.pipeline.sign import keys
 
@@ -125,6 +127,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         ("registry.example/team/cache:v1", "has a tag or a digest"),
         ("http://registry.example/TEAM", "is no name of a repository"),
         ("http://", "names no registry's host"),
+        ("registry.example:99999/team/cache", "99999 is no port"),
     ],
 )
 def test_places(folder: Path, text: str, says: str) -> None:
@@ -133,6 +136,45 @@ def test_places(folder: Path, text: str, says: str) -> None:
         choose.remote(text, cas=Cas(root=folder / "cache"), folder=folder, path=path)
     for good in ("registry.example/team/cache", "https://registry.example/team/cache"):
         choose.remote(good, cas=Cas(root=folder / "cache"), folder=folder, path=path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "me:s3cret@registry.example/team/cache",
+        "me:s3/cret@registry.example/team/cache",
+        "me:s3cret@registry.example",
+        f"me:s3cret@registry.example/team/cache@sha256:{'0' * 64}",
+    ],
+)
+def test_a_password_in_a_place_is_not_repeated(place: str) -> None:
+    for text in (place, f"https://{place}", f"http://{place}"):
+        with pytest.raises(UserError, match="has a user or a password in it") as caught:
+            choose.remote(text, cas=Cas(root=Path("/nonexistent")), folder=Path("/nonexistent"))
+        assert "cret" not in str(caught.value)
+    # A digest has an @, too.
+    good = reference.parse(f"registry.example/team/cache@sha256:{'0' * 64}", where="--to")
+    assert good.digest
+
+
+@pytest.mark.parametrize(
+    ("table", "place"), [("registry", "registry.example/cache"), ("service", "grpcs://host.example:1")]
+)
+def test_authorities_that_are_none(folder: Path, table: str, place: str) -> None:
+    path = written(folder, f'{GOOD}[{table}]\nca = "ca.pem"\n')
+    authorities = folder / "ca.pem"
+
+    def chosen() -> object:
+        return choose.remote(place, cas=Cas(root=folder / "cache"), folder=folder, path=path)
+
+    with pytest.raises(UserError, match=rf"\[{table}\] ca = .*ca\.pem: is not there; name a PEM file"):
+        chosen()
+    authorities.write_bytes((folder / "ci.pub").read_bytes())
+    with pytest.raises(UserError, match=rf"\[{table}\] ca = .*ca\.pem: holds no certificates in PEM"):
+        chosen()
+    kit.certificates(folder)
+    authorities.write_bytes((folder / "ca.crt").read_bytes())
+    assert chosen()
 
 
 def test_a_key_file_that_cannot_sign_is_found_out_at_once(folder: Path) -> None:

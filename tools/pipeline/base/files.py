@@ -84,6 +84,20 @@ def read_private(path: Path, limit: int = 64 << 10) -> bytes:
     return data
 
 
+def check_authorities(path: Path, where: str) -> None:
+    """UserError, naming `where`, unless the file has certificates: without one no server would ever be accepted."""
+    hint = "name a PEM file of certificates"
+    if not path.is_file():
+        raise UserError("is not there", where=where, hint=hint)
+    try:
+        with path.open("rb") as file:
+            found = any(line.startswith(b"-----BEGIN CERTIFICATE-----") for line in file)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=where, hint=hint) from None
+    if not found:
+        raise UserError("holds no certificates in PEM", where=where, hint=hint)
+
+
 def check_private(status: os.stat_result, path: Path) -> None:
     """Raise UserError unless a file with a secret is ours, and nobody else's to read or write."""
     us = ambient.effective_uid()

@@ -21,8 +21,8 @@ import requests.auth
 import requests.utils
 import urllib3
 
-from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.base import ambient, files
+from tools.pipeline.base.errors import BuildError
 from tools.pipeline.registry import oci
 from tools.pipeline.sources import transport
 from tools.pipeline.sources.bounded import Adapter
@@ -81,9 +81,8 @@ class Connection:
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, Adapter(options.stall))
-        if options.ca is not None and not options.ca.is_file():
-            where = f"{options.authority} {options.ca}"
-            raise UserError("is not there", where=where, hint="name a PEM file of certificates")
+        if options.ca is not None:
+            files.check_authorities(options.ca, f"{options.authority} {options.ca}")
         transport.check_proxies([self.base])
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A place in a registry as it is typed; tools/sev/registry/reference.py has its form."""
 
+import re
+
 from tools.pipeline.base.errors import UserError
 from tools.sev.errors import FormatError
 from tools.sev.registry import reference
@@ -11,8 +13,16 @@ _FORM = "expected HOST[:PORT]/NAME[:TAG], for example registry.example/team/sev-
 
 
 def parse(text: str, *, where: str) -> Reference:
-    """UserError, naming `where`, for what is no reference."""
+    """UserError, naming `where`, for what is no reference. One with a password in it is not repeated."""
+    before, at, after = text.rpartition("@")
+    # A digest has no slash, and what is before it has one and no other @.
+    if at and ("/" in after or "/" not in before or "@" in before):
+        raise UserError("has a user or a password in it", where=where, hint="docker login HOST; name HOST/NAME alone")
     try:
-        return reference.parse(text, form=_FORM, where=where)
+        found = reference.parse(text, form=_FORM, where=where)
     except FormatError as error:
         raise UserError.of(error) from None
+    port = re.search(r":([0-9]+)\Z", found.host)
+    if port and not 0 < int(port[1]) < 1 << 16:
+        raise UserError(f"{port[1]} is no port", where=where, hint="a port is in 1…65535")
+    return found

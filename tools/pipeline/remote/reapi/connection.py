@@ -14,8 +14,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import UserError
+from tools.pipeline.base import ambient, files
 from tools.pipeline.remote.reapi.address import Address
 from tools.sev.errors import printable
 
@@ -152,10 +151,8 @@ class Connection:
 def _credentials(address: Address) -> grpc.ChannelCredentials:
     if address.ca is None:
         return grpc.ssl_channel_credentials()
-    try:
-        return grpc.ssl_channel_credentials(address.ca.read_bytes())
-    except OSError as error:
-        raise UserError(error.strerror or "cannot be read", where=str(address.ca)) from None
+    files.check_authorities(address.ca, f"remote.toml: [service] ca = {address.ca}")
+    return grpc.ssl_channel_credentials(address.ca.read_bytes())
 
 
 @contextmanager
