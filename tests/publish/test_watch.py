@@ -184,6 +184,14 @@ def test_a_registry_that_is_down(service: Service, server: Server, capfd: pytest
     service.endorsed("v1")
 
 
+def test_a_name_without_artifacts_is_said(service: Service, capfd: pytest.CaptureFixture[str]) -> None:
+    service.look()
+    assert "nothing of ours" not in capfd.readouterr().err
+    misspelt = f"{service.world.place}s"
+    watcher.run(service.clone, replace(WISH, to=misspelt, key=service.world.keys["bob"]))
+    assert f"nothing of ours is published at {misspelt}" in capfd.readouterr().err
+
+
 def test_strangers_things_are_left_alone(service: Service) -> None:
     """Other artifacts, statements that are none, a claim of an endorsement by who has not given it."""
     registry = client.Registry(Reference(host=service.world.host, name=NAME), Options(plain_http=True))

@@ -84,6 +84,10 @@ class Watcher:
         except SevArtifactsError as error:
             self._say_once(f"   {error}")
             return False
+        if not found:
+            # As quiet as a place where all is endorsed, a misspelt name would never be noticed.
+            self._say_once(f"   nothing of ours is published at {self._place}; looked at again, if it is no mistake")
+            return True
         self._said = ""
         # What was not tried for longest comes first, so that one that never ends well holds up no other.
         waiting = sorted(found, key=lambda one: note.tries if (note := self._memory.get(one.subject.digest)) else 0)
