@@ -165,6 +165,20 @@ def test_closed_descriptors_that_are_not_needed_do_not_matter(checkout: Path, re
     assert done.stdout.startswith("build ")
 
 
+def test_a_task_that_only_answers_needs_standard_output(checkout: Path) -> None:
+    done = shell(checkout, "./doit matrix --series 6.18 >&-")
+    assert done.returncode == 1
+    assert done.stderr == f"{ERROR}standard output: it is closed; ./doit matrix prints there\n"
+
+
+def test_an_empty_argument_is_one_line_and_status_2(checkout: Path) -> None:
+    """An unset variable, mostly; doit itself ends with a traceback."""
+    for words in ('""', 'lock --only ""', 'matrix --series "" --json', 'help ""'):
+        done = shell(checkout, f"./doit {words}")
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert done.stderr == f"{ERROR}an argument is empty; see ./doit help, or of a TASK\n"
+
+
 def test_a_run_needs_no_standard_output(checkout: Path) -> None:
     """Its lines there are progress; what it is for are files."""
     done = shell(checkout, "./doit -f small.py >&-")

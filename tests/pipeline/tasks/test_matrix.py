@@ -74,7 +74,7 @@ def test_what_is_there_is_told_without_making_anything(repository: Path, tmp_pat
     for name in ("vmlinuz", "manifest.json"):
         (root / "out-debug" / name).write_text("somebody else's\n")
     row = rows(root)["debug"]
-    assert row["state"] == "of other recipes"
+    assert row["state"] == "differs"
     assert (row["size"], row["files"]) == (len("somebody else's\n"), [])
     text = doit(root, "matrix").stdout
     assert "linux-6.12-debug" in text

@@ -16,7 +16,7 @@ from doit.control import TaskControl
 from doit.task import Stream
 
 from tools.pipeline.base import ui
-from tools.pipeline.base.errors import UserError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.front.reporter import Reporter
 from tools.pipeline.front.runner import Runner
 from tools.pipeline.front.state import State
@@ -26,7 +26,9 @@ _FEW = 8  # subtasks that `list` names; more of them are counted
 
 
 class _Ours:
-    """What all commands have in common."""
+    """What all commands have in common. `output_lost`: there is no standard output."""
+
+    output_lost = False
 
     def get_backends(self) -> dict[str, type]:
         """One state, and no search for plugins of others."""
@@ -75,6 +77,9 @@ class Run(_Ours, cmd_run.Run):  # type: ignore[misc]  # doit has no type informa
                 for alone in task.task_dep if task.has_subtask else [name]:
                     control.tasks[alone].task_dep = []
         selected = [control.tasks[name] for name in control.selected_tasks]
+        if self.output_lost and (asked := next(filter(_answers, selected), None)):
+            # It would end with status 0, and nobody would have heard it.
+            raise BuildError("it is closed", where="standard output", hint=f"./doit {asked.name} prints there")
         runner = Runner(
             self.dep_manager,
             # What a task answers on standard output is not to be mixed with what is said of tasks.

@@ -51,7 +51,7 @@ def action(work: Callable[..., object]) -> Callable[..., bool | BaseFail]:
             return kind(str(error))
         except OSError as error:
             # Full disks, missing rights: the machine's state, not a bug of ours.
-            what = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+            what = f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error)
             return TaskFailed(what)
         return True
 

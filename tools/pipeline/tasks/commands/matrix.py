@@ -93,10 +93,13 @@ def rows(project: Project, profiles: Sequence[Profile]) -> list[dict[str, Any]]:
 
 
 def _state(project: Project, profile: Profile) -> str:
-    """Whether the folder is what the recipes would make now; of what is not built, no step is run to find out."""
+    """Whether the folder is what the recipes would make now; of what is not built, no step is run to find out.
+
+    What "differs" is of other recipes, or somebody has changed or taken away a file of it.
+    """
     if not (project.out(profile) / "manifest.json").is_file():
         return "not built"
-    return "built" if outputs.is_current(project, profile) else "of other recipes"
+    return "built" if outputs.is_current(project, profile) else "differs"
 
 
 def _file(project: Project, name: str) -> dict[str, Any]:
