@@ -71,9 +71,6 @@ def main(argv: Sequence[str], *, loader: Any = None, output_lost: bool = False) 
     `output_lost`: there is no standard output; what only prints there is an error.
     """
     words = list(argv)
-    if "" in words:
-        # An unset variable in a script, mostly; doit looks at the first character of each word.
-        return _error(UserError("an argument is empty", hint="see ./doit help, or of a TASK"))
     commands = {kind.get_name(): kind for kind in COMMANDS}  # type: ignore[attr-defined]  # doit has no type information
     name = words.pop(0) if words and words[0] in commands else "run"
     if words and words[0] in {"-h", "--help"} and name == "run":
@@ -83,6 +80,9 @@ def main(argv: Sequence[str], *, loader: Any = None, output_lost: bool = False) 
     loader.config = {}
     command = commands[name](task_loader=loader, config={}, bin_name="./doit", cmds=_Table(commands), opt_vals={})
     try:
+        if "" in argv:
+            # An unset variable in a script, mostly; doit looks at the first character of each word.
+            raise UserError("an argument is empty", hint="see ./doit help, or of a TASK")
         if output_lost and name != "run":
             raise BuildError("it is closed", where="standard output", hint=f"./doit {name} prints there")
         command.output_lost = output_lost
