@@ -13,11 +13,21 @@ from tests.pipeline.remote.reapi.kit import Casd
 from tools.pipeline.base import ambient
 from tools.pipeline.engine import others
 from tools.pipeline.engine.store.origin import How
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.remote.reapi import address
 from tools.pipeline.remote.reapi.service import Service, Settings
 from tools.pipeline.tasks.project import Project
 
-STEPS = [step.name for step in Project.load().plan.steps]
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The steps of the default series, or of the one that --series names."""
+    if "name" in metafunc.fixturenames:
+        project = Project.load()
+        series = metafunc.config.getoption("--series") or project.recipes.profile(DEFAULT_PROFILE).series
+        profiles = project.recipes.of_series(series)
+        steps = [step.name for profile in profiles for step in project.plan.deliverable(profile).steps]
+        assert steps, series
+        metafunc.parametrize("name", dict.fromkeys(steps))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,6 @@ def service(casd: Casd, project: Project, tmp_path_factory: pytest.TempPathFacto
     made.end()
 
 
-@pytest.mark.parametrize("name", STEPS)
 def test_a_real_step_gives_the_same_bytes(project: Project, service: Service, name: str) -> None:
     engine = project.engine
     step = next(step for step in project.plan.steps if step.name == name)

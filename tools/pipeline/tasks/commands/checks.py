@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tools.pipeline.base import ambient, children, ui
 from tools.pipeline.base.errors import BuildError, UserError
+from tools.pipeline.recipes.profiles import DEFAULT_PROFILE
 from tools.pipeline.sources import mirrors, requirements
 from tools.pipeline.sources.wanted import Kind
 from tools.pipeline.tasks.commands import report
@@ -134,14 +135,25 @@ def test_publish(project: Project) -> Task:
     }
 
 
-def test_scale(project: Project) -> Task:
+def test_scale(project: Project) -> Iterator[Task]:
     """Not in `test`, which has small steps: a service runs each real step, as long as it takes here."""
-    return {
-        "doc": "each step of each profile executed by a real Remote Execution service, with the same bytes (an hour)",
-        "actions": [action(partial(_pytest, project, "tests/pipeline/remote/reapi/whole.py"))],
-        "task_dep": [f"artifacts:{p.name}" for p in project.recipes.profiles],
+    test = "tests/pipeline/remote/reapi/whole.py"
+    names = [project.recipes.profile(DEFAULT_PROFILE).series, *(one.name for one in project.recipes.series)]
+    yield {
+        "basename": "test_scale",
+        "doc": "every real step executed by a real Remote Execution service, with the same bytes (an hour a series)",
+        "actions": [action(partial(_pytest, project, test, f"--series={name}")) for name in names],
+        "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.all_profiles],
         "io": {"capture": False},
     }
+    for name in names:
+        yield {
+            "basename": f"test_scale:{name}",
+            "doc": f"the steps of the profiles of {name} executed there (an hour)",
+            "actions": [action(partial(_pytest, project, test, f"--series={name}"))],
+            "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.of_series(name)],
+            "io": {"capture": False},
+        }
 
 
 def test_pages(project: Project) -> Task:
