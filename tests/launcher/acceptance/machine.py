@@ -67,6 +67,8 @@ class Machine:
         """What processor and firmware do before the guest runs."""
         if self.snp is None:
             good = Path("hashes.bin").read_bytes() == self.table
+            if not good and "ends-changed" in self.lies:
+                sys.exit("qemu: the changed guest is gone")
             if not good and "firmware" not in self.lies:
                 while True:
                     pass
@@ -223,6 +225,11 @@ def main() -> None:
         return
     if "hangs" in settings["lies"]:
         time.sleep(3600)
+    ended = Path(f"{sys.argv[1]}.ended")
+    if "ends" in settings["lies"] or ("ends-once" in settings["lies"] and not ended.exists()):
+        ended.touch()
+        print("qemu: the timer is late", file=sys.stderr)
+        sys.exit(3)
     path = next(w for w in words if w.startswith("socket,id=agent,path=")).split("path=")[1]
     machine = Machine(settings, words)
     machine.launch()

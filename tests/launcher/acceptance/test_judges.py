@@ -141,6 +141,7 @@ OTHER_END = ended("cannot allocate memory")
 NO_ROOM = ended("sev_snp_launch_start: SNP_LAUNCH_START ret=-5 fw_error=23 'Required firmware resource depleted'")
 NO_PAGE = ended("SNP_LAUNCH_UPDATE ret=-5 fw_error=22 'Invalid parameter'")
 NO_TALK = Talk()
+LATE = Start(end=End.ENDED, how="QEMU ended before its agent spoke (status 3)", said=("qemu: late",))
 WRONG: list[tuple[str, Evidence, Evidence | None, str]] = [
     ("starts", start(real(talk=NO_TALK), Step.HONEST, SILENT), None, "it did not start: nothing within the time"),
     ("starts", start(real(), Step.HONEST, dataclasses.replace(CAME, trouble="it broke off")), None, "it broke off"),
@@ -173,6 +174,13 @@ WRONG: list[tuple[str, Evidence, Evidence | None, str]] = [
     ("exec-refused", talk(real(), refused=-1), None, "a command of the host's choice ran"),
     ("exec-refused", talk(real(), refused=5), None, "was not refused either: error 5"),
     ("exec-refused", open_talk(real(), refused=9), None, "does not run where the document opens it either"),
+    (
+        "exec-refused",
+        start(open_talk(real(), refused=None), Step.OPEN, LATE),
+        None,
+        "did not start: QEMU ended before its agent spoke (status 3): qemu: late",
+    ),
+    ("launch-digest", start(real(talk=None), Step.HONEST, LATE), None, "no report: QEMU ended before its agent spoke"),
     ("bounce-buffers", talk(real(), bounced=OUT), None, "has no bounce buffers"),
     ("bounce-buffers", real(), open_talk(plain(), bounced=IN), "a guest that has none"),
     ("platform-device", real(log_without_platform="Linux"), None, "the kernel refused no device"),
@@ -205,6 +213,14 @@ def test_what_was_seen_otherwise_fails(name: str, own: Evidence, other: Evidence
 
 UNSEEN: list[tuple[str, Evidence, Evidence | None, str]] = [
     ("kernel-says", real(), plain(talk=None), "missing to compare with"),
+    ("kernel-says", real(), start(plain(talk=None), Step.HONEST, LATE), "compare with: it did not start: QEMU ended"),
+    ("memory-closed", real(), start(plain(talk=None), Step.HONEST, LATE), "nothing: it did not start: QEMU ended"),
+    (
+        "bounce-buffers",
+        real(),
+        start(plain(open_talk=None), Step.OPEN, LATE),
+        "compare with: it did not start: QEMU ended",
+    ),
     ("memory-closed", real(), plain(talk=None), "could not be read either"),
     ("memory-closed", real(), talk(plain(), memory=seen(Word.INCONCLUSIVE)), "could not be read either"),
     ("memory-closed", talk(real(), memory=None), None, "this user may not read"),

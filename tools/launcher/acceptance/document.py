@@ -26,6 +26,11 @@ def document(bench: Bench, evidence: Mapping[Guest, Evidence], lines: Sequence[L
         },
         "host": _host(bench),
         "guests": {str(guest): list(found.why_not) for guest, found in evidence.items()},
+        "begun_anew": {
+            str(guest): anew
+            for guest, found in evidence.items()
+            if (anew := [start.anew for start in found.starts.values() if start.anew])
+        },
         "checks": [
             {
                 "name": line.check.name,

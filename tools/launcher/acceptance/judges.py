@@ -42,8 +42,14 @@ def troubled(start: Start | None) -> str | None:
     if start is None:
         return "it was not started"
     if start.hello is None:
-        return f"it did not start: {start.trouble or start.end}{_last(start)}"
+        return f"it did not start: {start.why}"
     return None
+
+
+def _because(start: Start | None) -> str:
+    """The same at the end of a sentence on a control that is missing; nothing where it started."""
+    why = troubled(start)
+    return f": {why}" if why else ""
 
 
 def _unfinished(start: Start | None) -> str:
@@ -73,7 +79,10 @@ def kernel_says(own: Evidence, plain: Evidence) -> Verdict:
         return failed(f"the kernel says {words!r}, expected {_WORDS[own.guest]!r}")
     other = plain.talk.log if plain.talk else None
     if other is None:
-        return not_run(f"the kernel says {words!r}, but the log of the unprotected guest is missing to compare with")
+        why = _because(plain.starts.get(Step.HONEST))
+        return not_run(
+            f"the kernel says {words!r}, but the log of the unprotected guest is missing to compare with{why}"
+        )
     if _FEATURES.search(other):
         return failed(f"the kernel says {words!r}, and that of the unprotected guest says such a line too")
     return held(f"{words!r}", "the unprotected guest's kernel says no such line")
@@ -88,7 +97,8 @@ def memory_closed(own: Evidence, plain: Evidence) -> Verdict:
         return failed(f"{seen.word}: {seen.why}")
     other = plain.talk.memory if plain.talk else None
     if other is None or other.word is not Word.PLAINTEXT:
-        return not_run(f"{seen.word}, but the unprotected guest could not be read either: this shows nothing")
+        why = _because(plain.starts.get(Step.HONEST))
+        return not_run(f"{seen.word}, but the unprotected guest could not be read either: this shows nothing{why}")
     touched, size = (own.talk.touched if own.talk else None) or (0, 0)
     amount = f"{touched >> 20} of {size >> 20} MiB are in QEMU's memory"
     return held(f"{seen.word}: {seen.why}; {amount}", "the unprotected guest: plaintext")
@@ -119,7 +129,8 @@ def bounce_buffers(own: Evidence, plain: Evidence) -> Verdict:
         return failed(found.said)
     other = plain.open_talk.bounced if plain.open_talk else None
     if other is None:
-        return not_run("what was sent lies in them, but the guest without them is missing to compare with")
+        why = _because(plain.starts.get(Step.OPEN))
+        return not_run(f"what was sent lies in them, but the guest without them is missing to compare with{why}")
     if other.hit is not None:
         return failed("what was sent lies in the same place in a guest that has none: this shows nothing")
     control = "not there" if other.pools else "its kernel names none"
@@ -136,6 +147,9 @@ def exec_refused(own: Evidence, _: Evidence) -> Verdict:
     if code != ErrorCode.REFUSED:
         return failed(f"a command of the host's choice did not run, but was not refused either: error {code}")
     other = own.open_talk.refused if own.open_talk else None
+    if other is None:
+        why = _unfinished(own.starts.get(Step.OPEN))
+        return failed(f"refused, but not tried where the document opens it: {why}")
     if other != RAN:
         return failed("refused, but it does not run where the document opens it either: this shows nothing")
     return held("refused by the agent", "the same command ran where the document opens it")
@@ -186,14 +200,10 @@ def _refused_by_firmware(own: Evidence, start: Start | None) -> Verdict:
         return failed("it neither started nor used the processor's time: it hangs, or this host is too busy to tell")
     if start.end is not End.LOOPS:
         # Its refusal is a loop; a QEMU that ends has no use for what it was given, or its guest crashed.
-        return failed(f"it did not start, but it was not the firmware that refused it: {start.end}{_last(start)}")
+        return failed(f"it did not start, but it was not the firmware that refused it: {start.why}")
     twin = own.starts[Step.OPEN].processor
     seen = f"no word in {start.processor:.1f} s of the processor's time; unchanged it takes {twin:.1f} s"
     return held(seen, _control(own))
-
-
-def _last(start: Start) -> str:
-    return f": {start.said[-1]}" if start.said else ""
 
 
 def _refused_by_processor(own: Evidence, start: Start | None, error: int) -> Verdict:
@@ -203,9 +213,7 @@ def _refused_by_processor(own: Evidence, start: Start | None, error: int) -> Ver
         return failed(f"it started, in {start.hello:.1f} s", _control(own))
     said = next((found for line in start.said if (found := _PROCESSOR_SAYS.search(line))), None)
     if start.end is not End.ENDED or said is None or said[2] == "0":
-        return failed(
-            f"it did not start, but it was not the secure processor that refused it: {start.end}{_last(start)}"
-        )
+        return failed(f"it did not start, but it was not the secure processor that refused it: {start.why}")
     seen = f"{said[1]}: error {said[2]}, {said[3]}"
     if (said[1], said[2]) != (_FINISH, str(error)):
         return failed(f"it did not start, for another reason than its ID block ({_FINISH}, error {error}): {seen}")
@@ -228,7 +236,9 @@ def other_block(step: Step) -> Judge:
 def _measured_otherwise(own: Evidence, step: Step) -> Verdict:
     """SEV and SEV-ES have no ID block: the host starts it, and the measurement tells."""
     found, honest = own.changed.get(step), own.open_talk.measured if own.open_talk else None
-    if found is None or honest is None:
+    if honest is None:
+        return failed(f"the same guest without the change: {_unfinished(own.starts.get(Step.OPEN))}")
+    if found is None:
         return failed(_unfinished(own.starts.get(step)))
     if not honest.expected:
         return failed("even the unchanged guest's launch measurement is not the expected one")

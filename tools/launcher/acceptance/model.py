@@ -71,8 +71,8 @@ class End(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """A start. `hello`: seconds to the agent's first word, `processor`: of the processor until then or the end, by
-    whoever executes the guest; `end` where the agent did not speak. `said`: QEMU's last lines. `trouble`: what went
-    wrong otherwise, behind the first word too.
+    whoever executes the guest; `end` where the agent did not speak, and `how` a QEMU ended. `said`: QEMU's last lines.
+    `trouble`: what went wrong otherwise, behind the first word too. `anew`: how an emulated start before this ended.
     """
 
     hello: float | None = None
@@ -80,6 +80,14 @@ class Start:
     end: End | None = None
     said: tuple[str, ...] = ()
     trouble: str = ""
+    how: str = ""
+    anew: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why its agent did not speak, with QEMU's last line."""
+        last = f": {self.said[-1]}" if self.said else ""
+        return f"{self.trouble or self.how or self.end}{last}"
 
 
 @dataclass(frozen=True, kw_only=True)

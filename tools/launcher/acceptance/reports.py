@@ -29,7 +29,7 @@ def _report(own: Evidence) -> Report | Verdict:
     answer = own.talk.report if own.talk else None
     if answer is None:
         start = own.starts.get(Step.HONEST)
-        return failed(f"there is no report: {(start.trouble or start.end) if start else 'no guest was started'}")
+        return failed(f"there is no report: {start.why if start else 'no guest was started'}")
     if answer.failure is not None:
         return failed(f"the guest has no report: {answer.failure}")
     try:
@@ -49,7 +49,7 @@ def _measured(own: Evidence) -> Measured | Verdict:
     found = own.talk.measured if own.talk else None
     if found is None:
         start = own.starts.get(Step.HONEST)
-        return failed(f"there is no measurement: {(start.trouble or start.end) if start else 'no guest was started'}")
+        return failed(f"there is no measurement: {start.why if start else 'no guest was started'}")
     return found if found.expected else failed("the launch measurement is not the expected one")
 
 

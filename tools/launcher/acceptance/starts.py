@@ -165,7 +165,7 @@ def wait(session: Session, *, limit: float, enough: float | None = None) -> Star
             if left <= 0:
                 return Start(end=End.SILENT, processor=used, said=session.machine.said)
     except NoHelloError as error:
-        return Start(end=End.ENDED, processor=used, said=error.details or session.machine.said)
+        return Start(end=End.ENDED, processor=used, said=error.details or session.machine.said, how=str(error))
 
 
 def outcome(

@@ -25,7 +25,8 @@ SYNTAX = Syntax(
 examples:
   {NAME} run --open host-reports --control guest.sock --rootfs app.tar -- /app &
   {NAME} attest --control guest.sock --nonce @nonce -o report.bin
-  {NAME} verify report.bin --workload workload.json --nonce @nonce --domain host …
+  {NAME} verify report.bin --workload workload.json --nonce @nonce --domain host \\
+         --min-tcb bootloader=4,tee=0,snp=24,microcode=219 --vcek vcek.der --chain cert_chain.pem
       the last on the relying party's machine, which made the nonce
 
 exit status: 0 there is a report; 125 there is none; 2 a mistake in options""",

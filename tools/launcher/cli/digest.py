@@ -39,8 +39,8 @@ from tools.sev.workload.document import Document
 _EXAMPLES = f"""examples:
   {NAME} digest --workload workload.json
       the digest that an attestation report of a guest bound to this document must carry
-  {NAME} digest --rootfs app.erofs --verity HASH --cpus 4 -- /app
-      … for `{NAME} run --rootfs app.erofs --verity HASH --cpus 4 -- /app`
+  {NAME} digest --rootfs app.erofs --verity "$HASH" --cpus 4 -- /app
+      … for `{NAME} run --rootfs app.erofs --verity "$HASH" --cpus 4 -- /app`
   {NAME} digest --bundle app
       … for `{NAME} run --bundle app`
   {NAME} digest --unbound --mode all --json

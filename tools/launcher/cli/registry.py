@@ -29,9 +29,9 @@ examples:
       run a command in an SEV-SNP guest whose root is that tar, and end with its status
   {NAME} run --unprotected --rootfs ./rootfs --open stdin -- /bin/sh < script
       the same guest without encryption, on any machine: for trying things out
-  {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
+  {NAME} run --mode sev-es --rootfs app.erofs --verity "$HASH" -- /app
       SEV-ES; the guest starts only from an EROFS image with this dm-verity root hash
-  {NAME} show --json
+  {NAME} show --unprotected --json --rootfs ./rootfs -- /bin/sh
       the QEMU command line that `run` would use
   {NAME} doctor
       what this host can do and, if it cannot run the guest, why

@@ -59,7 +59,7 @@ examples:
   {NAME} run --rootfs busybox.tar -- sh -c 'id -u'
   {NAME} run --unprotected --rootfs ./rootfs --open stdin -- /bin/sh < script
   {NAME} run --unprotected --rootfs ./rootfs --tty --open stdin --open resize -- /bin/sh
-  {NAME} run --mode sev-es --rootfs app.erofs --verity HASH -- /app
+  {NAME} run --mode sev-es --rootfs app.erofs --verity "$HASH" -- /app
   {NAME} run --bundle app
 
 exit status: that of the command; 128+N when signal N ended it; 126 it cannot be run, 127 not found;

@@ -104,7 +104,7 @@ def _check(descriptor: int, artifact: Artifact, *, where: str, sink: Callable[[b
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UserError("no regular file", where=where)
+            raise UserError("no regular file", where=where, hint=_REBUILD)
         if status.st_size != artifact.size:
             what = f"has {status.st_size} bytes, runtime.toml says {artifact.size}"
             raise UserError(what, where=where, hint=_REBUILD)

@@ -3,6 +3,7 @@
 """QEMU on this host: where it is, which version, what it can do."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -27,7 +28,11 @@ ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 QEMU over would have it. PATH is for a script in QEMU's place; what is parsed here is not translated."""
 QEMU_NAMES = ("qemu-system-x86_64", "qemu-system-amd64", "qemu-kvm")
 _QEMU_EXTRA = ("/usr/libexec/qemu-kvm",)
-_INSTALL = "install Debian's qemu-system-x86 or give --qemu PATH"
+_OPTION = "--qemu PATH"
+
+
+def _install(option: str) -> str:
+    return f"install Debian's qemu-system-x86 or give {option}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,24 +59,41 @@ def executable(descriptor: int | None) -> dict[str, Any]:
     return {"executable": f"/proc/self/fd/{descriptor}", "pass_fds": (descriptor,)}
 
 
-def chosen_qemu(given: str | None, config: RuntimeConfig | None, *, user: tuple[int, int] | None = None) -> QemuProgram:
-    """The QEMU that is given, else the one beside the config, else the host's; UserError as find_qemu()."""
+def chosen_qemu(
+    given: str | None,
+    config: RuntimeConfig | None,
+    *,
+    user: tuple[int, int] | None = None,
+    option: str = _OPTION,
+) -> QemuProgram:
+    """The QEMU that is given, else the one beside the config, else the host's; UserError as find_qemu().
+
+    `option`: what the caller's user writes to give one.
+    """
     own = None
     if given is None and config is not None and config.qemu is not None:
         # Without the file it is the host's; another file in its place is a mistake.
-        own = artifacts.opened(config, config.qemu) if (config.path.parent / config.qemu.file).exists() else None
-    return find_qemu(given, own=own, user=user)
+        path = config.path.parent / config.qemu.file
+        if not path.exists() and _on_path() is None:
+            what = f"is not there, though {config.path.name} names it, and there is no qemu-system-x86_64 on PATH"
+            raise UserError(what, where=str(path), hint=f"put it back (./doit build makes it), or {_install(option)}")
+        own = artifacts.opened(config, config.qemu) if path.exists() else None
+    return find_qemu(given, own=own, user=user, option=option)
 
 
 def find_qemu(
-    given: str | None, *, own: tuple[Path, int] | None = None, user: tuple[int, int] | None = None
+    given: str | None,
+    *,
+    own: tuple[Path, int] | None = None,
+    user: tuple[int, int] | None = None,
+    option: str = _OPTION,
 ) -> QemuProgram:
     """Find QEMU (the path given, or the artifacts' `own`, or PATH) and ask it for its version.
 
     `own` is where it lies, and an open descriptor of what has been checked. `user` is the uid and gid that it shall
     have, None: if root starts it, those of nobody. UserError says what to install.
     """
-    path, descriptor = (str(own[0]), own[1]) if given is None and own is not None else (_which(given), None)
+    path, descriptor = (str(own[0]), own[1]) if given is None and own is not None else (_which(given, option), None)
     become, reason = qemu_user.choose(user)
     said = _ask(path, "-version", user=become, descriptor=descriptor)
     version = None if isinstance(said, str) else parse_version(said.decode("utf-8", "replace"))
@@ -84,7 +106,8 @@ def find_qemu(
         said = _ask(path, "-version", user=None, descriptor=descriptor)
         version = None if isinstance(said, str) else parse_version(said.decode("utf-8", "replace"))
     if version is None:
-        raise UserError(f"is no QEMU that runs here ({_words(said)})", where=path)
+        hint = f"chmod +x {shlex.quote(path)}" if _lacks_bits(path) else f"give another with {option}"
+        raise UserError(f"is no QEMU that runs here ({_words(said)})", where=path, hint=hint)
     probe = (*SANDBOX, "-machine", "none", "-device", "loader,help")
     filtered = _ask(path, *probe, user=become, descriptor=descriptor)
     unconfined = [] if reason is None else [f"QEMU keeps root: {reason}"]
@@ -100,17 +123,25 @@ def find_qemu(
     )
 
 
-def _which(given: str | None) -> str:
-    if given is not None:
-        found = shutil.which(given)
-        if found is None:
-            raise UserError("no executable file", where=f"--qemu {given}", hint=_INSTALL)
+def _which(given: str | None, option: str) -> str:
+    found = _on_path() if given is None else shutil.which(given)
+    if found is not None:
         return str(Path(found).absolute())
-    for name in QEMU_NAMES + _QEMU_EXTRA:
-        found = shutil.which(name)
-        if found is not None:
-            return str(Path(found).absolute())
-    raise UserError("no qemu-system-x86_64 on PATH", hint=_INSTALL)
+    if given is None:
+        raise UserError("no qemu-system-x86_64 on PATH", hint=_install(option))
+    hint = _install(option)
+    if _lacks_bits(given):
+        hint = f"chmod +x {shlex.quote(given)} if it is a QEMU, else {hint}"
+    raise UserError("no executable file", where=f"{option.partition(' ')[0]} {given}", hint=hint)
+
+
+def _lacks_bits(path: str) -> bool:
+    """Whether there is a file that only has to be made executable."""
+    return Path(path).is_file() and not Path(path).stat().st_mode & 0o111
+
+
+def _on_path() -> str | None:
+    return next((found for name in QEMU_NAMES + _QEMU_EXTRA if (found := shutil.which(name))), None)
 
 
 def parse_version(text: str) -> Version | None:

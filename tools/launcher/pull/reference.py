@@ -13,7 +13,7 @@ _FORM = "expected HOST[:PORT]/NAME:TAG or HOST[:PORT]/NAME@sha256:DIGEST"
 def parse(text: str) -> Reference:
     """UserError for what is no reference. A digest counts alone where it is given; no tag is guessed."""
     try:
-        found = reference.parse(text, form=_FORM)
+        found = reference.parse(text, form=_FORM, where="REF")
     except FormatError as error:
         raise UserError.of(error) from None
     if not found.tag and not found.digest:

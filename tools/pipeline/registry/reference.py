@@ -13,11 +13,7 @@ _FORM = "expected HOST[:PORT]/NAME[:TAG], for example registry.example/team/sev-
 
 
 def parse(text: str, *, where: str) -> Reference:
-    """UserError, naming `where`, for what is no reference. One with a password in it is not repeated."""
-    before, at, after = text.rpartition("@")
-    # A digest has no slash, and what is before it has one and no other @.
-    if at and ("/" in after or "/" not in before or "@" in before):
-        raise UserError("has a user or a password in it", where=where, hint="docker login HOST; name HOST/NAME alone")
+    """UserError, naming `where`, for what is no reference."""
     try:
         found = reference.parse(text, form=_FORM, where=where)
     except FormatError as error:

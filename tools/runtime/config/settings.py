@@ -24,6 +24,8 @@ ETC = Path("/etc", FILE)
 _CACHE, _RUN = "/var/lib/sev-runtime", "/run/sev-runtime-guests"
 _TIMEOUT_MAX = 86_400
 NETWORK = "runtime-network.toml"
+QEMU_OPTION = f'qemu = "PATH" in {FILE}'
+"""How another QEMU is given."""
 OVERHEAD_MIB = 512
 """What QEMU and the monitor may take beside the guest's memory: docs/runtime.md has the measurement."""
 ALLOWED = ("exec", "protection", "reports", "host-reports", "end-on-refusal", "timeout")

@@ -28,7 +28,7 @@ from tools.launcher.oci.container import Container
 from tools.launcher.oci.mounts import Folder as HostFolder
 from tools.launcher.oci.translate import Translated, translate
 from tools.runtime.base.log import EngineLog
-from tools.runtime.config.settings import Protection, Settings
+from tools.runtime.config.settings import QEMU_OPTION, Protection, Settings
 from tools.runtime.image.folders import folder_tar
 from tools.runtime.image.store import Disk
 from tools.runtime.life.folder import DOCUMENT, GUEST, Folder
@@ -153,7 +153,7 @@ def _private(folder: Folder, settings: Settings) -> Path:
 
 
 def _spec(wanted: Wanted, config: RuntimeConfig, facts: host.HostFacts, settings: Settings) -> Spec:
-    qemu = chosen_qemu(settings.qemu, config)
+    qemu = chosen_qemu(settings.qemu, config, option=QEMU_OPTION)
     mode = config.sev.mode
     if settings.encrypted:
         reasons = reasons_against(facts, mode, qemu, artifacts.read_firmware(config))

@@ -33,7 +33,15 @@ class Reference:
 
 
 def parse(text: str, *, form: str, where: str | None = None) -> Reference:
-    """FormatError, with `form` as the hint, for what is no reference. The host is never guessed."""
+    """FormatError for what is no reference, mostly with `form` as the hint. The host is never guessed.
+
+    One with a password in it is not repeated.
+    """
+    before, at, after = text.rpartition("@")
+    # A digest has no slash, and what is before it has no other @; without a host before it, it is known by its form.
+    if at and ("/" in after or "@" in before or ("/" not in before and DIGEST.fullmatch(after) is None)):
+        hint = "docker login HOST; name HOST/NAME alone"
+        raise FormatError("has a user or a password in it", where=where, hint=hint)
     host, slash, rest = text.partition("/")
     rest, at, digest = rest.partition("@")
     name, colon, tag = rest.partition(":")

@@ -15,7 +15,7 @@ from tools.launcher.attest.certificates import File, Given, Role
 from tools.launcher.attest.inputs import read_file, sized_file
 from tools.launcher.attest.measurement import TIK_SIZE
 from tools.launcher.attest.report import SigningKey
-from tools.launcher.base.errors import UserError
+from tools.launcher.base.errors import CheckError, UserError
 from tools.launcher.base.ui import NAME, Ui, write_stdout
 from tools.launcher.base.values import Values
 from tools.launcher.channel.streams import Signals
@@ -122,8 +122,12 @@ def run(values: Values, ui: Ui) -> int:
             wish=wish,
             tik=tik,
         )
-        bench = bench.on(_accelerator(values, bench))
         absent = {guest: _why_not(guest, asked, config, bench) for guest in PROTECTED}
+        if asked in PROTECTED and absent[asked]:
+            hint = f"`{NAME} acceptance --mode unprotected` shows what any machine can"
+            reasons = "; ".join(absent[asked])
+            raise CheckError(f"this host has no guests of this mode: {reasons}", where=f"--mode {asked}", hint=hint)
+        bench = bench.on(_accelerator(values, bench))
         some = not all(absent.values())
         evidence: dict[Guest, Evidence] = {}
         for guest in Guest:

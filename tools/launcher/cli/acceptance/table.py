@@ -14,6 +14,10 @@ from tools.sev.errors import printable
 
 _WIDTH = 118
 _COLUMN = 13
+_SEND = (
+    "What to send back: the JSON file, as an issue; lines that were not run are as welcome. A line that failed on a "
+    "protected guest may be a hole: that goes where SECURITY.md says. See docs/acceptance.md."
+)
 
 
 def text(bench: Bench, evidence: Mapping[Guest, Evidence], lines: Sequence[Line]) -> str:
@@ -42,10 +46,13 @@ def _lines(bench: Bench, evidence: Mapping[Guest, Evidence], lines: Sequence[Lin
             control = f" (control: {line.verdict.control})" if line.verdict.control else ""
             yield from _folded(f"{line.check.name}, {line.guest}: {line.verdict.seen}{control}")
     yield from _not_run(lines)
+    yield from _anew(evidence)
     yield from _times(evidence)
     yield ""
     counts = [f"{sum(line.verdict.result is result for line in lines)} {result}" for result in Result]
     yield ", ".join(counts)
+    yield ""
+    yield from textwrap.wrap(_SEND, _WIDTH, break_on_hyphens=False)
 
 
 def _not_run(lines: Sequence[Line]) -> Iterator[str]:
@@ -61,6 +68,14 @@ def _not_run(lines: Sequence[Line]) -> Iterator[str]:
         yield from ("", "not run")
     for (why, checks), guests in together.items():
         yield from _folded(f"{', '.join(guests)}: {why}: {', '.join(checks)}")
+
+
+def _anew(evidence: Mapping[Guest, Evidence]) -> Iterator[str]:
+    lines = [f"{guest}, {start.anew}" for guest, own in evidence.items() for start in own.starts.values() if start.anew]
+    if lines:
+        yield from ("", "begun anew, once: emulated, and QEMU ended before the agent spoke")
+    for line in lines:
+        yield from _folded(line)
 
 
 def _times(evidence: Mapping[Guest, Evidence]) -> Iterator[str]:

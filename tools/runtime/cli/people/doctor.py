@@ -17,7 +17,7 @@ from tools.launcher.host.qemu_program import chosen_qemu, version_text
 from tools.runtime.cli import words
 from tools.runtime.cli.main import Context
 from tools.runtime.config import settings
-from tools.runtime.config.settings import Settings
+from tools.runtime.config.settings import QEMU_OPTION, Settings
 
 _ENGINES = ("dockerd", "podman", "containerd")
 _MIB = 1 << 20
@@ -60,7 +60,7 @@ def _artifacts(wanted: Settings) -> Iterator[Line]:
 
 
 def _qemu(wanted: Settings) -> Iterator[Line]:
-    program = chosen_qemu(wanted.qemu, load_config(wanted.artifacts))
+    program = chosen_qemu(wanted.qemu, load_config(wanted.artifacts), option=QEMU_OPTION)
     who = "its caller" if program.user is None else f"uid {program.user.uid}, another for each container"
     yield True, f"{program.path} {version_text(program.version)}, runs as {who}"
     for sentence in program.unconfined:
@@ -72,7 +72,7 @@ def _protection(wanted: Settings) -> Iterator[Line]:
         yield None, f"none: the configuration says {wanted.protection}"
         return
     config = load_config(wanted.artifacts)
-    program = chosen_qemu(wanted.qemu, config)
+    program = chosen_qemu(wanted.qemu, config, option=QEMU_OPTION)
     mode = wanted.mode or config.sev.mode
     reasons = reasons_against(facts.gather(), mode, program, artifacts.read_firmware(config))
     for reason in reasons:
