@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ def main(spec_file: str) -> int:
         return subprocess.run(
             [*python, *argv],
             cwd=checkout, env=environment, stdin=subprocess.DEVNULL, stdout=output, text=True, check=False,
+            preexec_fn=end_with_parent,
         )  # fmt: skip
 
     adopt_orphans()
@@ -60,6 +62,15 @@ def main(spec_file: str) -> int:
         for name in spec["files"]:
             _hand_out(checkout / name, results / "files" / name)
     return done.returncode
+
+
+def end_with_parent() -> None:
+    """In a child before it is a program: be told to end when the parent has ended, by whatever signal.
+
+    Or a build would go on, without anybody who waits for it, when ./doit is told to end.
+    """
+    # PR_SET_PDEATHSIG of linux/prctl.h, see prctl(2).
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
