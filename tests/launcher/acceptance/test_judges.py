@@ -223,7 +223,7 @@ UNSEEN: list[tuple[str, Evidence, Evidence | None, str]] = [
     ),
     ("memory-closed", real(), plain(talk=None), "could not be read either"),
     ("memory-closed", real(), talk(plain(), memory=seen(Word.INCONCLUSIVE)), "could not be read either"),
-    ("memory-closed", talk(real(), memory=None), None, "this user may not read"),
+    ("memory-closed", talk(real(), memory=None, unread="not by this user"), None, "was not read: not by this user"),
     ("bounce-buffers", real(), plain(open_talk=None), "missing to compare with"),
     ("signed-report", real(given=None), None, "no certificate given"),
     ("changed-initramfs", real(without={Step.INITRAMFS: "in the kernel"}), None, "in the kernel"),

@@ -113,8 +113,8 @@ def memory_read(own: Evidence, _: Evidence) -> Verdict:
 
 
 def _unread(own: Evidence) -> Verdict:
-    if own.talk is not None and own.talk.identity:
-        return not_run("this user may not read QEMU's memory; root may")
+    if own.talk is not None and own.talk.unread:
+        return not_run(f"QEMU's memory was not read: {own.talk.unread}")
     return failed(_unfinished(own.starts.get(Step.HONEST)))
 
 

@@ -95,13 +95,14 @@ class Talk:
     """What the honest guest said, and what was seen of it; None: it did not come that far.
 
     `refused`: what became of a command of the host's choice, an error's number in the protocol; -1: it ran.
-    `touched`: bytes of its memory that are in QEMU's, and of all. `identity`: of QEMU, by the names of
-    /proc/PID/status. `seconds` by phase.
+    `touched`: bytes of its memory that are in QEMU's, and of all; `unread`: why none could be read. `identity`: of
+    QEMU, by the names of /proc/PID/status. `seconds` by phase.
     """
 
     log: str | None = None
     memory: Seen | None = None
     touched: tuple[int, int] | None = None
+    unread: str = ""
     bounced: Bounced | None = None
     refused: int | None = None
     identity: dict[str, str] = field(default_factory=dict)

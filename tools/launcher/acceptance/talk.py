@@ -146,16 +146,20 @@ def _parts(
 
 
 def _memory(pid: int, *, masked: bytes, control: bytes, log: str) -> Iterator[dict[str, object]]:
-    """What can be read of it from this host, if this user may look at all."""
+    """What can be read of it from this host, or why nothing can."""
     marker = bytes(byte ^ probe.MASK for byte in masked)
-    with contextlib.suppress(UserError):
+    try:
         checked = checks.check(pid, marker=marker, controls=[control])
         guest = checked.evidence.guest
-        yield {
+        found = {
             "memory": checked.verdict,
             "touched": (guest.touched, guest.size),
             "bounced": pool.look(checked, kernel=log, control=control),
         }
+    except UserError as error:
+        yield {"unread": str(error)}
+    else:
+        yield found
 
 
 def _identity(pid: int) -> dict[str, str]:
