@@ -231,6 +231,9 @@ class Engine:
         """From others, or by running the step; and whether its checks have run."""
         if not self.tools_digest(step.tools):
             self.others.ask_for_tools(step.tools, self.results)
+        if self.others.remote is not None and not self.tools_digest(step.tools):
+            # Nobody has said it, and without the key others can neither be asked for the result nor run the step.
+            self.check_tools(step.tools)
         found = self.key(step) if self.others.remote is not None else None
         if found is not None:
             # Whoever of this user wants the same waits for the one who asks.

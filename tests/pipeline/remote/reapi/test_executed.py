@@ -3,6 +3,7 @@
 """Steps executed by a real service, each beside the same step here: what differs there must not matter."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import CheckoutFile, Literal, Reference, Step
 from tools.pipeline.engine.store.origin import How
+from tools.pipeline.engine.tree import Tree
 
 Machine = Callable[..., Away]
 
@@ -74,6 +76,23 @@ def test_a_step_sees_the_same_and_leaves_the_same(machine: Machine, service: str
     for name in SEEN:
         assert made(away, step, name) == made(home, step, name), name
         assert made(home, step, name)
+
+
+def test_the_first_step_on_a_tool_tree(machine: Machine, service: str) -> None:
+    """Nobody has said the tree's digest, and it is not set up: then it is, and the step is executed there."""
+    there = prepared(machine("bare"))
+    engine = there.engine(service)
+    set_up: list[str] = []
+
+    def check(name: str) -> Tree:
+        set_up.append(name)
+        return there.workshop.tools
+
+    away = replace(engine, find_tools=lambda _: there.workshop.tools if set_up else None, check_tools=check)
+    step = shell("echo first >/out/out")
+    assert away.key(step) is None
+    assert away.ensure(step).origin.how is How.EXECUTED
+    assert set(set_up) == {step.tools}
 
 
 def test_a_step_that_takes_part_has_a_job_server(machine: Machine, service: str) -> None:
