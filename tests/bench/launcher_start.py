@@ -93,7 +93,7 @@ def _commands(python: str, out: str) -> dict[str, list[str]]:
         _PASS: [python, *_PASS.split()[1:]],
         "--help": [f"{out}/sev-launch", "--help"],
         "policy": [f"{out}/sev-launch", "policy", "0x30000"],
-        "digest": [f"{out}/sev-launch", "digest"],
+        "digest": [f"{out}/sev-launch", "digest", "--unbound"],
     }
 
 

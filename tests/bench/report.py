@@ -153,17 +153,18 @@ def _aligned(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def write_docs(project: Project) -> None:
-    """Put the last results between the markers of docs/benchmarks.md."""
+    """Put the last results between the markers of docs/benchmarks.md; what they lack is named there."""
     results = _load(project)
-    missing = [name for name in ORDER if name not in results.get("parts", {})]
-    if missing:
-        what = f"has no results of {', '.join(missing)} for one commit"
-        raise BuildError(what, where="build/bench/results.json", hint="run ./doit bench")
+    parts = results.get("parts", {})
+    if not parts:
+        raise BuildError("has no results", where="build/bench/results.json", hint="run ./doit bench")
     machine = results["machine"]
-    rows = [row for name in ORDER for row in results["parts"][name]["rows"]]
+    rows = [row for name in ORDER if name in parts for row in parts[name]["rows"]]
+    missing = [f"`{name}`" for name in ORDER if name not in parts]
     lines = [
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB.",
         f"Commit: {results['commit']}.",
+        *([f"Not measured for this commit: {', '.join(missing)}."] if missing else []),
         "",
         f"| {' | '.join(_HEAD)} |",
         f"|{'---|' * len(_HEAD)}",
