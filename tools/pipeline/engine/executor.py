@@ -120,10 +120,9 @@ class Engine:
         """
         for needed in step.needs:
             self.ensure(needed)
-        result = self.find(step)
+        checked, result = False, self.find(step)
         if result is not None and self._has_taken(step, result):
             return result
-        checked = False
         if result is None:
             result, checked = self._obtain(step)
         if step.checks and not checked:
@@ -231,8 +230,8 @@ class Engine:
         """From others, or by running the step; and whether its checks have run."""
         if not self.tools_digest(step.tools):
             self.others.ask_for_tools(step.tools, self.results)
-        if self.others.remote is not None and not self.tools_digest(step.tools):
-            # Nobody has said it, and without the key others can neither be asked for the result nor run the step.
+        if self.others.remote is not None and self.key(step) is None:
+            # Without the tree's digest there is no key to ask for: who has not been told it sets the tree up.
             self.check_tools(step.tools)
         found = self.key(step) if self.others.remote is not None else None
         if found is not None:
