@@ -87,17 +87,17 @@ def qemu(host_tool: Callable[[str], Path]) -> Path:
     return host_tool("qemu-system-x86_64")
 
 
-def _artifacts(folder: Path, *, command: str) -> Path:
+def _artifacts(project: Project, profile: Profile) -> Path:
+    folder = project.out(profile)
     if not (folder / "runtime.toml").is_file():
-        pytest.fail(f"{folder.name}/ is not built; run: {command}", pytrace=False)
+        pytest.fail(f"{folder.name}/ is not built; run: ./doit artifacts:{profile.name}", pytrace=False)
     return folder
 
 
 @pytest.fixture(scope="session")
 def artifacts(project: Project, of_series: Callable[[str], Profile]) -> Path:
     """The production artifacts."""
-    profile = of_series("production")
-    return _artifacts(project.out(profile), command=f"./doit artifacts:{profile.name}")
+    return _artifacts(project, of_series("production"))
 
 
 @pytest.fixture(scope="session")
@@ -110,15 +110,13 @@ def lab(project: Project, artifacts: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def debug_artifacts(project: Project, of_series: Callable[[str], Profile]) -> Path:
     """The debug artifacts: kernel log on the serial console, debugfs."""
-    profile = of_series("debug")
-    return _artifacts(project.out(profile), command=f"./doit artifacts:{profile.name}")
+    return _artifacts(project, of_series("debug"))
 
 
 @pytest.fixture(scope="session")
 def kata_artifacts(project: Project, of_series: Callable[[str], Profile]) -> Path:
     """The artifacts for Kata Containers: the only ones with drop-ins, and so with a folder in their folder."""
-    profile = of_series("kata")
-    return _artifacts(project.out(profile), command=f"./doit artifacts:{profile.name}")
+    return _artifacts(project, of_series("kata"))
 
 
 @pytest.fixture(scope="session")

@@ -122,11 +122,15 @@ class Builds:
 
     def executed(self, place: Shared, tasks: Sequence[str]) -> dict[str, Run]:
         """A small step of two users, one after the other, and all of the tasks by the second one."""
-        return {
+        runs = {
             "small executed": self.run("executed-small", _SMALL, user="alice", place=place),
             "small executed again": self.run("executed-again", _SMALL, user="bob", place=place),
-            "executed": self.run("executed", tasks, user="bob", place=place),
         }
+        for name in ("executed-small", "executed-again"):
+            log = self.folder / f"{name}.log"
+            if f"{_SMALL[0]}: executed at" not in log.read_text(errors="replace"):
+                raise BuildError(f"{_SMALL[0]} did not run at the service", where=str(log))
+        return {**runs, "executed": self.run("executed", tasks, user="bob", place=place)}
 
     def run(
         self, name: str, tasks: Sequence[str], *, user: str = "", place: Shared | None = None, listing: str = ""

@@ -30,9 +30,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def says(out: Out, **more: str) -> str:
+def says(out: Out, option: str = "--qemu PATH") -> str:
     with pytest.raises(UserError) as caught:
-        chosen_qemu(None, load_config(out.config), **more)  # type: ignore[arg-type]  # option alone
+        chosen_qemu(None, load_config(out.config), option=option)
     return str(caught.value)
 
 

@@ -34,7 +34,7 @@ _PERIOD = 0.1
 # Without a root the kernel panics, and panic=-1 resets at once. nokaslr: the same physical addresses at each start.
 # no_timer_check: on a busy machine the emulated timer is late, which the kernel would take for a broken one.
 _CMDLINE = f"console=ttyS0 loglevel=7 panic=-1 nokaslr no_timer_check {MARKER}"
-# Linux 7 has words of its own for two kinds (arch/x86/kernel/e820.c, e820_print_type()); ours are those before it.
+# Linux 7 has words of its own for two kinds (seen in 7.1's log); ours are those before it.
 _BEFORE = {"System RAM": "usable", "device reserved": "reserved"}
 _E820 = re.compile(r"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (.+)")
 

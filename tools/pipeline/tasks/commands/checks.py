@@ -4,7 +4,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -59,20 +59,22 @@ _OF_SERIES = ("tests/boot", "tests/attack/test_short.py", "tests/bounce")
 
 def test_series(project: Project) -> Iterator[Task]:
     """Not in `test`, which keeps to the default series: each other one has kernels of its own to compile."""
-    names = [one.name for one in project.recipes.series]
-    yield {
-        "basename": "test_series",
-        "doc": "boot, attack, forced-DMA and bounce-buffer tests on the kernels of other series, one after the other",
-        "actions": [action(partial(_pytest, project, *_OF_SERIES, f"--series={name}")) for name in names],
-        "task_dep": [need for name in names for need in _needs_of_series(project, name)],
-        "io": {"capture": False},
-    }
-    for name in names:
+    yield from _by_series(
+        "test_series",
+        "boot, attack, forced-DMA and bounce-buffer tests on the kernels of {}",
+        {one.name: _needs_of_series(project, one.name) for one in project.recipes.series},
+        lambda name: _pytest(project, *_OF_SERIES, f"--series={name}"),
+    )
+
+
+def _by_series(task: str, doc: str, needs: Mapping[str, list[str]], run: Callable[[str], None]) -> Iterator[Task]:
+    """A task for all of the series, one after the other, and one for each, with what it needs."""
+    for suffix, names in (("", list(needs)), *((f":{name}", [name]) for name in needs)):
         yield {
-            "basename": f"test_series:{name}",
-            "doc": f"boot, attack, forced-DMA and bounce-buffer tests on the kernels of {name}",
-            "actions": [action(partial(_pytest, project, *_OF_SERIES, f"--series={name}"))],
-            "task_dep": _needs_of_series(project, name),
+            "basename": f"{task}{suffix}",
+            "doc": doc.format(", ".join(names)),
+            "actions": [action(partial(run, name)) for name in names],
+            "task_dep": [need for name in names for need in needs[name]],
             "io": {"capture": False},
         }
 
@@ -137,23 +139,14 @@ def test_publish(project: Project) -> Task:
 
 def test_scale(project: Project) -> Iterator[Task]:
     """Not in `test`, which has small steps: a service runs each real step, as long as it takes here."""
-    test = "tests/pipeline/remote/reapi/whole.py"
-    names = [project.recipes.profile(DEFAULT_PROFILE).series, *(one.name for one in project.recipes.series)]
-    yield {
-        "basename": "test_scale",
-        "doc": "every real step executed by a real Remote Execution service, with the same bytes (an hour a series)",
-        "actions": [action(partial(_pytest, project, test, f"--series={name}")) for name in names],
-        "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.all_profiles],
-        "io": {"capture": False},
-    }
-    for name in names:
-        yield {
-            "basename": f"test_scale:{name}",
-            "doc": f"the steps of the profiles of {name} executed there (an hour)",
-            "actions": [action(partial(_pytest, project, test, f"--series={name}"))],
-            "task_dep": [f"artifacts:{profile.name}" for profile in project.recipes.of_series(name)],
-            "io": {"capture": False},
-        }
+    recipes = project.recipes
+    names = [recipes.profile(DEFAULT_PROFILE).series, *(one.name for one in recipes.series)]
+    yield from _by_series(
+        "test_scale",
+        "every real step of {}, executed by a real Remote Execution service: the same bytes (an hour a series)",
+        {name: [f"artifacts:{profile.name}" for profile in recipes.of_series(name)] for name in names},
+        lambda name: _pytest(project, "tests/pipeline/remote/reapi/whole.py", f"--series={name}"),
+    )
 
 
 def test_pages(project: Project) -> Task:
