@@ -8,7 +8,7 @@ import pytest
 
 from tests.publish import kit
 from tools.pipeline.base import ambient
-from tools.pipeline.base.errors import UserError
+from tools.pipeline.base.errors import SevArtifactsError, UserError
 from tools.pipeline.engine.store.cas import Cas
 from tools.pipeline.engine.store.origin import How, Origin
 from tools.pipeline.registry import reference
@@ -57,6 +57,8 @@ BAD = {
     '[builders."a b"]\nkey = "ci.pub"\n': "is no name of a builder",
     'builders = "ci"\n': "builders: must be a table",
     f"{GOOD}[pull]\n": "pull: unknown key",
+    f'{GOOD}[builders.twin]\nkey = "ci.pub"\n': "builders.twin: has the key of ci; each builder has his own",
+    f'{GOOD}[service]\nplatform = ["a=1", "b=1", "a=2"]\n': "service.platform: names a property twice",
     f"{GOOD}[push]\n": "push.key: missing",
     f"{GOOD}[registry]\nca = 1\n": "registry.ca: must be a string",
 }
@@ -128,6 +130,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://registry.example/TEAM", "is no name of a repository"),
         ("http://", "names no registry's host"),
         ("registry.example:99999/team/cache", "99999 is no port"),
+        ("-", r"expected HOST\[:PORT\]/NAME, for example registry.example/team/cache$"),
     ],
 )
 def test_places(folder: Path, text: str, says: str) -> None:
@@ -178,12 +181,37 @@ def test_authorities_that_are_none(folder: Path, table: str, place: str) -> None
 
 
 def test_a_key_file_that_cannot_sign_is_found_out_at_once(folder: Path) -> None:
-    path = written(folder, f'{GOOD}[push]\nkey = "ci.pub"\n')
-    with pytest.raises(UserError, match="holds no private key"):
-        choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), folder=folder, path=path)
+    def chosen(key: str) -> object:
+        path = written(folder, f'{GOOD}[push]\nkey = "{key}"\n')
+        return choose.remote("registry.example/cache", cas=Cas(root=folder / "cache"), folder=folder, path=path)
+
+    assert chosen("ci.key")
+    (folder / "other.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (folder / "other.pem").chmod(0o600)
+    for key, says in {
+        "none.key": "none.key: is not there; make one with openssl genpkey",
+        "other.pem": "other.pem: holds no private key in PEM; make one with",
+        "ci.pub": "ci.pub: is a public key; name the private one",
+        "pkcs11:token=x": "remote.toml: push.key: the URI must have exactly token, object, module-path and pin-source",
+    }.items():
+        with pytest.raises(UserError, match=says):
+            chosen(key)
+    # Readable by all, as public keys are: no reason to speak of its mode.
+    (folder / "ci.pub").chmod(0o644)
+    with pytest.raises(UserError, match="is a public key"):
+        chosen("ci.pub")
     (folder / "ci.key").chmod(0o644)
-    text = '[push]\nkey = "ci.key"\n'
     with pytest.raises(UserError, match="others can read or write it"):
-        choose.remote(
-            "registry.example/cache", cas=Cas(root=folder / "cache"), folder=folder, path=written(folder, text)
-        )
+        chosen("ci.key")
+
+
+def test_a_token_is_asked_when_something_is_signed(folder: Path) -> None:
+    """And what it says names the file, not an option that nobody gave."""
+    (folder / "pin").touch(0o600)
+    (folder / "pin").write_text("1234")
+    uri = f"pkcs11:token=x;object=y?module-path={folder}/none.so&pin-source=pin"
+    path = written(folder, f'{GOOD}[push]\nkey = "{uri}"\n')
+    signer = choose.signer(config.load(path))
+    assert signer is not None
+    with pytest.raises(SevArtifactsError, match=rf"{path}: push\.key"):
+        signer()

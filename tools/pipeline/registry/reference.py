@@ -12,10 +12,10 @@ from tools.sev.registry.reference import Reference
 _FORM = "expected HOST[:PORT]/NAME[:TAG], for example registry.example/team/sev-artifacts:v1"
 
 
-def parse(text: str, *, where: str) -> Reference:
-    """UserError, naming `where`, for what is no reference."""
+def parse(text: str, *, where: str, form: str = _FORM) -> Reference:
+    """UserError, naming `where` and saying the `form`, for what is no reference."""
     try:
-        found = reference.parse(text, form=_FORM, where=where)
+        found = reference.parse(text, form=form, where=where)
     except FormatError as error:
         raise UserError.of(error) from None
     port = re.search(r":([0-9]+)\Z", found.host)

@@ -23,6 +23,7 @@ from tools.pipeline.sign import keys
 from tools.pipeline.sign.keys import Signer
 
 _PLAIN = "http://"
+_FORM = "expected HOST[:PORT]/NAME, for example registry.example/team/cache"
 
 
 def remote(text: str, *, cas: Cas, folder: Path, path: Path | None = None) -> Remote:
@@ -40,7 +41,7 @@ def remote(text: str, *, cas: Cas, folder: Path, path: Path | None = None) -> Re
         raise UserError(
             f"{scheme[:20]}:// is not known", where=ambient.REMOTE, hint="HOST/NAME of a registry, grpcs://HOST:PORT"
         )
-    place = reference.parse(rest if separator else text, where=ambient.REMOTE)
+    place = reference.parse(rest if separator else text, where=ambient.REMOTE, form=_FORM)
     if place.tag or place.digest:
         raise UserError("has a tag or a digest", where=ambient.REMOTE, hint="name the repository alone: HOST/NAME")
     chosen = config.load(path)
@@ -75,7 +76,9 @@ class _Lazy:
 
     def __init__(self, chosen: Config) -> None:
         self._lock = threading.Lock()
-        self._load = functools.cache(lambda: keys.load(chosen.push, root=chosen.path.parent))
+        self._load = functools.cache(
+            lambda: keys.load(chosen.push, root=chosen.path.parent, where=_where(chosen)),
+        )
 
     def __call__(self) -> Signer:
         with self._lock:
@@ -83,10 +86,14 @@ class _Lazy:
 
 
 def signer(chosen: Config) -> _Lazy | None:
-    """What signs results that are sent; UserError for a key file that cannot be used."""
+    """What signs results that are sent; UserError for a key file that cannot be used, or a URI that names no key."""
     if not chosen.push:
         return None
     found = _Lazy(chosen)
-    if not chosen.push.startswith("pkcs11:"):
+    if not keys.is_token(chosen.push, _where(chosen)):
         found()
     return found
+
+
+def _where(chosen: Config) -> str:
+    return f"{chosen.path}: push.key"

@@ -95,6 +95,8 @@ def load(path: Path | None = None, *, service: bool = False, shares: bool = True
             public = keys.load_public(where)
             entry.close()
             fingerprint = keys.fingerprint(public)
+            if fingerprint in builders:
+                raise listed.error(name, f"has the key of {builders[fingerprint].name}", "each builder has his own")
             builders[fingerprint] = Builder(name=name, public=public, fingerprint=fingerprint)
         listed.close()
     push, ca = "", None
@@ -128,6 +130,8 @@ def _service(table: toml_reader.Table, path: Path) -> dict[str, Any]:
             if re.fullmatch(_PROPERTY, word) is None:
                 raise table.error("platform", f"{word!r} is no property", "NAME=VALUE")
         found["platform"] = {name: value for name, _, value in (word.partition("=") for word in words)}
+        if len(found["platform"]) != len(words):
+            raise table.error("platform", "names a property twice", "each has one value")
     table.close()
     return found
 

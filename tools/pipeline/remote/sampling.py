@@ -35,7 +35,7 @@ def settle(engine: Engine, steps: Sequence[Step]) -> None:
     if remote is None or not waiting:
         return
     chosen = choose(waiting, remote.share)
-    ui.line(f"   {len(waiting)} steps were executed elsewhere; {len(chosen)} of them run here, too, to compare")
+    ui.line(f"   steps executed elsewhere: {len(waiting)}; run here, too, to compare: {len(chosen)}")
     for _, claimed in chosen:
         # Bytes that do not come tell the service what was drawn: whoever stops the build for it, or a time limit that
         # does, must not give it another draw with the same results.

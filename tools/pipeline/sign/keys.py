@@ -43,12 +43,13 @@ class Signer(Protocol):
         """The signature: Ed25519's 64 bytes, or ECDSA with SHA-256 in DER."""
 
 
-def load(words: str, *, root: Path) -> Signer:
-    """The key that the user names. UserError for one that cannot be used, or that others can read."""
-    if words.startswith("pkcs11:"):
-        return _token(words, root)
+def load(words: str, *, root: Path, where: str = "--key") -> Signer:
+    """The key that the user names at `where`. UserError for one that cannot be used, or that others can read."""
+    if is_token(words, where):
+        return _InToken(_place(words, root, where))
     path = root / words
     where = str(path)
+    _not_public(path)
     pem = files.read_private(path)
     if b"ENCRYPTED" in pem:
         raise UserError("is encrypted", where=where, hint="give an unencrypted copy and delete it afterwards")
@@ -61,6 +62,27 @@ def load(words: str, *, root: Path) -> Signer:
     ):
         return _InMemory(key)
     raise UserError("is neither Ed25519 nor P-256", where=where, hint=_MAKE)
+
+
+def is_token(words: str, where: str = "--key") -> bool:
+    """Whether a key lies in a token; UserError for a URI that cannot be one of a key's. The token is not asked."""
+    if not words.startswith("pkcs11:"):
+        return False
+    _parts(words, where)
+    return True
+
+
+def _not_public(path: Path) -> None:
+    """A missing key, and the wrong one of a pair: better words for both than what reading a secret file has."""
+    if not path.exists():
+        raise UserError("is not there", where=str(path), hint=_MAKE)
+    try:
+        if not path.is_file():
+            return
+        load_public(path)
+    except UserError:
+        return
+    raise UserError("is a public key", where=str(path), hint="name the private one")
 
 
 def load_public(path: Path) -> Public:
@@ -118,6 +140,12 @@ class _Place:
     token: str
     label: str
     pin: str
+    where: str
+
+    @property
+    def shown(self) -> str:
+        """The place in an error."""
+        return f"{self.where}, token {self.token}"
 
     def tool(self, *words: str) -> None:
         """Run pkcs11-tool on the token."""
@@ -128,12 +156,12 @@ class _Place:
             with children.running(argv, env=environment, **pipes) as process:
                 _, said = process.communicate()
         except FileNotFoundError:
-            raise UserError(f"{_TOOL} is not installed", where="--key", hint="install OpenSC") from None
+            raise UserError(f"{_TOOL} is not installed", where=self.where, hint="install OpenSC") from None
         if process.returncode != 0:
             lines = said.decode(errors="replace").strip().splitlines() or [f"status {process.returncode}"]
             # Its last line is "Aborting."; what went wrong stands before it.
             line = next((line for line in lines if line.startswith("error:")), lines[-1])
-            raise BuildError(f"{_TOOL}: {line[:200]}", where=f"--key, token {self.token}")
+            raise BuildError(f"{_TOOL}: {line[:200]}", where=self.shown)
 
 
 class _InToken:
@@ -147,7 +175,7 @@ class _InToken:
             except (OSError, ValueError, UnsupportedAlgorithm):
                 public = None
         if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
-            raise UserError(f"{place.label!r} is no key on P-256", where=f"--key, token {place.token}")
+            raise UserError(f"{place.label!r} is no key on P-256", where=place.shown)
         self.public: Public = public
 
     def sign(self, data: bytes) -> bytes:
@@ -162,17 +190,22 @@ class _InToken:
             )  # fmt: skip
             signature = out.read_bytes()
         if not verifies(self.public, signature, data):
-            raise BuildError("its signature is not of its public key", where=f"--key, token {self._place.token}")
+            raise BuildError("its signature is not of its public key", where=self._place.shown)
         return signature
 
 
-def _token(uri: str, root: Path) -> Signer:
+def _parts(uri: str, where: str) -> dict[str, str]:
     path, _, query = uri.removeprefix("pkcs11:").partition("?")
     given = dict(part.partition("=")[::2] for part in [*path.split(";"), *query.split("&")] if part)
     given = {key: urllib.parse.unquote(value) for key, value in given.items()}
     wanted = {"token", "object", "module-path", "pin-source"}
     if given.keys() != wanted or not all(given.values()):
         # What was given is not repeated: it may hold a PIN.
-        raise UserError("the URI must have exactly token, object, module-path and pin-source", where="--key", hint=_URI)
+        raise UserError("the URI must have exactly token, object, module-path and pin-source", where=where, hint=_URI)
+    return given
+
+
+def _place(uri: str, root: Path, where: str) -> _Place:
+    given = _parts(uri, where)
     pin = files.read_private(root / given["pin-source"].removeprefix("file:")).decode(errors="replace").strip()
-    return _InToken(_Place(module=given["module-path"], token=given["token"], label=given["object"], pin=pin))
+    return _Place(module=given["module-path"], token=given["token"], label=given["object"], pin=pin, where=where)
