@@ -20,6 +20,7 @@ from tests.publish import kit, people
 from tests.publish.kit import Server
 from tests.publish.liar import Answer, Liar
 from tests.publish.people import NAME, World
+from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.registry import client, oci, target
 from tools.pipeline.registry.connection import Options
@@ -123,6 +124,42 @@ def test_a_week_of_absence(service: Service) -> None:
     assert service.log() == ["rebuild", "endorse"] * 4
 
 
+def test_an_endorsement_is_given_again_before_it_ends(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ambient.now
+    wish = replace(WISH, to=service.world.place, key=service.world.keys["bob"], days="8")
+
+    def look(day: float) -> None:
+        monkeypatch.setattr(ambient, "now", lambda: real() + day * 86_400)
+        watcher.run(service.clone, wish)
+        monkeypatch.setattr(ambient, "now", real)
+
+    look(0)
+    look(5.9)
+    assert service.log() == ["rebuild", "endorse"]
+    look(6.1)
+    assert service.log() == ["rebuild", "endorse"] * 2
+    # What nobody can rebuild any more is not: not before it is tried with success.
+    (service.folder / "other").touch()
+    with pytest.raises(BuildError, match="not everything"):
+        look(20)
+    assert service.log() == ["rebuild", "endorse"] * 2 + ["rebuild"]
+
+
+def test_what_is_there_no_more_is_forgotten(service: Service, tmp_path: Path) -> None:
+    def noted() -> set[str]:
+        (notes,) = (tmp_path / "state").glob("sev-artifacts/watch/*/artifacts.json")
+        return set(json.loads(notes.read_bytes())["artifacts"])
+
+    service.look()
+    before = noted()
+    service.commit("v2.txt")
+    service.world.publish("v1")  # moved: what it was has no tag any more
+    service.look()
+    after = noted()
+    assert (len(before), len(after)) == (1, 1)
+    assert before != after
+
+
 def test_killed_at_any_moment(service: Service) -> None:
     (service.folder / "hold").touch()
     for count in (1, 2):
@@ -224,6 +261,21 @@ def claimed(service: Service, commit: str, tag: str = "v1") -> None:
     registry.manifest(oci.of_bytes(oci.index([last, *others]), oci.INDEX), oci.referrers_tag(subject.descriptor))
 
 
+def test_statements_without_number_hide_none_of_another_kind(service: Service) -> None:
+    service.world.endorse("mallory", "alice")
+    registry = client.Registry(Reference(host=service.world.host, name=NAME), Options(plain_http=True))
+    subject = registry.resolve("v1")
+    assert subject is not None
+    tag = oci.referrers_tag(subject.descriptor)
+    listed = registry.resolve(tag)
+    assert listed is not None
+    statements_there = {entry["annotations"]["predicateType"]: entry for entry in json.loads(listed.data)["manifests"]}
+    index = oci.index([*[statements_there[ENDORSEMENT]] * 300, statements_there[PROVENANCE]])
+    registry.manifest(oci.of_bytes(index, oci.INDEX), tag)
+    service.look()
+    assert service.log() == ["rebuild", "endorse"]
+
+
 def head(service: Service) -> str:
     argv = ["git", "-C", str(service.world.built.root), "rev-parse", "HEAD"]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
@@ -311,3 +363,10 @@ def test_all_tags_are_listed(service: Service, liar: Callable[..., Liar], monkey
 def test_mistakes(tmp_path: Path, to: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         watcher.run(tmp_path, replace(WISH, to=to))
+
+
+def test_a_mistake_is_found_before_a_rebuild(service: Service) -> None:
+    wish = replace(WISH, to=service.world.place, key=service.world.keys["bob"])
+    with pytest.raises(UserError, match="--days: 'a year' is no number of days"):
+        watcher.run(service.clone, replace(wish, days="a year"))
+    assert service.log() == []

@@ -36,7 +36,7 @@ KEY, _SVN = "sev-artifacts.key", "sev-artifacts.svn"
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
-_DAYS_MAX = 36_500
+DAYS_MAX = 36_500
 _AGAIN = "./doit rebuild --manifest FILE, from nothing and without --cached"
 
 
@@ -70,7 +70,7 @@ def endorse(built: Built, result: Path, wish: Wish) -> bytes:
 
     BuildError when the rebuild does not allow that, or what is published is something else.
     """
-    signer, period = _signer(wish, built.root), _period(wish.days)
+    signer, period = _signer(wish, built.root), period_of(wish.days)
     if not wish.to and not wish.out:
         raise UserError("nowhere to put the statement", hint="--to HOST/NAME:TAG, or --out FILE")
     found = read_result(result, profile=built.profile)
@@ -101,7 +101,7 @@ def endorse(built: Built, result: Path, wish: Wish) -> bytes:
 
 def latest(root: Path, wish: Wish, *, profile: str) -> None:
     """Say which security version it takes from now on, where the artifact is."""
-    signer, period = _signer(wish, root), _period(wish.days)
+    signer, period = _signer(wish, root), period_of(wish.days)
     if not wish.to:
         raise UserError("nowhere to put the statement", hint="--to HOST/NAME:TAG")
 
@@ -223,9 +223,10 @@ def _signer(wish: Wish, root: Path) -> Signer:
     return keys.load(wish.key, root=root)
 
 
-def _period(days: str) -> Period:
-    if not days.isdecimal() or not 1 <= int(days) <= _DAYS_MAX:
-        raise UserError(f"{days[:20]!r} is no number of days", where="--days", hint=f"from 1 to {_DAYS_MAX}")
+def period_of(days: str) -> Period:
+    """From now on; UserError for what is no number of days."""
+    if not days.isdecimal() or not 1 <= int(days) <= DAYS_MAX:
+        raise UserError(f"{days[:20]!r} is no number of days", where="--days", hint=f"from 1 to {DAYS_MAX}")
     begin = int(ambient.now())
     return Period(begin=begin, end=begin + int(days) * 86_400)
 

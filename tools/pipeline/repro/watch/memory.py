@@ -7,7 +7,7 @@ Nothing rests on it but whether work is done again: an endorsement is what the r
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -24,11 +24,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class State(StrEnum):
-    """What became of an artifact. The first two are for good."""
+    """What became of an artifact."""
 
     ENDORSED = "endorsed"
+    """Until the endorsement nears its end: then it is rebuilt again."""
     DIFFERENT = "different"
-    """The rebuild gave other bytes."""
+    """The rebuild gave other bytes: for good."""
     FAILED = "failed"
     """Something else was in the way: tried again later."""
     BEGUN = "begun"
@@ -49,11 +50,6 @@ class Note:
     again: float = 0.0
     others: tuple[str, ...] = ()
 
-    @property
-    def final(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.state in {State.ENDORSED, State.DIFFERENT}
-
 
 class Memory:
     """By digest, in a file of `folder`, which is this user's alone."""
@@ -70,6 +66,16 @@ class Memory:
     def put(self, digest: str, note: Note) -> None:
         """Keep it: on the disk before this returns."""
         self._notes[digest] = note
+        self._write()
+
+    def keep(self, digests: Collection[str]) -> None:
+        """Forget all others: what is there no more, and would be looked at anew."""
+        gone = self._notes.keys() - set(digests)
+        if gone:
+            self._notes = {key: note for key, note in self._notes.items() if key not in gone}
+            self._write()
+
+    def _write(self) -> None:
         document = {"schema": _SCHEMA, "artifacts": {key: asdict(value) for key, value in self._notes.items()}}
         files.write_atomically(self._path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), mode=0o600)
 

@@ -6,6 +6,7 @@ All of it is a stranger's word. A claim only says where to begin: the rebuild sh
 """
 
 import base64
+import datetime as dt
 import json
 import re
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,99}")
 _MANIFEST_MAX = 16 << 20  # bytes of a manifest.json
 _STATEMENTS_MAX = 200
-"""Statements on one artifact that are looked at: others may attach as many as they like."""
+"""Statements of a kind on one artifact that are looked at: others may attach as many as they like."""
+RENEWED = 0.75
+"""Of an endorsement's life, after which it is given again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +94,35 @@ def commits(registry: Registry, one: Artifact) -> list[str]:
     return list(found)
 
 
-def endorsed(registry: Registry, one: Artifact, public: Public) -> bool:
-    """Whether this key has endorsed it there."""
+def renewal(registry: Registry, one: Artifact, public: Public) -> float:
+    """When this key is to endorse it again: seconds since the epoch; 0.0 where it has not endorsed it there.
+
+    That is when a quarter of the last endorsement's life is left: time enough for many tries.
+    """
     known = {keys.fingerprint(public): public}
+    last = 0.0
     for bundle in _statements(registry, one.subject, ENDORSEMENT):
         try:
             statement = json.loads(statements.unbundle(bundle, known)[0])
             subjects = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
+            begin, end = (_seconds(statement["predicate"][name]) for name in ("date", "validUntil"))
         except (ValueError, LookupError, TypeError):
             continue
         if statement.get("predicateType") == ENDORSEMENT and subjects.get(SUBJECT) == one.subject.sha256:
-            return True
-    return False
+            last = max(last, begin + (end - begin) * RENEWED)
+    return last
+
+
+def _seconds(text: str) -> float:
+    return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC).timestamp()
 
 
 def _statements(registry: Registry, subject: Descriptor, kind: str) -> Iterator[bytes]:
     """What is attached and says of itself that it is of this kind; what cannot be read is left out."""
-    for entry in registry.referrers(subject)[:_STATEMENTS_MAX]:
+    # Those that say to be of another kind do not count: one who endorses every day hides no provenance.
+    listed = [entry for entry in registry.referrers(subject) if _annotation(entry, "predicateType") in {kind, ""}]
+    for entry in listed[:_STATEMENTS_MAX]:
         try:
-            if _annotation(entry, "predicateType") not in {kind, ""}:
-                continue
             content = registry.resolve(oci.descriptor_of(entry, where=subject.digest).digest)
             if content is None or oci.subject_of(content.data) != subject.digest:
                 continue

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks at a registry again and again, and rebuilds and endorses what is new there.
 
+An endorsement that nears its end is given again, after another rebuild: what nobody can rebuild any more runs out.
+
 A look begins with what the registry has, never with what was new since the last one: so a crash, a restart or a week
 without the machine leaves nothing out but what has lost its last tag meanwhile, which nobody can list any more.
 """
@@ -15,6 +17,7 @@ from tools.pipeline.base.errors import BuildError, SevArtifactsError, UserError
 from tools.pipeline.registry import reference
 from tools.pipeline.registry.client import Registry
 from tools.pipeline.registry.connection import Options
+from tools.pipeline.repro import endorse
 from tools.pipeline.repro.watch import memory, published
 from tools.pipeline.repro.watch.memory import Memory, Note, State
 from tools.pipeline.repro.watch.published import Artifact
@@ -24,6 +27,7 @@ from tools.pipeline.sign.keys import Public
 from tools.sev.registry.reference import Reference
 
 _PAUSE_MAX = 86_400.0  # seconds until something that failed is tried again, at most
+_LIFE_MAX = endorse.DAYS_MAX * 86_400.0  # seconds that an endorsement holds, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,8 @@ class Watcher:
         words += ["--plain-http"] if wish.plain_http else []
         self._rebuilder = Rebuilder(root=root, folder=folder, branch=wish.branch, endorse=words)
         self._said = ""
+        period = endorse.period_of(wish.days)
+        self._life = (period.end - period.begin) * published.RENEWED
 
     def look(self) -> bool:
         """At all that is there; whether all of it is endorsed now."""
@@ -89,6 +95,8 @@ class Watcher:
             self._say_once(f"   nothing of ours is published at {self._place}; looked at again, if it is no mistake")
             return True
         self._said = ""
+        if not self._place.tag:
+            self._memory.keep([one.subject.digest for one in found])
         # What was not tried for longest comes first, so that one that never ends well holds up no other.
         waiting = sorted(found, key=lambda one: note.tries if (note := self._memory.get(one.subject.digest)) else 0)
         ended = [self._one(one) for one in waiting]
@@ -105,7 +113,8 @@ class Watcher:
         digest = one.subject.digest
         note = self._memory.get(digest) or Note(state=State.BEGUN)
         # What lies farther ahead was noted by a clock that was wrong.
-        if note.final or 0 < note.again - ambient.now() <= _PAUSE_MAX:
+        farthest = _LIFE_MAX if note.state is State.ENDORSED else _PAUSE_MAX
+        if note.state is State.DIFFERENT or 0 < note.again - ambient.now() <= farthest:
             return note.state is State.ENDORSED
         begun = replace(note, state=State.BEGUN, tries=note.tries + 1, again=0.0, why="")
         self._memory.put(digest, begun)
@@ -125,8 +134,9 @@ class Watcher:
     def _rebuilt(self, one: Artifact, note: Note) -> Note:
         registry = Registry(self._place, self._options)
         try:
-            if published.endorsed(registry, one, self._public):
-                return replace(note, state=State.ENDORSED)
+            again = published.renewal(registry, one, self._public)
+            if again > ambient.now():
+                return replace(note, state=State.ENDORSED, tries=0, again=again)
             document, commits = published.read_manifest(registry, one), published.commits(registry, one)
         finally:
             registry.close()  # it would not wait for the rebuild
@@ -149,7 +159,7 @@ class Watcher:
             except SevArtifactsError as error:
                 failed.append(error)
             else:
-                return replace(note, state=State.ENDORSED, commit=commit)
+                return replace(note, state=State.ENDORSED, commit=commit, tries=0, again=ambient.now() + self._life)
         raise failed[0] if failed else different
 
     def _say_once(self, text: str) -> None:
