@@ -7,7 +7,7 @@ import pytest
 from tools.launcher.base.errors import UserError
 from tools.launcher.pull import reference as of_pull
 from tools.sev.errors import FormatError
-from tools.sev.registry.reference import Reference, parse
+from tools.sev.registry.reference import Reference, is_host, parse
 
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -40,7 +40,17 @@ def test_what_has_none() -> None:
     for text, says in {
         f"app@{DIGEST}": "names no registry's host; form",
         "registry.example/app@sha256:0": "'sha256:0' is no digest",
+        "registry.example:0/app": "0 is no port; a port is in 1",
+        "[::1]:65536/app": "65536 is no port",
         "registry.example/APP": "'APP' is no name of a repository; form",
     }.items():
         with pytest.raises(FormatError, match=says):
             parse(text, form="form")
+
+
+def test_hosts() -> None:
+    for good in ("registry.example", "localhost", "127.0.0.1:65535", "[::1]:1"):
+        assert is_host(good), good
+        assert parse(f"{good}/app:v1", form="form").host == good
+    for bad in ("registry", "registry.example:", "registry.example:0", "registry.example:65536", "[::1", "a/b", ""):
+        assert not is_host(bad), bad

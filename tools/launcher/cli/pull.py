@@ -17,11 +17,11 @@ from tools.launcher.pull.pull import Pulled, Wish, pull
 from tools.launcher.trust import memory
 from tools.launcher.trust.files import read_bundles
 from tools.launcher.trust.policy import load_policy
-from tools.sev.registry.reference import HOST
+from tools.sev.registry.reference import is_host
 
 
 def _host(text: str) -> str:
-    if HOST.fullmatch(text) is None:
+    if not is_host(text):
         raise ValueError(f"{text[:80]!r} is no HOST or HOST:PORT")
     return text
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tools.sev.errors import FormatError
 
-HOST = re.compile(r"(?=.*[.:]|localhost$)(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?=.*[.:]|localhost$)(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::([0-9]{1,5}))?")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -32,6 +32,12 @@ class Reference:
         return f"{self.where}{tag}{'@' if self.digest else ''}{self.digest}"
 
 
+def is_host(text: str) -> bool:
+    """Whether it is HOST or HOST:PORT."""
+    found = _HOST.fullmatch(text)
+    return found is not None and (found[1] is None or 0 < int(found[1]) < 1 << 16)
+
+
 def parse(text: str, *, form: str, where: str | None = None) -> Reference:
     """FormatError for what is no reference, mostly with `form` as the hint. The host is never guessed.
 
@@ -45,8 +51,10 @@ def parse(text: str, *, form: str, where: str | None = None) -> Reference:
     host, slash, rest = text.partition("/")
     rest, at, digest = rest.partition("@")
     name, colon, tag = rest.partition(":")
-    if not slash or HOST.fullmatch(host) is None:
+    if not slash or _HOST.fullmatch(host) is None:
         raise FormatError(f"{text[:200]!r} names no registry's host", where=where, hint=form)
+    if not is_host(host):
+        raise FormatError(f"{host.rpartition(':')[2]} is no port", where=where, hint="a port is in 1…65535")
     if _NAME.fullmatch(name) is None:
         raise FormatError(f"{name[:200]!r} is no name of a repository", where=where, hint=form)
     if colon and TAG.fullmatch(tag) is None:
