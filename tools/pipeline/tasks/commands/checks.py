@@ -170,8 +170,9 @@ def development_requirements(project: Project) -> None:
 
 # A run has an hour: where it goes is to be seen in its log.
 _SLOWEST = ("--durations=20", "--durations-min=5")
-# Most tests wait for something, and a guest has one processor. A module's tests stay together, for its fixtures' sake.
-_AT_ONCE = ("-n", "auto", "--maxprocesses=4", "--dist=loadfile")
+# Most tests wait for something, and a guest has one processor. A module's tests stay together, for its fixtures' sake;
+# those of guests, which take longest, come first as they do by name.
+_AT_ONCE = ("-n", "auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 
 
 def _pytest(project: Project, *words: str, before: Sequence[str] = (), at_once: bool = False) -> None:
