@@ -70,14 +70,13 @@ PLANTED = {
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_linters_find_what_is_planted(repository: Path, tmp_path: Path, name: str) -> None:
+    """As they are, the test above has them."""
     linter, of, old, new = PLANTED[name]
     (path,) = (repository / "docs/ci").rglob(f"{of}.yml")
     text = path.read_text()
     assert old in text
     folder = tmp_path / ".github/workflows"
     folder.mkdir(parents=True)
-    (folder / path.name).write_text(text)
-    assert lint(linter, folder / path.name).returncode == 0
     (folder / path.name).write_text(text.replace(old, new))
     assert lint(linter, folder / path.name).returncode != 0
 
