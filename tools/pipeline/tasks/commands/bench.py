@@ -38,7 +38,9 @@ def bench(project: Project) -> Iterator[Task]:
     yield one("digests", "the table of launch digests, beside as many calls of sev-snp-measure", params=(_RUNS,))
     yield one("launcher_start", "a start of sev-launch, beside Python's own", params=(_RUNS,))
     yield one("publishing", "160 MB to a registry and back, beside oras", needs=_PUBLISH, params=(_RUNS,))
-    yield one("remote", "all of out/ from a shared cache on a registry, beside the local one", needs=_PUBLISH)
+    yield one(
+        "remote", "all of out/ from a registry or a service, executed there, beside the local cache", needs=_PUBLISH
+    )
     yield one("spread", "many workers and variants, simulated from the times that steps took here (seconds)")
     yield one("boot", "power-on to agent ready under emulation, beside Debian's cloud kernel",
               needs=_BOOT, params=(_RUNS, _PROFILE, _JSON))  # fmt: skip
