@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures: Debian's registry and clients from the pinned tree, and a small checkout to publish."""
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,88 @@ import pytest
 from tests.publish import kit, people
 from tests.publish.kit import Server, empty, small_checkout
 from tests.publish.liar import Answer, Liar
-from tests.publish.people import World
+from tests.publish.people import NAME, World
 from tools.pipeline.engine.tree import Tree
 from tools.pipeline.publish.publishing import Built
+from tools.pipeline.registry import client, oci, target
+from tools.pipeline.registry.connection import Options
+from tools.pipeline.registry.target import Tally
+from tools.pipeline.repro.watch import watcher
+from tools.pipeline.sign import statements
 from tools.pipeline.tasks.project import Project
+from tools.sev.formats import PROVENANCE, SUBJECT
+from tools.sev.registry.reference import Reference
 
 Run = Callable[..., str]
 Lie = Callable[[Answer], None]
+
+
+WISH = watcher.Wish(to="", key="", branch="origin/HEAD", every=0.01, once=True, days="365", ca="", plain_http=True)
+
+
+@dataclass
+class Service:
+    """A vendor who publishes, and a rebuilder with a clone of the vendor's checkout."""
+
+    world: World
+    folder: Path
+    clone: Path
+
+    @property
+    def registry(self) -> client.Registry:
+        """As a stranger has it who may write there."""
+        return client.Registry(Reference(host=self.world.host, name=NAME), Options(plain_http=True))
+
+    def look(self, who: str = "bob", **options: Any) -> None:
+        wish = replace(WISH, to=self.world.place, key=self.world.keys[who])
+        watcher.run(self.clone, replace(wish, **options))
+
+    def process(self) -> subprocess.Popen[bytes]:
+        """One look, by a process of its own."""
+        wish = replace(WISH, to=self.world.place, key=self.world.keys["bob"])
+        run = "from tools.pipeline.repro.watch.watcher import Wish, run"
+        code = f"from pathlib import Path\n{run}\nrun(Path({str(self.clone)!r}), {wish!r})"
+        return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+    def log(self) -> list[str]:
+        path = self.folder / "log"
+        return path.read_text().split() if path.exists() else []
+
+    def commit(self, name: str, branch: str = "main") -> None:
+        """The vendor has one more file."""
+        root = self.world.built.root
+        (root / name).write_text(f"{name}\n")
+        kit.commit(root, "git", "checkout", "-q", "-B", branch)
+        kit.commit(root, "git", "add", name)
+        kit.commit(root, "git", "commit", "-qm", name)
+
+    def endorsed(self, *tags: str) -> None:
+        """By bob, as somebody who pulls sees it."""
+        policy = self.world.policy(endorsers=1, principals={"vendor": ["vendor"], "bob": ["bob"]}, **{"minimum-svn": 0})
+        for tag in tags:
+            said = self.world.accepted(
+                f"pulled {tag} {len(self.log())}", ref=f"{self.world.place}:{tag}", policy=policy
+            )
+            assert "endorsed   by bob" in said
+
+    def claimed(self, commit: str, tag: str = "v1") -> None:
+        """A stranger's provenance, before the vendor's in the list: that the artifact comes from that commit."""
+        registry = self.registry
+        subject = registry.resolve(tag)
+        assert subject is not None
+        says = {"buildDefinition": {"externalParameters": {"source": {"digest": {"gitCommit": commit}}}}}
+        payload = statements.statement([(SUBJECT, subject.descriptor.sha256)], PROVENANCE, says)
+        attached = statements.attached(payload, None, subject=subject.descriptor, says="0" * 64, created="")
+        target.attach(registry, attached, subject.descriptor, Tally())
+        listed = registry.resolve(oci.referrers_tag(subject.descriptor))
+        assert listed is not None
+        (*others, last) = json.loads(listed.data)["manifests"]
+        registry.manifest(oci.of_bytes(oci.index([last, *others]), oci.INDEX), oci.referrers_tag(subject.descriptor))
+
+    def head(self) -> str:
+        """The vendor's commit."""
+        argv = ["git", "-C", str(self.world.built.root), "rev-parse", "HEAD"]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")
@@ -167,3 +246,25 @@ def liar(server: Server) -> Iterator[Callable[[Lie], Liar]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def service(
+    make_world: Callable[..., World], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Service:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    folder = tmp_path / "service"
+    folder.mkdir()
+    built = people.small(folder / "built")
+    root = built.root
+    (root / ".gitignore").write_text("/out\n/cache\n/build\n")
+    argv = [sys.executable, "-m", "tests.publish.standin_doit", str(folder)]
+    (root / "doit").write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
+    (root / "doit").chmod(0o755)
+    kit.commit(root, "git", "add", "-A")
+    kit.commit(root, "git", "commit", "-qm", "doit")
+    made = make_world(kit.checkout_at(root))
+    made.publish()
+    subprocess.run(["git", "clone", "-q", str(root), str(tmp_path / "clone")], check=True)
+    return Service(world=made, folder=folder, clone=tmp_path / "clone")

@@ -4,22 +4,20 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.publish import kit, people
+from tests.publish import kit
+from tests.publish.conftest import WISH, Service
 from tests.publish.kit import Server
 from tests.publish.liar import Answer, Liar
-from tests.publish.people import NAME, World
+from tests.publish.people import NAME
 from tools.pipeline.base import ambient
 from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.registry import client, oci, target
@@ -27,72 +25,10 @@ from tools.pipeline.registry.connection import Options
 from tools.pipeline.registry.target import Tally
 from tools.pipeline.repro.watch import watcher
 from tools.pipeline.sign import statements
-from tools.sev.formats import ENDORSEMENT, PROVENANCE, SUBJECT
+from tools.pipeline.tasks.commands import repro
+from tools.pipeline.tasks.project import Project
+from tools.sev.formats import ENDORSEMENT, PROVENANCE
 from tools.sev.registry.reference import Reference
-
-WISH = watcher.Wish(to="", key="", branch="origin/HEAD", every=0.01, once=True, days="365", ca="", plain_http=True)
-
-
-@dataclass
-class Service:
-    """A vendor who publishes, and a rebuilder with a clone of the vendor's checkout."""
-
-    world: World
-    folder: Path
-    clone: Path
-
-    def look(self, who: str = "bob") -> None:
-        watcher.run(self.clone, replace(WISH, to=self.world.place, key=self.world.keys[who]))
-
-    def process(self) -> subprocess.Popen[bytes]:
-        """One look, by a process of its own."""
-        wish = replace(WISH, to=self.world.place, key=self.world.keys["bob"])
-        run = "from tools.pipeline.repro.watch.watcher import Wish, run"
-        code = f"from pathlib import Path\n{run}\nrun(Path({str(self.clone)!r}), {wish!r})"
-        return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-
-    def log(self) -> list[str]:
-        path = self.folder / "log"
-        return path.read_text().split() if path.exists() else []
-
-    def commit(self, name: str, branch: str = "main") -> None:
-        """The vendor has one more file."""
-        root = self.world.built.root
-        (root / name).write_text(f"{name}\n")
-        kit.commit(root, "git", "checkout", "-q", "-B", branch)
-        kit.commit(root, "git", "add", name)
-        kit.commit(root, "git", "commit", "-qm", name)
-
-    def endorsed(self, *tags: str) -> None:
-        """By bob, as somebody who pulls sees it."""
-        policy = self.world.policy(endorsers=1, principals={"vendor": ["vendor"], "bob": ["bob"]}, **{"minimum-svn": 0})
-        for tag in tags:
-            said = self.world.accepted(
-                f"pulled {tag} {len(self.log())}", ref=f"{self.world.place}:{tag}", policy=policy
-            )
-            assert "endorsed   by bob" in said
-
-
-@pytest.fixture
-def service(
-    make_world: Callable[..., World], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Service:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("PYTHONPATH", str(repository))
-    folder = tmp_path / "service"
-    folder.mkdir()
-    built = people.small(folder / "built")
-    root = built.root
-    (root / ".gitignore").write_text("/out\n/cache\n/build\n")
-    argv = [sys.executable, "-m", "tests.publish.standin_doit", str(folder)]
-    (root / "doit").write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
-    (root / "doit").chmod(0o755)
-    kit.commit(root, "git", "add", "-A")
-    kit.commit(root, "git", "commit", "-qm", "doit")
-    made = make_world(kit.checkout_at(root))
-    made.publish()
-    subprocess.run(["git", "clone", "-q", str(root), str(tmp_path / "clone")], check=True)
-    return Service(world=made, folder=folder, clone=tmp_path / "clone")
 
 
 def test_what_is_published_is_rebuilt_once_and_endorsed(
@@ -246,21 +182,6 @@ def test_strangers_things_are_left_alone(service: Service) -> None:
     service.endorsed("v1")
 
 
-def claimed(service: Service, commit: str, tag: str = "v1") -> None:
-    """A stranger's provenance, before the vendor's in the list: that the artifact comes from that commit."""
-    registry = client.Registry(Reference(host=service.world.host, name=NAME), Options(plain_http=True))
-    subject = registry.resolve(tag)
-    assert subject is not None
-    says = {"buildDefinition": {"externalParameters": {"source": {"digest": {"gitCommit": commit}}}}}
-    payload = statements.statement([(SUBJECT, subject.descriptor.sha256)], PROVENANCE, says)
-    attached = statements.attached(payload, None, subject=subject.descriptor, says="0" * 64, created="")
-    target.attach(registry, attached, subject.descriptor, Tally())
-    listed = registry.resolve(oci.referrers_tag(subject.descriptor))
-    assert listed is not None
-    (*others, last) = json.loads(listed.data)["manifests"]
-    registry.manifest(oci.of_bytes(oci.index([last, *others]), oci.INDEX), oci.referrers_tag(subject.descriptor))
-
-
 def test_statements_without_number_hide_none_of_another_kind(service: Service) -> None:
     service.world.endorse("mallory", "alice")
     registry = client.Registry(Reference(host=service.world.host, name=NAME), Options(plain_http=True))
@@ -276,19 +197,14 @@ def test_statements_without_number_hide_none_of_another_kind(service: Service) -
     assert service.log() == ["rebuild", "endorse"]
 
 
-def head(service: Service) -> str:
-    argv = ["git", "-C", str(service.world.built.root), "rev-parse", "HEAD"]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-
-
 @pytest.mark.parametrize("gives", ["same", "other"])
 def test_a_stranger_claims_another_commit(service: Service, gives: str) -> None:
     """One that is merged, too. It costs a rebuild, and never the endorsement of what comes from the vendor's."""
     service.look()
-    old = head(service)
+    old = service.head()
     service.commit("v2.txt")
     service.world.publish("v2")
-    claimed(service, old, "v2")
+    service.claimed(old, "v2")
     if gives == "other":
         (service.folder / f"other-{old}").touch()
     service.look()
@@ -298,10 +214,10 @@ def test_a_stranger_claims_another_commit(service: Service, gives: str) -> None:
 
 
 def test_all_that_is_claimed_gives_other_bytes(service: Service) -> None:
-    old = head(service)
+    old = service.head()
     service.commit("v2.txt")
     service.world.publish("v2")
-    claimed(service, old, "v2")
+    service.claimed(old, "v2")
     (service.folder / "other").touch()
     for _ in range(2):
         with pytest.raises(BuildError, match="not everything"):
@@ -370,3 +286,15 @@ def test_a_mistake_is_found_before_a_rebuild(service: Service) -> None:
     with pytest.raises(UserError, match="--days: 'a year' is no number of days"):
         watcher.run(service.clone, replace(wish, days="a year"))
     assert service.log() == []
+
+
+@pytest.mark.parametrize(("option", "value"), [("key", "bob.key"), ("every", "1h"), ("once", True)])
+def test_options_of_the_watch_without_it(project: Project, option: str, value: object) -> None:
+    """./doit rebuild --manifest FILE --key FILE endorses nothing: said before half an hour has gone by."""
+    options = {"key": "", "branch": "origin/HEAD", "every": "15m", "days": "365", "once": False, "ca": "",
+               "plain_http": False}  # fmt: skip
+    given = {"manifest": "none.json", "as_json": False, "cached": False, "watch": "", **options}
+    with pytest.raises(UserError, match=r"none\.json"):
+        repro._rebuild(project, **given)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')}: means nothing without --watch"):
+        repro._rebuild(project, **{**given, option: value})  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from tools.pipeline.engine.store.origin import How, Origin
 from tools.pipeline.registry import reference
 from tools.pipeline.remote import choose, config
 from tools.pipeline.sign import keys
+from tools.pipeline.tasks.project import Project
 
 GOOD = '[builders.ci]\nkey = "ci.pub"\n'
 
@@ -101,6 +102,15 @@ def test_who_believes_an_action_cache_says_so(folder: Path) -> None:
         assert config.load(written(folder, f'{GOOD}[service]\naction-cache = "{word}"\n')).cached == believed
     with pytest.raises(UserError, match=r"service\.action-cache: 'yes' is not believed or ignored"):
         config.load(written(folder, f'{GOOD}[service]\naction-cache = "yes"\n'))
+
+
+def test_execution_without_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgotten, the other variable would be missed only when everything had run here."""
+    monkeypatch.delenv(ambient.REMOTE, raising=False)
+    assert Project.load().remote is None
+    monkeypatch.setenv(ambient.REMOTE_EXECUTE, "1")
+    with pytest.raises(UserError, match="REMOTE_EXECUTE: says where steps run, and SEV_ARTIFACTS_REMOTE "):
+        _ = Project.load().remote
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ from tools.pipeline.sources import transport
 from tools.sev.registry.login import Login
 from tools.sev.registry.reference import TAG, Reference
 
-_ACCEPT = {"Accept": f"{oci.MANIFEST}, {oci.INDEX}"}
+# Docker's are nobody's of ours. docker-registry makes others of them for whoever does not take them, or cannot (400).
+_DOCKER = "application/vnd.docker.distribution.manifest"
+_ACCEPT = {"Accept": f"{oci.MANIFEST}, {oci.INDEX}, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"}
 _TAGS, _PAGES, _PAGE_MAX = 1000, 100, 1 << 20  # tags that a page has, pages of a list, bytes of a page
 _LIES = "it is damaged, or lies: use another"
 

@@ -56,6 +56,10 @@ class Lost(Exception):  # noqa: N818 (what became of a request, named for what i
     """The connection broke, or the registry cannot now: asking again may help."""
 
 
+class Unreachable(BuildError):  # noqa: N818 (as Lost)
+    """It was Lost each time. Other errors are of one request: the next one may be answered well."""
+
+
 class _Auth(requests.auth.AuthBase):
     """What we say of ourselves. Always given, or requests would look into ~/.netrc."""
 
@@ -101,7 +105,7 @@ class Connection:
                 return work()
             except Lost as lost:
                 if not left:
-                    raise self.error(f"{lost} ({self.options.rounds} tries)") from None
+                    raise Unreachable(f"{lost} ({self.options.rounds} tries)", where=self.where) from None
             ambient.sleep(pause)
             pause *= 2
         raise AssertionError("there is at least one round")

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.pipeline.base import ambient, toml_reader
+from tools.pipeline.base.errors import UserError
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.jobs import Jobs
 from tools.pipeline.engine.others import Others
@@ -122,6 +123,9 @@ class Project:
         """The shared cache that SEV_ARTIFACTS_REMOTE names; None without. UserError for what cannot be used."""
         named = ambient.remote()
         if not named:
+            if ambient.remote_execute():
+                what = f"says where steps run, and {ambient.REMOTE} names no service"
+                raise UserError(what, where=ambient.REMOTE_EXECUTE, hint=f"set {ambient.REMOTE}, or unset this one")
             return None
         # Importing requests takes longer than a build with nothing to do.
         from tools.pipeline.remote import choose  # noqa: PLC0415 (start-up: only builds with a remote need it)

@@ -27,9 +27,9 @@ class State(StrEnum):
     """What became of an artifact."""
 
     ENDORSED = "endorsed"
-    """Until the endorsement nears its end: then it is rebuilt again."""
+    """As the registry had it then: until that nears its end, or is there no more."""
     DIFFERENT = "different"
-    """The rebuild gave other bytes: for good."""
+    """The rebuild gave other bytes: for good, unless another commit is claimed some day."""
     FAILED = "failed"
     """Something else was in the way: tried again later."""
     BEGUN = "begun"

@@ -9,7 +9,7 @@ import base64
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.publish import artifact, manifest
 from tools.pipeline.registry import oci
 from tools.pipeline.registry.client import Registry
+from tools.pipeline.registry.connection import Unreachable
 from tools.pipeline.registry.oci import Descriptor
 from tools.pipeline.sign import keys, statements
 from tools.pipeline.sign.keys import Public
@@ -41,11 +42,21 @@ class Artifact:
     document: Descriptor
 
 
-def artifacts(registry: Registry, tag: str = "") -> list[Artifact]:
-    """Guest artifacts behind every tag, or behind one; each once, in the order of their tags."""
+def artifacts(registry: Registry, tag: str, unreadable: Callable[[BuildError], None]) -> list[Artifact]:
+    """Guest artifacts behind every tag, or behind one; each once, in the order of their tags.
+
+    A tag that cannot be read goes to `unreadable`, unless it is the one: anybody can put there what the registry will
+    not give us, and must not hide the others with it.
+    """
     found: dict[str, Artifact] = {}
     for name in [tag] if tag else registry.tags():
-        content = registry.resolve(name)
+        try:
+            content = registry.resolve(name)
+        except BuildError as error:
+            if tag or isinstance(error, Unreachable):
+                raise
+            unreadable(BuildError(f"{name}: {error.what}", where=registry.where, hint=error.hint))
+            continue
         one = _artifact(content.data, content.descriptor, name) if content else None
         if one is None and tag:
             raise BuildError(f"has no artifact {tag}", where=registry.where, hint="publish it first")
@@ -121,7 +132,9 @@ def _statements(registry: Registry, subject: Descriptor, kind: str) -> Iterator[
     """What is attached and says of itself that it is of this kind; what cannot be read is left out."""
     # Those that say to be of another kind do not count: one who endorses every day hides no provenance.
     listed = [entry for entry in registry.referrers(subject) if _annotation(entry, "predicateType") in {kind, ""}]
-    for entry in listed[:_STATEMENTS_MAX]:
+    # The first are the vendor's, from before the tag; ours are the last that were attached.
+    half = _STATEMENTS_MAX // 2
+    for entry in [*listed[:half], *listed[half:][-half:]]:
         try:
             content = registry.resolve(oci.descriptor_of(entry, where=subject.digest).digest)
             if content is None or oci.subject_of(content.data) != subject.digest:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.pipeline.base import ambient, children, files, ui
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.repro.check import RESULT
 
 _GRACE = 20.0  # seconds that a rebuild has to clean up after an interrupt
@@ -34,6 +34,14 @@ class Rebuilder:
     folder: Path
     branch: str
     endorse: Sequence[str]
+
+    def check(self) -> None:
+        """UserError for a branch that is not there: no commit would ever be on it."""
+        if not self._has_branch():
+            self.update()
+            if not self._has_branch():
+                hint = "git branch --all lists them; git remote set-head origin --auto makes origin/HEAD"
+                raise UserError(f"{self.branch[:80]!r} is no branch of this checkout", where="--branch", hint=hint)
 
     def update(self) -> None:
         """Ask where the checkout came from for new commits; a checkout that came from nowhere has what it has."""
@@ -58,7 +66,11 @@ class Rebuilder:
         self._git("checkout", "--quiet", "--detach", commit, at=clone)
         published = self.folder / manifest_name(profile)
         files.write_atomically(published, document)
-        status = self._doit(clone, "rebuild", "--manifest", str(published))
+        try:
+            status = self._doit(clone, "rebuild", "--manifest", str(published))
+        finally:
+            # Its name and size are a stranger's choice: they must not gather here.
+            published.unlink(missing_ok=True)
         if status != 0:
             self._failed(clone, status)
         status = self._doit(clone, "endorse", "--profile", profile, "--to", place, *self.endorse)
@@ -82,6 +94,13 @@ class Rebuilder:
         environment = {key: value for key, value in ambient.whole_environment().items() if key not in _SHARED}
         return children.run([str(clone / "doit"), *words], cwd=clone, env=environment, grace=_GRACE,
                             stdin=subprocess.DEVNULL)  # fmt: skip
+
+    def _has_branch(self) -> bool:
+        try:
+            self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.branch}^{{commit}}")
+        except BuildError:
+            return False
+        return True
 
     def _on_branch(self, commit: str) -> bool:
         try:

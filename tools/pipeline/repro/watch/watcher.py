@@ -3,6 +3,8 @@
 """Looks at a registry again and again, and rebuilds and endorses what is new there.
 
 An endorsement that nears its end is given again, after another rebuild: what nobody can rebuild any more runs out.
+Once a day each artifact is looked at whatever is noted: a registry may have lost an endorsement, since it cannot
+compare and swap, or have a commit now that is claimed and was not tried.
 
 A look begins with what the registry has, never with what was new since the last one: so a crash, a restart or a week
 without the machine leaves nothing out but what has lost its last tag meanwhile, which nobody can list any more.
@@ -26,8 +28,7 @@ from tools.pipeline.sign import keys
 from tools.pipeline.sign.keys import Public
 from tools.sev.registry.reference import Reference
 
-_PAUSE_MAX = 86_400.0  # seconds until something that failed is tried again, at most
-_LIFE_MAX = endorse.DAYS_MAX * 86_400.0  # seconds that an endorsement holds, at most
+_PAUSE_MAX = 86_400.0  # seconds until an artifact is looked at again, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,30 +83,37 @@ class Watcher:
         self._said = ""
         period = endorse.period_of(wish.days)
         self._life = (period.end - period.begin) * published.RENEWED
+        if self._options.ca is not None:
+            files.check_authorities(self._options.ca, f"--ca {self._options.ca}")
+        self._rebuilder.check()
 
     def look(self) -> bool:
         """At all that is there; whether all of it is endorsed now."""
         try:
-            found = self._listed()
+            found, unreadable = self._listed()
         except SevArtifactsError as error:
             self._say_once(f"   {error}")
             return False
-        if not found:
+        if unreadable:
+            more = f" (and {len(unreadable) - 1} more)" if unreadable[1:] else ""
+            self._say_once(f"   cannot be read, and is left out: {unreadable[0]}{more}")
+        elif not found:
             # As quiet as a place where all is endorsed, a misspelt name would never be noticed.
             self._say_once(f"   nothing of ours is published at {self._place}; looked at again, if it is no mistake")
             return True
-        self._said = ""
-        if not self._place.tag:
+        else:
+            self._said = ""
+        if not self._place.tag and not unreadable:
             self._memory.keep([one.subject.digest for one in found])
         # What was not tried for longest comes first, so that one that never ends well holds up no other.
         waiting = sorted(found, key=lambda one: note.tries if (note := self._memory.get(one.subject.digest)) else 0)
         ended = [self._one(one) for one in waiting]
-        return all(ended)
+        return all(ended) and not unreadable
 
-    def _listed(self) -> list[Artifact]:
-        registry = Registry(self._place, self._options)
+    def _listed(self) -> tuple[list[Artifact], list[BuildError]]:
+        registry, unreadable = Registry(self._place, self._options), list[BuildError]()
         try:
-            return published.artifacts(registry, self._place.tag)
+            return published.artifacts(registry, self._place.tag, unreadable.append), unreadable
         finally:
             registry.close()
 
@@ -113,15 +121,17 @@ class Watcher:
         digest = one.subject.digest
         note = self._memory.get(digest) or Note(state=State.BEGUN)
         # What lies farther ahead was noted by a clock that was wrong.
-        farthest = _LIFE_MAX if note.state is State.ENDORSED else _PAUSE_MAX
-        if note.state is State.DIFFERENT or 0 < note.again - ambient.now() <= farthest:
+        if 0 < note.again - ambient.now() <= _PAUSE_MAX:
             return note.state is State.ENDORSED
         begun = replace(note, state=State.BEGUN, tries=note.tries + 1, again=0.0, why="")
         self._memory.put(digest, begun)
         try:
             ended = self._rebuilt(one, begun)
         except Different as error:
-            ended = replace(self._memory.get(digest) or begun, state=State.DIFFERENT, why=str(error))
+            noted, again = self._memory.get(digest) or begun, ambient.now() + _PAUSE_MAX
+            # Where no other commit is claimed by now nothing was rebuilt: what is kept is that of the last time.
+            why = note.why if note.state is State.DIFFERENT and noted.others == note.others else str(error)
+            ended = replace(noted, state=State.DIFFERENT, why=why, again=again)
         except SevArtifactsError as error:
             pause = min(self._wish.every * 2.0 ** min(begun.tries, 20), _PAUSE_MAX)
             noted, again = self._memory.get(digest) or begun, ambient.now() + pause
@@ -134,8 +144,9 @@ class Watcher:
     def _rebuilt(self, one: Artifact, note: Note) -> Note:
         registry = Registry(self._place, self._options)
         try:
-            again = published.renewal(registry, one, self._public)
-            if again > ambient.now():
+            renewal = published.renewal(registry, one, self._public)
+            if renewal > ambient.now():
+                again = min(renewal, ambient.now() + _PAUSE_MAX)
                 return replace(note, state=State.ENDORSED, tries=0, again=again)
             document, commits = published.read_manifest(registry, one), published.commits(registry, one)
         finally:
@@ -159,7 +170,8 @@ class Watcher:
             except SevArtifactsError as error:
                 failed.append(error)
             else:
-                return replace(note, state=State.ENDORSED, commit=commit, tries=0, again=ambient.now() + self._life)
+                again = ambient.now() + min(self._life, _PAUSE_MAX)
+                return replace(note, state=State.ENDORSED, commit=commit, tries=0, again=again)
         raise failed[0] if failed else different
 
     def _say_once(self, text: str) -> None:

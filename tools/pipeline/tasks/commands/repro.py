@@ -105,12 +105,13 @@ _JSON = switch("as_json", "print the result as JSON on standard output, too", lo
 _CACHED = switch("cached", "take what this user built before from the same inputs; the default builds from nothing")
 
 
+_WATCHING = {"branch": "origin/HEAD", "every": "15m", "days": "365"}
 _WATCH = [
     option("watch", "HOST/NAME of a registry, or HOST/NAME:TAG: rebuild and endorse what is published there, for ever"),
     option("key", "with --watch: private key in PEM (Ed25519, P-256), or a PKCS#11 URI, that signs endorsements"),
-    option("branch", "with --watch: commits that are not on it are not run", "origin/HEAD"),
-    option("every", "with --watch: time between two looks, as 90s, 15m or 12h", "15m"),
-    option("days", "with --watch: how long an endorsement holds", "365"),
+    option("branch", "with --watch: commits that are not on it are not run", _WATCHING["branch"]),
+    option("every", "with --watch: time between two looks, as 90s, 15m or 12h", _WATCHING["every"]),
+    option("days", "with --watch: how long an endorsement holds", _WATCHING["days"]),
     switch("once", "with --watch: look once, and end with status 1 when something there could not be endorsed"),
     option("ca", "with --watch: PEM file of the certificate authorities to believe, instead of this machine's"),
     switch("plain_http", "with --watch: speak HTTP without TLS: whoever is on the way can read and change everything"),
@@ -136,7 +137,11 @@ def _rebuild(project: Project, *, manifest: str, as_json: bool, cached: bool, wa
             hint = "leave --manifest, --json and --cached out"
             raise UserError("rebuilds what is published, and from nothing", where="--watch", hint=hint)
         _watch(project, watch, **watching)
-    elif manifest:
+        return
+    if given := [name for name, value in watching.items() if value != _WATCHING.get(name, type(value)())]:
+        hint = "--watch HOST/NAME; with --manifest leave it out"
+        raise UserError("means nothing without --watch", where=f"--{given[0].replace('_', '-')}", hint=hint)
+    if manifest:
         _rebuild_one(project, manifest, as_json=as_json, cached=cached)
     else:
         raise UserError("no manifest", hint="./doit rebuild --manifest FILE, or --watch HOST/NAME")
