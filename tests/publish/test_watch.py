@@ -213,6 +213,23 @@ def test_a_stranger_claims_another_commit(service: Service, gives: str) -> None:
     assert service.log().count("rebuild") == 3
 
 
+def test_many_claims_keep_nobody_waiting(service: Service) -> None:
+    """v1 has five that are false before the true one; v2 is endorsed in the first look, v1 in the second."""
+    for number in range(5):
+        service.commit(f"{number}.txt")
+        service.claimed(service.head())
+        (service.folder / f"other-{service.head()}").touch()
+    service.commit("v2.txt")
+    service.world.publish("v2")
+    with pytest.raises(BuildError, match="not everything"):
+        service.look()
+    service.endorsed("v2")
+    assert service.log().count("rebuild") == 4
+    service.look()
+    service.endorsed("v1", "v2")
+    assert service.log().count("rebuild") == 7
+
+
 def test_all_that_is_claimed_gives_other_bytes(service: Service) -> None:
     old = service.head()
     service.commit("v2.txt")

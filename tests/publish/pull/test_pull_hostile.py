@@ -64,6 +64,24 @@ def test_statements_without_end(world: World, liar: Callable[..., Liar], monkeyp
     world.accepted()
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_statements_of_strangers_before_ours_and_behind(world: World, liar: Callable[..., Liar], before: int) -> None:
+    """However many there are: as many as all that are looked at lie between ours."""
+
+    def many(answer: Answer) -> None:
+        if answer.status != 200 or "/manifests/sha256-" not in answer.path:
+            return
+        document = json.loads(answer.body)
+        ours = document["manifests"]
+        assert len(ours) == 3
+        document["manifests"] = [*ours[:before], *[{**ours[0], "digest": f"sha256:{0:064x}"}] * 300, *ours[before:]]
+        answer.body = json.dumps(document).encode()
+        answer.length = len(answer.body)
+        answer.headers.pop("Docker-Content-Digest", None)
+
+    world.accepted(ref=f"{liar(many).host}/{NAME}:v1")
+
+
 def test_the_login_is_not_told_to_where_bytes_come_from(
     make_server: Callable[..., Server],
     make_world: Callable[..., World],

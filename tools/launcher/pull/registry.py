@@ -93,7 +93,9 @@ class Registry:
         """
         listed = [entry for entry in self._referrers(artifact) if _is(entry, "artifactType", BUNDLE_TYPE)]
         self._room = _ROOM
-        for entry in listed[:_STATEMENTS_MAX]:
+        # Neither who attaches first nor who attaches last hides all others.
+        half = _STATEMENTS_MAX // 2
+        for entry in [*listed[:half], *listed[half:][-half:]]:
             yield from self._bundles(str(entry.get("digest")), artifact.digest, broken)
         self._room = _ROOM
         yield from self._bundles(latest_tag(artifact.profile), None, broken)

@@ -29,6 +29,8 @@ from tools.pipeline.sign.keys import Public
 from tools.sev.registry.reference import Reference
 
 _PAUSE_MAX = 86_400.0  # seconds until an artifact is looked at again, at most
+_COMMITS = 3
+"""That are tried of one artifact in one look: who claims many keeps none of the others waiting for long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +160,8 @@ class Watcher:
         """Each commit in turn: anybody who may write there can say of an artifact that it comes from another one."""
         place = f"{self._place.where}@{one.subject.digest}"
         different, failed = Different("was not reproduced"), list[SevArtifactsError]()
-        for commit in commits:
-            if commit in note.others:
-                continue
+        untried = [commit for commit in commits if commit not in note.others]
+        for commit in untried[:_COMMITS]:
             ui.line(f"   rebuilding {', '.join(one.tags)}, profile {one.profile}, commit {commit}")
             try:
                 self._rebuilder.rebuild(commit, document, profile=one.profile, place=place)
@@ -172,7 +173,11 @@ class Watcher:
             else:
                 again = ambient.now() + min(self._life, _PAUSE_MAX)
                 return replace(note, state=State.ENDORSED, commit=commit, tries=0, again=again)
-        raise failed[0] if failed else different
+        if failed:
+            raise failed[0]
+        if (left := len(untried) - _COMMITS) > 0:
+            return replace(note, state=State.BEGUN, why=f"{left} more that it is said to come from, at the next look")
+        raise different
 
     def _say_once(self, text: str) -> None:
         if text != self._said:
