@@ -190,6 +190,22 @@ def test_authorities_that_are_none(folder: Path, table: str, place: str) -> None
     assert chosen()
 
 
+@pytest.mark.parametrize(
+    ("table", "place", "plain"),
+    [
+        ("registry", "registry.example/cache", "http://registry.example/cache"),
+        ("service", "grpcs://host.example:1", "grpc://host.example:1"),
+    ],
+)
+def test_authorities_that_would_not_be_asked(folder: Path, table: str, place: str, plain: str) -> None:
+    kit.certificates(folder)
+    path = written(folder, f'{GOOD}[{table}]\nca = "ca.crt"\n')
+    assert choose.remote(place, cas=Cas(root=folder / "cache"), folder=folder, path=path)
+    with pytest.raises(UserError, match=rf"remote\.toml: {table}\.ca: .*, without TLS: no authority would be asked"):
+        choose.remote(plain, cas=Cas(root=folder / "cache"), folder=folder, path=path)
+    assert choose.remote(plain, cas=Cas(root=folder / "cache"), folder=folder, path=written(folder, GOOD))
+
+
 def test_a_key_file_that_cannot_sign_is_found_out_at_once(folder: Path) -> None:
     def chosen(key: str) -> object:
         path = written(folder, f'{GOOD}[push]\nkey = "{key}"\n')

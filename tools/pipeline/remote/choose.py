@@ -45,7 +45,16 @@ def remote(text: str, *, cas: Cas, folder: Path, path: Path | None = None) -> Re
     if place.tag or place.digest:
         raise UserError("has a tag or a digest", where=ambient.REMOTE, hint="name the repository alone: HOST/NAME")
     chosen = config.load(path)
-    return Shared(place=place, config=chosen, cas=cas, signer=signer(chosen), plain_http=text.startswith(_PLAIN))
+    plain = text.startswith(_PLAIN)
+    if plain and chosen.ca:
+        raise _without_tls(_PLAIN, "https://", f"{chosen.path}: registry.ca")
+    return Shared(place=place, config=chosen, cas=cas, signer=signer(chosen), plain_http=plain)
+
+
+def _without_tls(scheme: str, better: str, where: str) -> UserError:
+    """Who names authorities wants to know whom he speaks with: one letter less must not undo that in silence."""
+    what = f"{ambient.REMOTE} is {scheme}…, without TLS: no authority would be asked"
+    return UserError(what, where=where, hint=f"write {better}, or take this out")
 
 
 def _service(text: str, *, cas: Cas, folder: Path, path: Path | None) -> Remote:
@@ -53,6 +62,8 @@ def _service(text: str, *, cas: Cas, folder: Path, path: Path | None) -> Remote:
     # Who only executes there shares nothing: he needs no file.
     chosen = config.load(path, service=True, shares=not execute)
     place = address.parse(text, ca=chosen.service_ca)
+    if place.ca and not place.secure:
+        raise _without_tls("grpc://", "grpcs://", f"{chosen.path}: service.ca")
     try:
         from tools.pipeline.remote.reapi.service import Service, Settings  # noqa: PLC0415 (an optional dependency)
     except ImportError as error:
