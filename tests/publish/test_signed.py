@@ -204,9 +204,9 @@ def test_keys_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="others can read"):
         keys.load(good, root=tmp_path)
     public.chmod(0o600)
-    with pytest.raises(UserError, match="holds no private key in PEM"):
+    with pytest.raises(UserError, match="is a public key; name the private one"):
         keys.load(str(public), root=tmp_path)
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="is not there; make one with"):
         keys.load("none", root=tmp_path)
 
 
