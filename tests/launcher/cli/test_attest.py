@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.launcher.channel.test_session import Start, start
 from tests.launcher.conftest import Answer, Run
+from tools.launcher.channel import control
 
 Call = Callable[..., Answer]
 Ask = Callable[..., Answer]
@@ -127,6 +129,26 @@ def test_nobody_at_the_socket_holds_up_guest_or_others(
     second.close()
     assert ask().status == 0
     assert end(process) == 6
+
+
+def test_who_answers_before_he_is_asked_is_heard(path: Path) -> None:
+    """A launcher whose guest is asking for another's report, and a question that came too late to be read."""
+    with socket.socket(socket.AF_UNIX) as server:
+        folder = os.open(path.parent, os.O_PATH)
+        server.bind(f"/proc/self/fd/{folder}/{path.name}")
+        os.close(folder)
+        server.listen()
+
+        def busy() -> None:
+            client, _ = server.accept()
+            client.sendall(b'{"error": "another report"}\n')
+            client.close()
+
+        thread = threading.Thread(target=busy)
+        thread.start()
+        # More than a socket holds: without a reader it cannot be sent.
+        assert control._exchange(path, b"x" * (8 << 20)) == b'{"error": "another report"}\n'
+        thread.join()
 
 
 def test_a_guest_without_a_report_says_why(running: Callable[..., "subprocess.Popen[bytes]"], ask: Ask) -> None:

@@ -167,7 +167,9 @@ def _exchange(path: Path, request: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_PATIENCE)
             client.connect(f"/proc/self/fd/{folder}/{path.name}")
-            client.sendall(request)
+            # It may have said that it takes no question now, and gone: that is still to be read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                client.sendall(request)
             with client.makefile("rb") as stream:
                 return stream.readline(_ANSWER_MAX)
     finally:
