@@ -4,7 +4,7 @@
 
 standin_doit.py WORLD rebuild --manifest FILE | endorse --profile … --to …; WORLD/log has a line for each call. While
 WORLD/hold is there, a rebuild does not end. It gives the bytes of WORLD/built, or others while WORLD/other is there, or
-WORLD/other-COMMIT at that commit; while WORLD/failing is there, it fails.
+WORLD/other-COMMIT at that commit; while WORLD/failing is there, or WORLD/failing-COMMIT at that commit, it fails.
 """
 
 import json
@@ -33,9 +33,9 @@ def main(world: Path, command: str, *words: str) -> int:
             time.sleep(0.02)
         for name in ("out", "cache"):
             shutil.copytree(world / "built" / name, here / name)
-        if (world / "failing").exists():
-            return 1
         commit = checkout.look(here).commit
+        if (world / "failing").exists() or (world / f"failing-{commit}").exists():
+            return 1
         if (world / "other").exists() or (world / f"other-{commit}").exists():
             (here / "out/manifest.json").write_text("{}")
         result.parent.mkdir(parents=True)

@@ -230,6 +230,19 @@ def test_many_claims_keep_nobody_waiting(service: Service) -> None:
     assert service.log().count("rebuild") == 7
 
 
+def test_claims_that_fail_keep_the_true_one_from_no_turn(service: Service) -> None:
+    """As many as are tried in a look, and before it in the list: they fail each time, and are never ruled out."""
+    for number in range(3):
+        service.commit(f"{number}.txt")
+        service.claimed(service.head())
+        (service.folder / f"failing-{service.head()}").touch()
+    with pytest.raises(BuildError, match="not everything"):
+        service.look()
+    time.sleep(0.1)  # until what failed is tried again
+    service.look()
+    service.endorsed("v1")
+
+
 def test_all_that_is_claimed_gives_other_bytes(service: Service) -> None:
     old = service.head()
     service.commit("v2.txt")

@@ -36,7 +36,7 @@ KEY, _SVN = "sev-artifacts.key", "sev-artifacts.svn"
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
-DAYS_MAX = 36_500
+_DAYS_MAX = 36_500
 _AGAIN = "./doit rebuild --manifest FILE, from nothing and without --cached"
 
 
@@ -225,8 +225,8 @@ def _signer(wish: Wish, root: Path) -> Signer:
 
 def period_of(days: str) -> Period:
     """From now on; UserError for what is no number of days."""
-    if not days.isdecimal() or not 1 <= int(days) <= DAYS_MAX:
-        raise UserError(f"{days[:20]!r} is no number of days", where="--days", hint=f"from 1 to {DAYS_MAX}")
+    if not days.isdecimal() or not 1 <= int(days) <= _DAYS_MAX:
+        raise UserError(f"{days[:20]!r} is no number of days", where="--days", hint=f"from 1 to {_DAYS_MAX}")
     begin = int(ambient.now())
     return Period(begin=begin, end=begin + int(days) * 86_400)
 

@@ -161,7 +161,9 @@ class Watcher:
         place = f"{self._place.where}@{one.subject.digest}"
         different, failed = Different("was not reproduced"), list[SevArtifactsError]()
         untried = [commit for commit in commits if commit not in note.others]
-        for commit in untried[:_COMMITS]:
+        # Each look goes on where the last one ended: what fails, and so stays untried, keeps no other from its turn.
+        turn = (note.tries - 1) * _COMMITS % max(len(untried), 1)
+        for commit in [*untried[turn:], *untried[:turn]][:_COMMITS]:
             ui.line(f"   rebuilding {', '.join(one.tags)}, profile {one.profile}, commit {commit}")
             try:
                 self._rebuilder.rebuild(commit, document, profile=one.profile, place=place)

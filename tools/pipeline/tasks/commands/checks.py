@@ -143,7 +143,7 @@ def test_scale(project: Project) -> Iterator[Task]:
     names = [recipes.profile(DEFAULT_PROFILE).series, *(one.name for one in recipes.series)]
     yield from _by_series(
         "test_scale",
-        "every real step of {}, executed by a real Remote Execution service: the same bytes (45 minutes a series)",
+        "every real step of {}, one that several have once, executed by a Remote Execution service (45 minutes each)",
         {name: [f"artifacts:{profile.name}" for profile in recipes.of_series(name)] for name in names},
         lambda name: _pytest(project, "tests/pipeline/remote/reapi/whole.py", f"--series={name}"),
     )
