@@ -9,7 +9,6 @@ The digest that it measures is computed from the files that it was given. Its fi
 
 import hashlib
 import json
-import mmap
 import os
 import re
 import socket
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.launcher.acceptance.machine_key import signature_holds
 from tests.launcher.attest.attestation_kit import Draft
 from tests.launcher.standin_frames import frame, hello
+from tests.launcher.standin_memory import guest_memory
 from tools.launcher.measure.cpu_signature import signature_of
 from tools.launcher.measure.launch_digest import LaunchDigests
 from tools.sev.hashes_table import hashes_table
@@ -128,16 +128,7 @@ class Agent:
         self.machine = machine
         self.connection = connection
         size = int(machine.value("-m").removesuffix("M")) << 20
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        # As QEMU does, with pages around the memory that nobody may read.
-        self.around = [mmap.mmap(-1, 16384, flags, 0)]
-        if machine.snp is None:
-            self.memory = mmap.mmap(-1, size, flags)
-        else:
-            descriptor = os.memfd_create("memory-backend-memfd")
-            os.ftruncate(descriptor, size)
-            self.memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED)
-        self.around.append(mmap.mmap(-1, 16384, flags, 0))
+        self.memory = guest_memory(size, shared=machine.snp is not None)
         append = machine.append.encode()
         self.memory[0x1000000 : 0x1000000 + len(append)] = append
         self.document: dict[str, Any] = {}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.conftest import Answer
+from tests.launcher.conftest import REPOSITORY, Answer
 
-SIM = Path(__file__).parents[1] / "memory/sim.py"
+SIM = f"env PYTHONPATH={REPOSITORY} {sys.executable} -m tests.launcher.memory.sim"
 DOCKER = """\
 #!/bin/sh
 case "$1" in
@@ -22,7 +22,7 @@ info) echo '{{"sev-runtime":{{}}}}' ;;
 inspect) cat {log}.pid ;;
 run)
     echo $$ >{log}.pid
-    exec {python} {sim} {kind} unknown -m 64M -append "what the kernel was told, at some length" -object {object} ;;
+    exec {sim} {kind} unknown -m 64M -append "what the kernel was told, at some length" -object {object} ;;
 esac
 """
 
@@ -32,7 +32,7 @@ def demo(tmp_path: Path, call: Callable[..., Answer], monkeypatch: pytest.Monkey
     def run(kind: str, object_: str) -> Answer:
         program = tmp_path / "bin/docker"
         program.parent.mkdir(exist_ok=True)
-        text = DOCKER.format(log=tmp_path / "log", python=sys.executable, sim=SIM, kind=kind, object=object_)
+        text = DOCKER.format(log=tmp_path / "log", sim=SIM, kind=kind, object=object_)
         program.write_text(text)
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")

@@ -9,11 +9,13 @@ import mmap
 import os
 import sys
 
+from tests.launcher.standin_memory import guest_memory
+
 PAGE = 4096
 BANNER = b"Linux version 6.12.1 (somebody@here)"
 
 
-def mark(memory: mmap.mmap, at: int, masked: str) -> None:
+def mark(memory: mmap.mmap | memoryview, at: int, masked: str) -> None:
     """Put the marker there letter by letter, so that it is nowhere else in this process."""
     for number in range(len(masked)):
         memory[at + number] = ord(masked[-1 - number])
@@ -27,15 +29,7 @@ def main() -> None:
     # What TCG translates into may be as large as the guest's memory, and hold anything.
     decoy = mmap.mmap(-1, size, flags, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     mark(decoy, PAGE, masked)
-    # As QEMU does, with pages around the memory that nobody may read.
-    below = mmap.mmap(-1, 4 * PAGE, flags, 0)
-    if "memfd" in kind:
-        descriptor = os.memfd_create("memory-backend-memfd")
-        os.ftruncate(descriptor, size)
-        memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED)
-    else:
-        memory = mmap.mmap(-1, size, flags)
-    above = mmap.mmap(-1, 4 * PAGE, flags, 0)
+    memory = guest_memory(size, shared="memfd" in kind)
     fill(memory, kind, size, append)
     if "marked" in kind:
         # Across two of the pieces that are read at once.
@@ -46,10 +40,10 @@ def main() -> None:
     else:
         print("ready", flush=True)
         sys.stdin.read()
-    del crossed, below, above, decoy
+    del crossed, decoy
 
 
-def talk(memory: mmap.mmap, size: int) -> None:
+def talk(memory: memoryview, size: int) -> None:
     """What the demonstration's guest says; what it is told lies in a shared buffer, and where its kernel says."""
     start, end = size // 2, size // 2 + (4 << 20)
     print("@id\nuid=0 gid=0\n@dmesg\nMemory Encryption Features active: AMD SEV SEV-ES SEV-SNP", flush=True)
@@ -61,7 +55,7 @@ def talk(memory: mmap.mmap, size: int) -> None:
     print("@end 32", flush=True)
 
 
-def fill(memory: mmap.mmap, kind: str, size: int, append: bytes) -> None:
+def fill(memory: memoryview, kind: str, size: int, append: bytes) -> None:
     half = size // 2
     if "cipher" in kind:
         for at in range(0, size // 4, PAGE):

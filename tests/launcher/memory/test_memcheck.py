@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.launcher.conftest import Answer
+from tests.launcher.conftest import REPOSITORY, Answer
 from tools.launcher.base.errors import LauncherError, UserError
 from tools.launcher.memory import dump, process, scan
 from tools.launcher.memory.check import Checked, check
@@ -31,8 +31,9 @@ CONTROL = "what has crossed a channel"
 @contextmanager
 def running(kind: str, *options: str, size: int = 64) -> Iterator[int]:
     """A process of sim.py; its number."""
-    argv = [sys.executable, str(Path(__file__).with_name("sim.py")), kind, MASKED, "-m", f"{size}M", "-append", APPEND]
-    with subprocess.Popen([*argv, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    program = [sys.executable, "-m", "tests.launcher.memory.sim"]
+    argv = [*program, kind, MASKED, "-m", f"{size}M", "-append", APPEND, *options]
+    with subprocess.Popen(argv, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
         yield child.pid
