@@ -44,6 +44,9 @@ class Shelf:
     def believes(self, origin: Origin) -> bool:
         return self.believed and origin in {THEIRS, EXECUTED}
 
+    def said(self, origin: Origin) -> str:
+        return f"{origin}, by {origin.builder}"
+
     def find(self, wanted: Wanted) -> Result | None:
         self.asked.append(wanted.name)
         self.seconds.append(wanted.seconds)
@@ -114,7 +117,7 @@ def test_results_of_others_run_nothing_and_bytes_come_when_they_are_needed(works
     assert shelf.brought == ["out"], "nothing of the first step is needed"
     assert not engine.made("first").exists(), "an endorsement rests on what ran here"
     rows = {row.name: row for row in graph.rows(engine, [first, second])}
-    assert {row.origin for row in rows.values()} == {"cache somewhere"}
+    assert {row.origin for row in rows.values()} == {"cache somewhere, by somebody"}
     # A new process asks nobody.
     assert here(workshop, shelf).is_current(second)
     assert shelf.asked == ["first", "second"]
@@ -129,7 +132,7 @@ def test_what_is_not_there_runs_here_on_their_bytes(workshop: Workshop, shelf: S
     assert shelf.brought == ["out"]
     assert shelf.offered == [("step", "second"), ("tree", TREE)], "never what somebody else has made"
     origins = [graph.origin(engine, step) for step in (first, second)]
-    assert origins == ["cache somewhere", "run here"]
+    assert origins == ["cache somewhere, by somebody", "run here"]
     assert graph.origin(here(workshop, shelf, checkout="another"), second) == "local cache"
 
 
@@ -216,6 +219,6 @@ def test_a_step_that_was_executed_elsewhere(workshop: Workshop, shelf: Shelf) ->
     engine = here(workshop, shelf)
     step = shell("echo made >/out/out")
     assert engine.ensure(step).origin == EXECUTED
-    assert graph.origin(engine, step) == "executed at somewhere"
+    assert graph.origin(engine, step) == "executed at somewhere, by somebody"
     assert made(engine, step) == b"made\n"
     assert json.loads((workshop.root / "build/results/step.json").read_bytes())["key"] == engine.key(step)

@@ -98,11 +98,11 @@ def test_doit_takes_and_sends(
     step = planted.plan.launcher
     said = doit(planted.root, step.name)
     assert f"{step.name}: cache 127.0.0.1" in said
-    assert "1 results found, 0 B came" in said
+    assert "results found: 1, 0 B came" in said
     assert not re.search("fetch|toolchain", said), said
     assert not (tmp_path / "cache/trees").exists()
     row = next(line for line in doit(planted.root, "graph").splitlines() if line.startswith(f"{step.name} "))
-    assert f"cache {server.host}/{repository_name}" in row
+    assert f"cache {server.host}/{repository_name}, signed by ci " in row
     # Alice has run the step herself, and has not sent it yet.
     config = tmp_path / "remote.toml"
     config.write_text(config.read_text().replace(f"{people}/ci.key", f"{people}/alice.key"))
@@ -111,9 +111,9 @@ def test_doit_takes_and_sends(
     node = File(digest=planted.cas.put_bytes(b"hers"), executable=True)
     planted.engine.results.write(Result(key=key, outputs=dict.fromkeys(step.outputs, node), seconds=1.0))
     before = set(server.tags(repository_name))
-    assert "1 sent, 4 B" in doit(planted.root, step.name)
+    assert "sent: 1, 4 B" in doit(planted.root, step.name)
     assert len(set(server.tags(repository_name)) - before) == 1
-    assert " sent" not in doit(planted.root, step.name), "once a checkout"
+    assert " sent:" not in doit(planted.root, step.name), "once a checkout"
 
 
 def test_environments_of_checks_know_no_remote(

@@ -51,7 +51,7 @@ def test_an_empty_machine_takes_what_another_has_built(
     assert ci.build(first, second) == {"first": RAN, "second": RAN}
     tags = server.tags(repository_name)
     assert sorted(tag[:5] for tag in tags) == ["claim"] * 2 + ["runs-"] * 2 + ["step-"] * 2 + ["tree-"]
-    assert "3 sent" in capfd.readouterr().err
+    assert "sent: 3," in capfd.readouterr().err
 
     other = machine("other")
     other.workshop.tools = replace(other.tools, path=Path("/nonexistent"))
@@ -59,7 +59,7 @@ def test_an_empty_machine_takes_what_another_has_built(
     assert all(origin.startswith(TAKEN) for origin in found.values())
     assert (other.output(second), other.workshop.checked) == (b"one\ntwo\n", [])
     assert not (other.workshop.root / "build/made").exists()
-    assert "2 results found" in capfd.readouterr().err
+    assert "results found: 2," in capfd.readouterr().err
     # Another process of the same machine asks nobody.
     assert machine("other").engine().is_current(second)
 
@@ -107,7 +107,7 @@ def test_what_was_made_before_there_was_a_cache_is_sent(
 def test_what_is_there_is_not_sent_again(machine: Machines, capfd: pytest.CaptureFixture[str]) -> None:
     """By the same key nothing at all, by another only the record: the bytes are there."""
     machine("ci", pushes="ci").build(step())
-    for name, sent in (("ci", None), ("alice", "2 sent, 0 B")):
+    for name, sent in (("ci", None), ("alice", "sent: 2, 0 B")):
         capfd.readouterr()
         assert machine(f"{name} again", lists=("mallory",), pushes=name).build(step())["step"] == RAN
         said = capfd.readouterr().err

@@ -172,3 +172,7 @@ def test_the_whole_graph_is_printed(repository: Path, artifacts: Path) -> None:
         assert f'"{name}" [label=' in dot
         assert all(f'"{needed}" -> "{name}";' in dot for needed in step["needs"])
     assert '"launcher" -> "out/";' in dot
+    argv = [sys.executable, "-m", "tools.pipeline.front", "graph", "--json", "--dot"]
+    both = subprocess.run(argv, cwd=repository, capture_output=True, text=True, check=False)
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "one of --json and --dot" in both.stderr

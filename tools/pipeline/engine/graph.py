@@ -34,7 +34,7 @@ def origin(engine: Engine, step: Step) -> str:
     """Where the step's result comes from: run here, the local cache, a shared one, or an execution service."""
     result = engine.find(step)
     if result is None or not result.origin.ours:
-        return "" if result is None else str(result.origin)
+        return "" if result is None else engine.others.said(result)
     return str(result.origin) if engine.has_run(step, result) else "local cache"
 
 

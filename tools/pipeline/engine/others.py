@@ -25,6 +25,10 @@ class Others:
         """What others have made counts only as long as there is a remote that believes them."""
         return result.origin.ours or (self.remote is not None and self.remote.believes(result.origin))
 
+    def said(self, result: Result) -> str:
+        """Where a result comes from, and whose word it is."""
+        return str(result.origin) if self.remote is None else self.remote.said(result.origin)
+
     def look(self, wanted: Wanted, work: Callable[[], Work], results: Results) -> Result | None:
         """A step's result that they have or make now, noted as theirs."""
         if self.remote is None:
@@ -32,7 +36,7 @@ class Others:
         result = self.remote.find(wanted) or self.remote.execute(work())
         if result is not None:
             results.write(result)
-            ui.line(f"   {wanted.name}: {result.origin}")
+            ui.line(f"   {wanted.name}: {self.said(result)}")
         return result
 
     def bring(self, result: Result, name: str) -> bool:

@@ -72,6 +72,9 @@ class Remote(Protocol):
     def believes(self, origin: Origin) -> bool:
         """Whether a result of that origin, which was verified once, still counts: keys that were listed may go."""
 
+    def said(self, origin: Origin) -> str:
+        """Where a result comes from and who vouches for it, for people."""
+
     def find(self, wanted: Wanted) -> Result | None:
         """A verified result with exactly the wanted outputs; its bytes need not have come yet."""
 

@@ -39,4 +39,4 @@ class Account:
     def note_left(self, number: int) -> None:
         """Of results that were not sent in time."""
         if number:
-            self.note(f"{number} results were not sent in time; the next build sends them", once="left")
+            self.note(f"results not sent in time: {number}; the next build sends them", once="left")

@@ -67,6 +67,10 @@ class Config:
         """Whether whoever vouches for a result is listed."""
         return origin.builder in self.builders
 
+    def said(self, origin: Origin) -> str:
+        """Where a signed record was, and whose it is."""
+        return f"{origin}, signed by {self.name(origin.builder)}"
+
     def name(self, fingerprint: str) -> str:
         """What the user calls a builder."""
         known = self.builders.get(fingerprint)

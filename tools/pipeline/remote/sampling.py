@@ -20,7 +20,7 @@ from tools.pipeline.base.errors import BuildError
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.remote import Different
 from tools.pipeline.engine.step import Step
-from tools.pipeline.engine.store.origin import How, Origin
+from tools.pipeline.engine.store.origin import How
 from tools.pipeline.engine.store.results import Result
 
 T = TypeVar("T")
@@ -66,11 +66,11 @@ def _compare(engine: Engine, step: Step, claimed: Result) -> None:
     except Different:
         raise  # of an input, which it names
     except BuildError as error:
-        what = f"{error.what}; {who(claimed.origin)} says that it ended well there"
+        what = f"{error.what}; {claimed.origin.executor} says that it ended well there"
         raise BuildError(what, where=error.where or where, hint=error.hint, details=error.details) from None
     if made.outputs != claimed.outputs:
         raise Different(
-            f"{who(claimed.origin)} says that it gives {_digests(claimed, made)}; here it gives "
+            f"{claimed.origin.executor} says that it gives {_digests(claimed, made)}; here it gives "
             f"{_digests(made, claimed)}",
             where=where,
             hint="nothing that was executed there counts any more; find out why before you execute there again",
@@ -98,11 +98,6 @@ def uncompared(engine: Engine, steps: Sequence[Step]) -> list[tuple[Step, Result
     """Those that were executed elsewhere, and count only when they have been compared; with what was said of them."""
     found = ((step, engine.find(step)) for step in steps)
     return [(step, result) for step, result in found if result is not None and result.origin.how is How.EXECUTED]
-
-
-def who(origin: Origin) -> str:
-    """The service, and its name for the machine that ran the step."""
-    return f"{origin.place}{f' (worker {origin.builder})' if origin.builder else ''}"
 
 
 def _digests(result: Result, other: Result) -> str:

@@ -92,6 +92,10 @@ class Shared:
         """Whether the builder is still listed."""
         return origin.how is How.CACHE and self.config.believes(origin)
 
+    def said(self, origin: Origin) -> str:
+        """The cache and the builder."""
+        return self.config.said(origin)
+
     def find(self, wanted: Wanted) -> Result | None:
         """The first good record of a listed builder; None too when nobody answers in time."""
         if self._off:
@@ -301,9 +305,9 @@ class Shared:
         self._account.note_left(self._uploads.end(wait=0.0 if self._off else uploads.WAIT))
         counts, parts = self._account.close(), []
         if counts["found"]:
-            parts.append(f"{counts['found']} results found, {ui.size(counts['bytes_in'])} came")
+            parts.append(f"results found: {counts['found']}, {ui.size(counts['bytes_in'])} came")
         if counts["sent"]:
-            parts.append(f"{counts['sent']} sent, {ui.size(counts['bytes_out'])}")
+            parts.append(f"sent: {counts['sent']}, {ui.size(counts['bytes_out'])}")
         if parts:
             ui.line(f"   {self.place.where}: {'; '.join(parts)}")
 

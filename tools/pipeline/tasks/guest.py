@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from tools.pipeline.base import ui
-from tools.pipeline.base.errors import BuildError
+from tools.pipeline.base.errors import BuildError, UserError
 from tools.pipeline.engine import graph
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Blob, Step
@@ -107,6 +107,8 @@ def show_graph(project: Project) -> Task:
 
 
 def _show(project: Project, *, as_json: bool, dot: bool, every: bool) -> None:
+    if as_json and dot:
+        raise UserError("one of --json and --dot, not both", where="./doit graph")
     found = graph.rows(project.engine, project.plan.steps if every else project.plan.default_steps)
     if as_json:
         text = graph.as_json(found)

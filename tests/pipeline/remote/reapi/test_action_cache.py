@@ -15,6 +15,7 @@ from tests.pipeline.remote.reapi.conftest import Away, Start
 from tests.pipeline.remote.reapi.liar import Liar
 from tests.pipeline.remote.reapi.test_executed import made
 from tests.pipeline.remote.reapi.test_faults import notes
+from tools.pipeline.engine import graph
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import Step
 from tools.pipeline.engine.store.origin import How
@@ -46,7 +47,8 @@ def pushes(away: Away, where: str, signer: Signer) -> Engine:
 
 def takes(away: Away, where: str, *signers: Signer) -> Engine:
     listed = {keys.fingerprint(signer.public): signer.public for signer in signers}
-    return away.engine(where, execute=False, builders=listed)
+    names = {keys.fingerprint(signer.public): f"builder {number}" for number, signer in enumerate(signers)}
+    return away.engine(where, execute=False, builders=listed, names=names)
 
 
 def pushed(machine: Machine, where: str, signer: Signer, step: Step, *, name: str = "pushes") -> None:
@@ -61,10 +63,11 @@ def test_a_result_is_taken_from_who_is_listed(
 ) -> None:
     where, step = start().address, shell(script)
     pushed(machine, where, signers["ci"], step)
-    assert "1 results sent" in capfd.readouterr().err
+    assert "results sent: 1;" in capfd.readouterr().err
     engine = takes(machine("takes"), where, signers["ci"])
     found = engine.ensure(step)
     assert (found.origin.how, found.origin.builder) == (How.CACHE, keys.fingerprint(signers["ci"].public))
+    assert graph.origin(engine, step) == f"cache {where}, signed by builder 0"
     assert not engine.log(step).exists(), "it has not run here"
     here = machine("here").workshop.engine()
     assert found.outputs == here.ensure(step).outputs

@@ -11,6 +11,7 @@ from tests.pipeline.engine.workshop import shell
 from tests.pipeline.remote.reapi.conftest import Away, Start
 from tests.pipeline.remote.reapi.kit import Casd
 from tools.pipeline.base.errors import BuildError
+from tools.pipeline.engine import graph
 from tools.pipeline.engine.executor import Engine
 from tools.pipeline.engine.step import CheckoutFile, Literal, Reference, Step
 from tools.pipeline.engine.store.origin import How
@@ -70,7 +71,9 @@ def test_a_step_sees_the_same_and_leaves_the_same(machine: Machine, service: str
     away, home = there.engine(service), here.workshop.engine()
     script = "\n".join(f"( {look} ) >/out/{name}" for name, look in SEEN.items())
     step = shell(script, inputs=INPUTS, outputs=tuple(SEEN))
-    assert away.ensure(step).origin.how is How.EXECUTED
+    origin = away.ensure(step).origin
+    assert origin.how is How.EXECUTED
+    assert graph.origin(away, step) == f"executed at {origin.executor}"
     assert not away.log(step).exists(), "nothing ran here"
     assert home.ensure(step).origin.ours
     for name in SEEN:

@@ -34,6 +34,11 @@ class Origin:
         """Whether this user's own sandbox ran the step."""
         return self.how is How.RUN
 
+    @property
+    def executor(self) -> str:
+        """The service that ran the step, and its name for the machine."""
+        return f"{self.place}{f' (worker {self.builder})' if self.builder else ''}"
+
     def document(self) -> dict[str, str]:
         """As JSON."""
         return {"how": str(self.how), "place": self.place, "builder": self.builder}

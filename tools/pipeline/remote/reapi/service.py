@@ -49,13 +49,15 @@ _GONE = frozenset({"UNAVAILABLE", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMP
 class Settings:
     """How the service is used.
 
-    `builders`, by their keys' fingerprints, are those whose records are taken; `signer` gives the key of who sends
-    records. `execute`: run steps there, and a `share` of them here, too; `platform` are properties that they ask for
-    besides action.PLATFORM; `patience`: seconds that a step may take there in any case. `cached`: what its action cache
-    has for a step need not be executed; whoever may write to that is believed as the service is.
+    `builders`, by their keys' fingerprints, are those whose records are taken, `names` what the user calls them;
+    `signer` gives the key of who sends records. `execute`: run steps there, and a `share` of them here, too;
+    `platform` are properties that they ask for besides action.PLATFORM; `patience`: seconds that a step may take there
+    in any case. `cached`: what its action cache has for a step need not be executed; whoever may write to that is
+    believed as the service is.
     """
 
     builders: Mapping[str, Public] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     signer: Callable[[], Signer] | None = None
     execute: bool = False
     share: float = 0.0
@@ -91,6 +93,12 @@ class Service:
         if origin.how is How.CACHE:
             return origin.builder in self._settings.builders
         return self._settings.execute and origin.place == str(self.address)
+
+    def said(self, origin: Origin) -> str:
+        """The service, and the builder of a record or the worker that ran the step."""
+        if origin.how is How.CACHE:
+            return f"{origin}, signed by {self._settings.names.get(origin.builder, origin.builder)}"
+        return f"executed at {origin.executor}"
 
     def find(self, wanted: Wanted) -> Result | None:
         """The first good record of a listed builder, if it comes in time."""
@@ -228,7 +236,7 @@ class Service:
         """Wait for what is on its way, and say what came and went."""
         self._account.note_left(self._uploads.end(wait=0.0 if self._is_out() else WAIT))
         traffic = self.connection.traffic
-        parts = [f"{count} {what}" for what, count in self._account.close().items()]
+        parts = [f"{what}: {count}" for what, count in self._account.close().items()]
         if parts:
             moved = f"{ui.size(traffic.sent)} sent, {ui.size(traffic.received)} received"
             ui.line(f"   {self.address}: {', '.join(parts)}; {moved}")
