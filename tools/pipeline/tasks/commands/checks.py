@@ -27,7 +27,7 @@ def test(project: Project) -> Task:
     """Everything that must hold, linters included."""
     return {
         "doc": "linters, unit, fetch, graph, agent, launcher, reproducibility and boot tests, the short ./doit attack",
-        "actions": [action(partial(_pytest, project, "tests"))],
+        "actions": [action(partial(_pytest, project, "tests", at_once=True))],
         "task_dep": [
             "build",
             *[f"artifacts:{p.name}" for p in project.recipes.profiles],
@@ -48,7 +48,7 @@ def test_fast(project: Project) -> Task:
     """What a developer runs all the time."""
     return {
         "doc": "linters and unit tests only",
-        "actions": [action(partial(_pytest, project, "tests/house", "tests/pipeline"))],
+        "actions": [action(partial(_pytest, project, "tests/house", "tests/pipeline", at_once=True))],
         "task_dep": ["toolchain:build", "toolchain:lint", "toolchain:publish"],
         "io": {"capture": False},
     }
@@ -170,15 +170,18 @@ def development_requirements(project: Project) -> None:
 
 # A run has an hour: where it goes is to be seen in its log.
 _SLOWEST = ("--durations=20", "--durations-min=5")
+# Most tests wait for something, and a guest has one processor. A module's tests stay together, for its fixtures' sake;
+# those of guests, which take longest, come first as they do by name.
+_AT_ONCE = ("-n", "auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 
 
-def _pytest(project: Project, *folders: str, before: Sequence[str] = ()) -> None:
+def _pytest(project: Project, *words: str, before: Sequence[str] = (), at_once: bool = False) -> None:
     development_requirements(project)
     # pytest hears the terminal's Ctrl-C itself, and ends with its summary.
-    argv = [*before, sys.executable, "-m", "pytest", *_SLOWEST, *folders]
+    argv = [*before, sys.executable, "-m", "pytest", *_SLOWEST, *(_AT_ONCE if at_once else ()), *words]
     status = children.run(argv, grace=5.0, cwd=project.root, stdin=subprocess.DEVNULL)
     if status != 0:
-        raise BuildError(f"pytest ended with status {status}", where=" ".join(folders))
+        raise BuildError(f"pytest ended with status {status}", where=" ".join(words))
 
 
 def relock(project: Project) -> Task:
