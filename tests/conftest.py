@@ -52,8 +52,14 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def project(repository: Path) -> Project:
-    """Its recipes and locks."""
-    return Project.load(repository)
+    """Its recipes and locks; caches and seal are the run's.
+
+    They are looked for once, when they are first needed: in a test that has set another cache for itself, every later
+    one would get that.
+    """
+    found = Project.load(repository)
+    assert found.engine.results.seal is found.seal
+    return found
 
 
 @pytest.fixture(scope="session")

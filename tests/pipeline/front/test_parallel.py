@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks side by side: what is said of them, failure of one, interrupts, kills, a terminal."""
 
+import ctypes
 import re
 import signal
 from pathlib import Path
@@ -153,6 +154,19 @@ def test_a_signal_ends_everything_and_says_so_in_one_line(tmp_path: Path, number
     assert not alive(child)
     assert (tmp_path / "cleaned").exists()
     assert here.run("all:b").out.startswith("up to date")
+
+
+def test_a_signal_that_another_thread_gets(tmp_path: Path) -> None:
+    """As the kernel likes; the main thread waits for a task then, and is the one that handles it."""
+    here = graph(tmp_path, STOPPED)
+    with here.start() as run:
+        here.made("a")
+        here.made("b.out")
+        others = {int(task.name) for task in Path(f"/proc/{run.pid}/task").iterdir()} - {run.pid}
+        assert ctypes.CDLL(None).tgkill(run.pid, min(others), signal.SIGINT) == 0
+        done = finish(run)
+    assert done.status == -signal.SIGINT
+    assert done.err.endswith("interrupted; the next run goes on from the last finished step\n")
 
 
 def test_a_task_that_does_not_listen_is_left_behind(tmp_path: Path) -> None:

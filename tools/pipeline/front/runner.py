@@ -19,6 +19,7 @@ from doit.runner import MThreadRunner
 from tools.pipeline.base import ambient, children, ui
 
 _PATIENCE = 5.0  # seconds that threads have to clean up after an interrupt
+_AWAKE = 0.2  # seconds until a thread that waits for a queue looks whether there was a signal
 
 
 class _Turns:
@@ -63,8 +64,24 @@ class _Turns:
                 self._changed.notify_all()
 
 
+class _Queue(queue.Queue[Any]):
+    """Whoever waits for it wakes now and then.
+
+    The kernel may give a signal to any thread, and Python's handler runs in the main one, when that runs again: if it
+    waits for a step, a Ctrl-C would wait as long.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        while block and timeout is None:
+            with suppress(queue.Empty):
+                return super().get(timeout=_AWAKE)
+        return super().get(block, timeout)
+
+
 class Runner(MThreadRunner):  # type: ignore[misc]  # doit has no type information
     """doit's runner with threads, made fit to be stopped."""
+
+    Queue = staticmethod(_Queue)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
