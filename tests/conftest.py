@@ -58,7 +58,7 @@ def project(repository: Path) -> Project:
     one would get that.
     """
     found = Project.load(repository)
-    assert found.engine.results.seal is found.seal
+    _ = found.engine
     return found
 
 

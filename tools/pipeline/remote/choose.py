@@ -73,7 +73,7 @@ def _service(text: str, *, cas: Cas, folder: Path, path: Path | None) -> Remote:
         ) from None
     settings = Settings(
         builders={name: builder.public for name, builder in chosen.builders.items()},
-        names={name: builder.name for name, builder in chosen.builders.items()},
+        name=chosen.name,
         signer=signer(chosen),
         execute=execute,
         share=chosen.share,

@@ -48,7 +48,7 @@ def pushes(away: Away, where: str, signer: Signer) -> Engine:
 def takes(away: Away, where: str, *signers: Signer) -> Engine:
     listed = {keys.fingerprint(signer.public): signer.public for signer in signers}
     names = {keys.fingerprint(signer.public): f"builder {number}" for number, signer in enumerate(signers)}
-    return away.engine(where, execute=False, builders=listed, names=names)
+    return away.engine(where, execute=False, builders=listed, name=names.__getitem__)
 
 
 def pushed(machine: Machine, where: str, signer: Signer, step: Step, *, name: str = "pushes") -> None:

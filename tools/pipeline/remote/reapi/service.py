@@ -49,7 +49,7 @@ _GONE = frozenset({"UNAVAILABLE", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMP
 class Settings:
     """How the service is used.
 
-    `builders`, by their keys' fingerprints, are those whose records are taken, `names` what the user calls them;
+    `builders`, by their keys' fingerprints, are those whose records are taken, `name` gives what the user calls one;
     `signer` gives the key of who sends records. `execute`: run steps there, and a `share` of them here, too;
     `platform` are properties that they ask for besides action.PLATFORM; `patience`: seconds that a step may take there
     in any case. `cached`: what its action cache has for a step need not be executed; whoever may write to that is
@@ -57,7 +57,7 @@ class Settings:
     """
 
     builders: Mapping[str, Public] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    name: Callable[[str], str] = str
     signer: Callable[[], Signer] | None = None
     execute: bool = False
     share: float = 0.0
@@ -97,7 +97,7 @@ class Service:
     def said(self, origin: Origin) -> str:
         """The service, and the builder of a record or the worker that ran the step."""
         if origin.how is How.CACHE:
-            return f"{origin}, signed by {self._settings.names.get(origin.builder, origin.builder)}"
+            return f"{origin}, signed by {self._settings.name(origin.builder)}"
         return f"executed at {origin.executor}"
 
     def find(self, wanted: Wanted) -> Result | None:
